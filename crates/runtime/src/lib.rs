@@ -1,0 +1,10 @@
+//! Shared process plumbing of every component: what a process gets from its machine ([`host`]), its network
+//! ([`net`]), its clock ([`clock`]), and what it offers in return (lease, HTTPS with reloaded certificates, probes).
+//!
+//! Everything a component touches outside itself enters through [`host::Host`]. A real `main` builds one from the
+//! operating system; a simulated node builds one whose network is in memory and whose clock can be paused. The
+//! component cannot tell the difference.
+
+pub mod clock;
+pub mod host;
+pub mod net;
