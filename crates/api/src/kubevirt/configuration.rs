@@ -1,0 +1,247 @@
+//! `spec.configuration` of the KubeVirt CR.
+//!
+//! | field | typed |
+//! |---|---|
+//! | developerConfiguration, migrations, network, imagePullPolicy, evictionStrategy, vmRolloutStrategy | yes |
+//! | cpuModel, cpuRequest, machineType, emulatedMachines, defaultRuntimeClass, selinuxLauncherType, smbios | yes |
+//! | apiConfiguration, webhookConfiguration, controllerConfiguration, handlerConfiguration, tlsConfiguration | yes |
+//! | virtualMachineInstancesPerNode, memBalloonStatsPeriod, additionalGuestMemoryOverheadRatio | yes |
+//! | liveUpdateConfiguration, commonInstancetypesDeployment, virtTemplateDeployment, roleAggregationStrategy | yes |
+//! | everything else | no: kept as it is (`other`), and the CRD keeps unknown fields at this one level |
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::schema::textless;
+use crate::api_struct;
+
+macro_rules! configuration {
+    ($( $(#[$field_meta:meta])* $field:ident: $type:ty, )*) => {
+        /// Settings the running components follow.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "camelCase")]
+        pub struct KubeVirtConfiguration {
+            $(
+                $(#[$field_meta])*
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $field: Option<$type>,
+            )*
+            /// The parts that are not typed yet, unchanged.
+            #[serde(flatten)]
+            pub other: BTreeMap<String, Value>,
+        }
+    };
+}
+
+configuration! {
+    developer_configuration: DeveloperConfiguration,
+    migrations: MigrationConfiguration,
+    network: NetworkConfiguration,
+    /// Pull policy of launcher pods.
+    image_pull_policy: String,
+    /// `None`, `LiveMigrate`, `LiveMigrateIfPossible` or `External`.
+    eviction_strategy: String,
+    /// `Stage` or `LiveUpdate`.
+    vm_rollout_strategy: String,
+    cpu_model: String,
+    #[schemars(schema_with = "textless::<Option<Quantity>>")]
+    cpu_request: Quantity,
+    machine_type: String,
+    emulated_machines: Vec<String>,
+    default_runtime_class: String,
+    selinux_launcher_type: String,
+    smbios: Smbios,
+    api_configuration: ReloadableComponentConfiguration,
+    webhook_configuration: ReloadableComponentConfiguration,
+    controller_configuration: ReloadableComponentConfiguration,
+    handler_configuration: ReloadableComponentConfiguration,
+    tls_configuration: TlsConfiguration,
+    virtual_machine_instances_per_node: i32,
+    mem_balloon_stats_period: u32,
+    additional_guest_memory_overhead_ratio: String,
+    live_update_configuration: LiveUpdateConfiguration,
+    common_instancetypes_deployment: Deployed,
+    virt_template_deployment: Deployed,
+    /// `AggregateToDefault` or `Manual`.
+    role_aggregation_strategy: String,
+}
+
+api_struct! {
+    /// Switches and levels for those who develop and debug.
+    pub struct DeveloperConfiguration {
+        feature_gates: Vec<String>,
+        disabled_feature_gates: Vec<String>,
+        pvc_tolerate_less_space_up_to_percent: i32,
+        #[serde(rename = "minimumReservePVCBytes")]
+        minimum_reserve_pvc_bytes: u64,
+        /// Guest memory in percent of the memory a pod asks for.
+        #[schemars(range(min = 10))]
+        memory_overcommit: i32,
+        node_selectors: BTreeMap<String, String>,
+        /// Allows software emulation where a node has no KVM.
+        use_emulation: bool,
+        cpu_allocation_ratio: i32,
+        #[serde(rename = "minimumClusterTSCFrequency")]
+        minimum_cluster_tsc_frequency: i64,
+        disk_verification: DiskVerification,
+        log_verbosity: LogVerbosity,
+        cluster_profiler: bool,
+    }
+}
+
+api_struct! {
+    /// Bounds for the inspection of a disk image.
+    pub struct DiskVerification {
+        #[schemars(schema_with = "textless::<Option<Quantity>>")]
+        memory_limit: Quantity,
+    }
+}
+
+api_struct! {
+    /// How much each component logs; higher is more. Absent: 2.
+    pub struct LogVerbosity {
+        #[serde(rename = "virtAPI")]
+        virt_api: u32,
+        virt_controller: u32,
+        virt_handler: u32,
+        virt_launcher: u32,
+        virt_operator: u32,
+        virt_synchronization_controller: u32,
+        /// By node name; stands before `virtHandler` on that node.
+        node_verbosity: BTreeMap<String, u32>,
+    }
+}
+
+api_struct! {
+    /// Bounds and switches of live migration.
+    pub struct MigrationConfiguration {
+        node_drain_taint_key: String,
+        parallel_outbound_migrations_per_node: u32,
+        parallel_migrations_per_cluster: u32,
+        allow_auto_converge: bool,
+        #[schemars(schema_with = "textless::<Option<Quantity>>")]
+        bandwidth_per_migration: Quantity,
+        /// Seconds.
+        #[serde(rename = "completionTimeoutPerGiB")]
+        completion_timeout_per_gib: i64,
+        #[schemars(range(min = 1, max = 2_000_000))]
+        max_downtime_ms: u32,
+        /// Seconds.
+        progress_timeout: i64,
+        /// Seconds.
+        utility_volumes_timeout: i64,
+        unsafe_migration_override: bool,
+        allow_post_copy: bool,
+        allow_workload_disruption: bool,
+        #[serde(rename = "disableTLS")]
+        disable_tls: bool,
+        /// The network attachment migrations use; it changes virt-handler's pods.
+        network: String,
+        #[serde(rename = "matchSELinuxLevelOnMigration")]
+        match_selinux_level_on_migration: bool,
+    }
+}
+
+api_struct! {
+    /// Defaults of guest networks.
+    pub struct NetworkConfiguration {
+        /// `bridge`, `slirp` or `masquerade`.
+        default_network_interface: String,
+        permit_slirp_interface: bool,
+        permit_bridge_interface_on_pod_network: bool,
+        binding: BTreeMap<String, InterfaceBinding>,
+    }
+}
+
+api_struct! {
+    /// A network binding plug-in.
+    pub struct InterfaceBinding {
+        sidecar_image: String,
+        network_attachment_definition: String,
+        domain_attachment_type: String,
+        migration: Empty,
+        #[serde(rename = "downwardAPI")]
+        downward_api: String,
+        #[schemars(schema_with = "open_object")]
+        compute_resource_overhead: BTreeMap<String, Value>,
+    }
+}
+
+api_struct! {
+    /// Present or absent; that is all it says.
+    pub struct Empty {}
+}
+
+api_struct! {
+    /// What guests read in their SMBIOS tables.
+    pub struct Smbios {
+        manufacturer: String,
+        product: String,
+        version: String,
+        sku: String,
+        family: String,
+    }
+}
+
+api_struct! {
+    /// Settings of a component that it takes over without a restart.
+    pub struct ReloadableComponentConfiguration {
+        rest_client: RestClient,
+    }
+}
+
+api_struct! {
+    /// How fast a component may talk to the cluster's API.
+    pub struct RestClient {
+        rate_limiter: RateLimiter,
+    }
+}
+
+api_struct! {
+    pub struct RateLimiter {
+        token_bucket_rate_limiter: TokenBucket,
+    }
+}
+
+/// Requests per second, and how many may come at once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TokenBucket {
+    pub qps: f32,
+    pub burst: i32,
+}
+
+api_struct! {
+    /// What TLS the components accept.
+    pub struct TlsConfiguration {
+        /// `VersionTLS10` to `VersionTLS13`.
+        #[serde(rename = "minTLSVersion")]
+        min_tls_version: String,
+        #[schemars(extend("x-kubernetes-list-type" = "set"))]
+        ciphers: Vec<String>,
+    }
+}
+
+api_struct! {
+    /// Bounds of what can be added to a running guest.
+    pub struct LiveUpdateConfiguration {
+        max_hotplug_ratio: u32,
+        max_cpu_sockets: u32,
+        #[schemars(schema_with = "textless::<Option<Quantity>>")]
+        max_guest: Quantity,
+    }
+}
+
+api_struct! {
+    /// Whether a set of objects is installed.
+    pub struct Deployed {
+        enabled: bool,
+    }
+}
+
+fn open_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
