@@ -7,4 +7,7 @@
 
 pub mod clock;
 pub mod host;
+pub mod lease;
 pub mod net;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
