@@ -1,0 +1,88 @@
+//! What the planner is told: the wanted objects of a version and a snapshot of what exists. Plain values.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kubevirt_release::ObjectKey;
+use serde::Serialize;
+
+/// A version as the cluster names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Identity {
+    /// The version of the suite, e.g. `v1.9.0`.
+    pub version: String,
+    /// The deployment ID: the hash over everything each component pod contains.
+    pub id: String,
+}
+
+/// Everything a plan is made from.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The version that was last complete, `None` before the first installation has finished.
+    pub observed: Option<Identity>,
+    pub target: Identity,
+    /// The objects of the target version, all of them.
+    pub desired: BTreeSet<ObjectKey>,
+    pub snapshot: Snapshot,
+    /// Versions that are not semantic, oldest first, as far as their order is known.
+    pub releases: Vec<String>,
+}
+
+/// What exists, as the caches show it.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Each object of ours in the cluster, wanted or not.
+    pub objects: BTreeMap<ObjectKey, Existing>,
+    /// The state of each Deployment and DaemonSet of ours.
+    pub workloads: BTreeMap<ObjectKey, Workload>,
+}
+
+/// One live object, compared with what the target version wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Existing {
+    /// The content is what the target version wants.
+    pub same: bool,
+    /// For roles and bindings: the content also holds everything the old and the new version need together.
+    pub same_transitional: bool,
+    /// The deployment ID the object is stamped with.
+    pub id: Option<String>,
+    /// Why the object, although written, does not serve yet (a CRD that is not established).
+    pub not_serving: Option<String>,
+    /// Deletion was asked for and has not finished.
+    pub deleting: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum WorkloadKind {
+    Deployment,
+    DaemonSet,
+}
+
+/// How far a Deployment or DaemonSet has rolled out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    pub kind: WorkloadKind,
+    pub generation: i64,
+    /// The generation its controller has acted on.
+    pub observed_generation: i64,
+    /// Pods it should have: `spec.replicas`, or the nodes it is scheduled to.
+    pub wanted: i64,
+    /// Pods of the newest template.
+    pub updated: i64,
+    pub ready: i64,
+    /// Pods of any template.
+    pub total: i64,
+    pub pods: Vec<Pod>,
+}
+
+/// One pod of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    pub name: String,
+    /// The deployment ID it was made from.
+    pub id: Option<String>,
+    pub ready: bool,
+    /// Why it is not ready, in the words of the kubelet or the scheduler.
+    pub not_ready: Option<String>,
+    /// Deletion was asked for; it still runs.
+    pub deleting: bool,
+}

@@ -1,0 +1,103 @@
+//! Why a step waits. Each reason is a value with a stable code, so that status, event, metric and command line agree.
+
+use std::fmt;
+
+use kubevirt_release::ObjectKey;
+use serde::Serialize;
+
+use crate::input::WorkloadKind;
+use crate::order::Slot;
+
+/// One thing a step waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "code", rename_all = "PascalCase")]
+pub enum Reason {
+    /// An earlier step is not finished.
+    After { number: usize, slot: Slot },
+    /// An object is written but does not serve yet.
+    NotServing {
+        #[serde(serialize_with = "crate::plan::key_text")]
+        object: ObjectKey,
+        why: String,
+    },
+    /// An object that must exist is on its way out; it is written again when it is gone.
+    BeingDeleted {
+        #[serde(serialize_with = "crate::plan::key_text")]
+        object: ObjectKey,
+    },
+    /// An object that must go is on its way out.
+    StillThere {
+        #[serde(serialize_with = "crate::plan::key_text")]
+        object: ObjectKey,
+    },
+    /// The workload's controller has not acted on the newest spec.
+    NotObserved {
+        #[serde(serialize_with = "crate::plan::key_text")]
+        object: ObjectKey,
+    },
+    /// Not all pods are made from the newest template.
+    NotUpdated {
+        #[serde(serialize_with = "crate::plan::key_text")]
+        object: ObjectKey,
+        kind: WorkloadKind,
+        updated: i64,
+        wanted: i64,
+    },
+    /// Not all pods are ready.
+    NotReady {
+        #[serde(serialize_with = "crate::plan::key_text")]
+        object: ObjectKey,
+        kind: WorkloadKind,
+        ready: i64,
+        wanted: i64,
+    },
+    /// A pod of the target version is not ready.
+    PodNotReady { pod: String, why: String },
+    /// A pod of another version still runs.
+    OldPodRuns { pod: String, deleting: bool },
+}
+
+impl Reason {
+    /// The machine-readable name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::After { .. } => "After",
+            Self::NotServing { .. } => "NotServing",
+            Self::BeingDeleted { .. } => "BeingDeleted",
+            Self::StillThere { .. } => "StillThere",
+            Self::NotObserved { .. } => "NotObserved",
+            Self::NotUpdated { .. } => "NotUpdated",
+            Self::NotReady { .. } => "NotReady",
+            Self::PodNotReady { .. } => "PodNotReady",
+            Self::OldPodRuns { .. } => "OldPodRuns",
+        }
+    }
+}
+
+fn units(kind: WorkloadKind) -> &'static str {
+    match kind {
+        WorkloadKind::Deployment => "pods",
+        WorkloadKind::DaemonSet => "nodes",
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::After { number, slot } => write!(f, "after step {number} ({slot})"),
+            Self::NotServing { object, why } => write!(f, "{object} does not serve yet: {why}"),
+            Self::BeingDeleted { object } => write!(f, "{object} is being deleted, it is written again afterwards"),
+            Self::StillThere { object } => write!(f, "{object} is being deleted"),
+            Self::NotObserved { object } => write!(f, "{object}: its controller has not seen the new spec"),
+            Self::NotUpdated { object, kind, updated, wanted } => {
+                write!(f, "{object}: {updated} of {wanted} {} updated", units(*kind))
+            }
+            Self::NotReady { object, kind, ready, wanted } => {
+                write!(f, "{object}: {ready} of {wanted} {} ready", units(*kind))
+            }
+            Self::PodNotReady { pod, why } => write!(f, "pod {pod} is not ready: {why}"),
+            Self::OldPodRuns { pod, deleting: false } => write!(f, "pod {pod} of another version still runs"),
+            Self::OldPodRuns { pod, deleting: true } => write!(f, "pod {pod} of another version is ending"),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The planner against a small world: stories as golden transcripts, properties over random worlds.
+
+mod properties;
+mod stories;
+mod world;
