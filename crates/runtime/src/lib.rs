@@ -5,9 +5,16 @@
 //! operating system; a simulated node builds one whose network is in memory and whose clock can be paused. The
 //! component cannot tell the difference.
 
+pub mod admission;
+pub mod cli;
 pub mod clock;
+pub mod health;
 pub mod host;
 pub mod lease;
+pub mod metrics;
 pub mod net;
+pub mod process;
+pub mod serve;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod tls;

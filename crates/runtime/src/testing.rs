@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -13,11 +14,18 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use hyper_util::rt::TokioIo;
 use kube::client::Body;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::host::Files;
+use crate::clock::Clock;
+use crate::host::{Files, Host};
+use crate::net::Net;
 
 type Reply = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
@@ -323,5 +331,133 @@ impl MemoryFiles {
 impl Files for MemoryFiles {
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         self.lock().get(path).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+}
+
+/// A host for a test: the pod `name`, with an identity of the same name, on the first day of 2026.
+pub fn test_host(name: &str, namespace: &str, api: &TinyApi, files: &MemoryFiles, net: Arc<dyn Net>) -> Host {
+    Host {
+        args: vec![name.to_owned()],
+        env: BTreeMap::new(),
+        hostname: name.to_owned(),
+        client: api.client(name, namespace),
+        namespace: namespace.to_owned(),
+        files: Arc::new(files.clone()),
+        net,
+        clock: Clock::anchored("2026-01-01T00:00:00Z".parse().expect("a valid time")),
+        seed: 1,
+        stop: CancellationToken::new(),
+    }
+}
+
+/// An open HTTPS connection that trusts everybody, as a kubelet's probe does.
+pub type Connection = (hyper::client::conn::http1::SendRequest<Full<Bytes>>, Vec<u8>);
+
+/// Connects and returns the connection with the server's certificate (DER).
+///
+/// # Errors
+/// Nothing listens, or the handshake fails.
+pub async fn connect(net: &dyn Net, addr: SocketAddr) -> anyhow::Result<Connection> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(TrustAll(provider)))
+        .with_no_client_auth();
+    let stream = net.connect(addr).await?;
+    let name = rustls::pki_types::ServerName::from(addr.ip());
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificate = certificates.first().map(|certificate| certificate.to_vec()).unwrap_or_default();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok((sender, certificate))
+}
+
+/// The certificate a server shows.
+///
+/// # Errors
+/// Nothing listens, or the handshake fails.
+pub async fn served_certificate(net: &dyn Net, addr: SocketAddr) -> anyhow::Result<Vec<u8>> {
+    Ok(connect(net, addr).await?.1)
+}
+
+/// One GET over HTTPS.
+///
+/// # Errors
+/// No connection or no answer.
+pub async fn get(net: &dyn Net, addr: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, String)> {
+    request(net, addr, Method::GET, path, Vec::new()).await
+}
+
+/// One POST of a JSON document over HTTPS.
+///
+/// # Errors
+/// No connection or no answer.
+pub async fn post(net: &dyn Net, addr: SocketAddr, path: &str, body: Vec<u8>) -> anyhow::Result<(StatusCode, String)> {
+    request(net, addr, Method::POST, path, body).await
+}
+
+/// One request over HTTPS.
+///
+/// # Errors
+/// No connection or no answer.
+pub async fn request(
+    net: &dyn Net,
+    addr: SocketAddr,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> anyhow::Result<(StatusCode, String)> {
+    let (mut sender, _) = connect(net, addr).await?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", addr.to_string())
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
+#[derive(Debug)]
+struct TrustAll(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for TrustAll {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

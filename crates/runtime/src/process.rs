@@ -1,0 +1,181 @@
+//! A real process: a [`Host`] made from the operating system, signals, the log, and the exit code. The only place, beside
+//! tests, that may look at the process's own environment.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::cli::{LogFormat, ProcessArgs};
+use crate::clock::Clock;
+use crate::host::{Files, Host, Program};
+use crate::net::os::OsNet;
+
+/// Where a pod finds the namespace it runs in.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// Exit code for a wrong command line, as shells and clap use it.
+const USAGE: u8 = 2;
+
+/// Why a process could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("kubeconfig {path}: {source}")]
+    Kubeconfig { path: String, source: kube::config::KubeconfigError },
+    #[error("no way to the API server (no --kubeconfig, no KUBECONFIG, not in a pod): {0}")]
+    NoCluster(#[from] kube::config::InferConfigError),
+    #[error("--master {value}: {reason}")]
+    Master { value: String, reason: String },
+    #[error("no client for the API server: {0}")]
+    Client(#[source] Box<kube::Error>),
+    #[error("no signal handler: {0}")]
+    Signals(#[source] io::Error),
+    #[error("no randomness from the operating system")]
+    Random,
+}
+
+/// The files of the operating system.
+#[derive(Clone, Copy, Debug)]
+pub struct OsFiles;
+
+impl Files for OsFiles {
+    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+        std::fs::read(Path::new(path))
+    }
+}
+
+/// Picks the cryptography of every TLS connection of this process. Called once, first thing in `main`; more calls change
+/// nothing.
+pub fn install_crypto() {
+    // Err: somebody was first, with the same choice.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The body of a component's `main`: reads the command line with `parse`, builds the host and runs the program on a single
+/// thread until it ends or a signal asks it to.
+pub fn run(parse: impl FnOnce(&[String]) -> Result<ProcessArgs, clap::Error>, program: impl Program) -> ExitCode {
+    #[allow(clippy::disallowed_methods, reason = "this is the front door through which arguments enter")]
+    let args: Vec<String> = std::env::args().collect();
+    let process = match parse(&args) {
+        Ok(process) => process,
+        Err(error) => {
+            // Printing fails only when nobody reads.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    install_crypto();
+    init_log(&process);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::from(error)),
+    };
+    let outcome = runtime.block_on(async {
+        let host = Host::from_os(args, &process).await?;
+        program.run(host).await
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+/// The last line on standard error is what Kubernetes shows as the termination message.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    tracing::error!("{error:#}");
+    ExitCode::FAILURE
+}
+
+impl Host {
+    /// What the operating system, the kubeconfig and the pod's service account give. SIGTERM and SIGINT cancel `stop`.
+    ///
+    /// # Errors
+    /// There is no way to an API server, or the process cannot be set up.
+    pub async fn from_os(args: Vec<String>, process: &ProcessArgs) -> Result<Self, StartError> {
+        let mut config = match &process.kubeconfig {
+            Some(path) => {
+                let failed = |source| StartError::Kubeconfig { path: path.clone(), source };
+                let file = Kubeconfig::read_from(path).map_err(failed)?;
+                kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)?
+            }
+            None => kube::Config::infer().await?,
+        };
+        if let Some(value) = &process.master {
+            config.cluster_url = value.parse().map_err(|error: http::uri::InvalidUri| StartError::Master {
+                value: value.clone(),
+                reason: error.to_string(),
+            })?;
+        }
+        let namespace = std::fs::read_to_string(NAMESPACE_FILE)
+            .map(|text| text.trim().to_owned())
+            .ok()
+            .filter(|namespace| !namespace.is_empty())
+            .unwrap_or_else(|| config.default_namespace.clone());
+        let client = kube::Client::try_from(config).map_err(|error| StartError::Client(Box::new(error)))?;
+        let mut seed = [0; 8];
+        let provider = rustls::crypto::ring::default_provider();
+        provider.secure_random.fill(&mut seed).map_err(|_| StartError::Random)?;
+        Ok(Self {
+            args,
+            env: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            hostname: hostname(),
+            client,
+            namespace,
+            files: Arc::new(OsFiles),
+            net: Arc::new(OsNet::detect()),
+            clock: Clock::System,
+            seed: u64::from_le_bytes(seed),
+            stop: stop_on_signal()?,
+        })
+    }
+}
+
+/// In a pod the kernel's host name is the pod's name.
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "localhost".to_owned(), |n| n.trim().to_owned())
+}
+
+fn stop_on_signal() -> Result<CancellationToken, StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("asked to stop (SIGTERM)"),
+            _ = interrupt.recv() => tracing::info!("asked to stop (SIGINT)"),
+        }
+        token.cancel();
+    });
+    Ok(stop)
+}
+
+/// Sets up the log of this process; a second call changes nothing. Libraries below are heard only when something is wrong,
+/// or when everything is asked for.
+pub fn init_log(process: &ProcessArgs) {
+    let (ours, others) = match process.verbosity {
+        0..=2 => (LevelFilter::INFO, LevelFilter::WARN),
+        3..=5 => (LevelFilter::DEBUG, LevelFilter::INFO),
+        6.. => (LevelFilter::TRACE, LevelFilter::TRACE),
+    };
+    let libraries = ["hyper", "hyper_util", "rustls", "tower", "kube_client", "h2"];
+    let targets = Targets::new().with_default(ours).with_targets(libraries.map(|name| (name, others)));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
+    let registry = tracing_subscriber::registry().with(targets);
+    // Err: the log is already set up.
+    let _ = match process.log_format {
+        LogFormat::Text => registry.with(lines).try_init(),
+        LogFormat::Json => registry.with(lines.json()).try_init(),
+    };
+}
