@@ -1,1 +1,92 @@
-//! (being written)
+//! Kubernetes' built-in controllers and the scheduler, as clients of the API.
+//!
+//! Every controller is a pure function from what is known of the cluster ([`kinds::Objects`]) and a key to a list of
+//! actions; one task ([`manager`]) feeds the stores from watches, asks the controllers and runs their actions. Nothing
+//! here knows which API server it talks to.
+
+pub mod action;
+pub mod cache;
+mod daemonset;
+mod deployment;
+pub mod events;
+mod execute;
+pub mod kinds;
+mod manager;
+pub mod ownership;
+pub mod placement;
+pub mod pods;
+mod replicaset;
+mod scheduler;
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use kube::Client;
+use kubevirt_runtime::clock::Clock;
+use tokio_util::sync::CancellationToken;
+
+use crate::action::Controller;
+use crate::cache::Watch;
+use crate::kinds::Kind;
+use crate::manager::Manager;
+
+pub use scheduler::milli;
+
+/// The user that reads for all controllers.
+pub const READER: &str = "system:kube-controller-manager";
+
+/// How the controllers run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// For stamps in status and events.
+    pub clock: Clock,
+    /// For every choice among equals.
+    pub seed: u64,
+    /// How long an endpoint takes to appear or go after its pod changed, drawn per Service.
+    pub endpoint_lag: RangeInclusive<Duration>,
+}
+
+/// Why the controllers ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The range is empty.
+    #[error("endpoint_lag is the empty range {0:?}: give a start that is not after its end")]
+    EmptyLag(RangeInclusive<Duration>),
+}
+
+/// Runs all controllers until `stop` is cancelled. `client_for` gives a client for a user name; every controller acts as
+/// a user of its own, as on a real cluster, and [`READER`] reads for all.
+///
+/// # Errors
+/// Options that cannot be honoured. A server that fails is no error: requests are tried again.
+pub async fn run(client_for: impl Fn(&str) -> Client, options: Options, stop: CancellationToken) -> Result<(), Error> {
+    let Options { clock, seed, endpoint_lag } = options;
+    if endpoint_lag.is_empty() {
+        return Err(Error::EmptyLag(endpoint_lag));
+    }
+    let controllers: Vec<Box<dyn Controller>> = vec![
+        Box::new(replicaset::ReplicaSets),
+        Box::new(scheduler::Scheduler { seed }),
+        Box::new(deployment::Deployments),
+        Box::new(daemonset::DaemonSets),
+    ];
+    let controllers = controllers
+        .into_iter()
+        .map(|controller| {
+            let client = client_for(controller.user());
+            (controller, client)
+        })
+        .collect();
+    let watches = [
+        Kind::Pod,
+        Kind::Node,
+        Kind::Namespace,
+        Kind::ReplicaSet,
+        Kind::Deployment,
+        Kind::DaemonSet,
+        Kind::ControllerRevision,
+    ];
+    let watches = watches.into_iter().map(Watch::all).collect();
+    Manager::new(controllers, client_for(READER), clock).run(watches, stop).await;
+    Ok(())
+}
