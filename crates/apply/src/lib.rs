@@ -1,1 +1,12 @@
-//! (being written)
+//! The only writer of the objects the operator manages.
+//!
+//! It writes one object at a time: server-side apply as `virt-operator`, or deletion of exactly the object that was
+//! seen. It never decides what should exist. Every write asks first whether this process may still write, so that a
+//! leader that has lost its lease without noticing does no harm.
+
+mod drift;
+mod quantity;
+mod writer;
+
+pub use drift::{Drift, DriftKind, FIELD_MANAGER, drift};
+pub use writer::{Error, Outcome, Writer, Written, differs};

@@ -1,0 +1,226 @@
+//! Whether a live object is what we want, without asking the server.
+//!
+//! The server adds to what it is sent (defaults, status, other managers' labels), so wanted must be contained in live,
+//! not equal to it. What we once sent and no longer want is found in the object's own record of who manages what.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::quantity;
+
+/// The field manager under which the operator writes.
+pub const FIELD_MANAGER: &str = "virt-operator";
+
+/// The first place at which a live object differs from what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// Where, e.g. `spec.template.spec.containers[0].image`.
+    pub path: String,
+    pub kind: DriftKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DriftKind {
+    /// A wanted field is not there.
+    Missing,
+    /// A field has another value.
+    Value,
+    /// A list has more or fewer elements.
+    Length,
+    /// We wrote this field once and no longer want it.
+    NoLongerWanted,
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            DriftKind::Missing => "is missing",
+            DriftKind::Value => "has another value",
+            DriftKind::Length => "has more or fewer elements",
+            DriftKind::NoLongerWanted => "is no longer wanted",
+        };
+        write!(f, "{} {what}", self.path)
+    }
+}
+
+/// Where `live` differs from `wanted`, or `None` when there is nothing to write. `ignored` lists annotations that alone
+/// are no reason for a write.
+pub fn drift(wanted: &Value, live: &Value, ignored: &[&str]) -> Option<Drift> {
+    let mut path = Path::default();
+    contained(wanted, live, ignored, &mut path).or_else(|| leftover(wanted, live, ignored))
+}
+
+/// The place being looked at.
+#[derive(Default)]
+struct Path(Vec<Segment>);
+
+enum Segment {
+    Field(String),
+    Index(usize),
+}
+
+impl Path {
+    fn drift(&self, kind: DriftKind) -> Option<Drift> {
+        let mut path = String::new();
+        for segment in &self.0 {
+            match segment {
+                Segment::Field(name) if path.is_empty() => path.push_str(name),
+                Segment::Field(name) => path.push_str(&format!(".{name}")),
+                Segment::Index(index) => path.push_str(&format!("[{index}]")),
+            }
+        }
+        Some(Drift { path, kind })
+    }
+
+    fn with<T>(&mut self, segment: Segment, look: impl FnOnce(&mut Self) -> T) -> T {
+        self.0.push(segment);
+        let result = look(self);
+        self.0.pop();
+        result
+    }
+
+    /// The names of the fields from the root, list elements left out.
+    fn fields(&self) -> Vec<&str> {
+        let field = |segment: &'_ Segment| matches!(segment, Segment::Field(_));
+        self.0
+            .iter()
+            .filter(|segment| field(segment))
+            .map(|segment| match segment {
+                Segment::Field(name) => name.as_str(),
+                Segment::Index(_) => "",
+            })
+            .collect()
+    }
+}
+
+fn contained(wanted: &Value, live: &Value, ignored: &[&str], path: &mut Path) -> Option<Drift> {
+    match (wanted, live) {
+        (Value::Object(wanted), Value::Object(live)) => wanted.iter().find_map(|(name, wanted)| {
+            if is_skipped(path, name, ignored) {
+                return None;
+            }
+            path.with(Segment::Field(name.clone()), |path| match live.get(name) {
+                Some(live) => contained(wanted, live, ignored, path),
+                None if is_omitted(wanted, path) => None,
+                None => path.drift(DriftKind::Missing),
+            })
+        }),
+        (Value::Array(wanted), Value::Array(live)) if wanted.len() != live.len() => path.drift(DriftKind::Length),
+        (Value::Array(wanted), Value::Array(live)) => {
+            wanted.iter().zip(live).enumerate().find_map(|(index, (wanted, live))| {
+                path.with(Segment::Index(index), |path| contained(wanted, live, ignored, path))
+            })
+        }
+        (wanted, live) if is_equal(wanted, live, path) => None,
+        _ => path.drift(DriftKind::Value),
+    }
+}
+
+/// What is never compared: what the server owns, and annotations that are no reason to write.
+fn is_skipped(path: &Path, name: &str, ignored: &[&str]) -> bool {
+    match path.fields().as_slice() {
+        [] => name == "status",
+        ["metadata"] => {
+            matches!(name, "creationTimestamp" | "managedFields" | "resourceVersion" | "uid" | "generation")
+        }
+        ["metadata", "annotations"] => ignored.contains(&name),
+        _ => false,
+    }
+}
+
+/// Whether the server leaves such a value out when it stores an object: what a Go type calls empty. Entries of string
+/// maps are data and stay.
+fn is_omitted(wanted: &Value, path: &Path) -> bool {
+    const STRING_MAPS: [&str; 6] = ["labels", "annotations", "matchLabels", "nodeSelector", "data", "binaryData"];
+    let fields = path.fields();
+    let in_map = fields.len() >= 2 && STRING_MAPS.contains(&fields[fields.len() - 2]);
+    match wanted {
+        Value::Null => true,
+        Value::Object(map) => map.values().all(|value| is_omitted(value, path)),
+        Value::Array(items) => items.is_empty(),
+        Value::String(text) => text.is_empty() && !in_map,
+        Value::Bool(value) => !value,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+    }
+}
+
+fn is_equal(wanted: &Value, live: &Value, path: &Path) -> bool {
+    if wanted == live {
+        return true;
+    }
+    match (wanted, live) {
+        (Value::Number(wanted), Value::Number(live)) => wanted.as_f64() == live.as_f64(),
+        // A quantity may be written as number or text and is stored in one canonical spelling.
+        _ if is_quantity(path) => {
+            let number = |value: &Value| match value {
+                Value::String(text) => quantity::parse(text),
+                Value::Number(number) => quantity::parse(&number.to_string()),
+                _ => None,
+            };
+            number(wanted).is_some_and(|wanted| number(live) == Some(wanted))
+        }
+        _ => is_omitted(wanted, path) && is_omitted(live, path),
+    }
+}
+
+/// Whether a field holds a Kubernetes quantity.
+fn is_quantity(path: &Path) -> bool {
+    let fields = path.fields();
+    let parent = fields.len().checked_sub(2).map(|index| fields[index]);
+    matches!(parent, Some("requests" | "limits" | "capacity")) || fields.last() == Some(&"sizeLimit")
+}
+
+/// The first field that we manage in the live object, by its own record, and that is not wanted.
+fn leftover(wanted: &Value, live: &Value, ignored: &[&str]) -> Option<Drift> {
+    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
+    let ours = entries.iter().filter(|entry| {
+        entry.get("manager").and_then(Value::as_str) == Some(FIELD_MANAGER)
+            && entry.get("operation").and_then(Value::as_str) == Some("Apply")
+            && entry.get("subresource").is_none_or(|subresource| subresource.as_str() == Some(""))
+    });
+    ours.filter_map(|entry| entry.get("fieldsV1")?.as_object())
+        .find_map(|fields| unwanted(fields, wanted, ignored, &mut Path::default()))
+}
+
+fn unwanted(fields: &Map<String, Value>, wanted: &Value, ignored: &[&str], path: &mut Path) -> Option<Drift> {
+    fields.iter().find_map(|(selector, below)| {
+        let below = below.as_object()?;
+        if let Some(name) = selector.strip_prefix("f:") {
+            if is_skipped(path, name, ignored) {
+                return None;
+            }
+            return path.with(Segment::Field(name.to_owned()), |path| match wanted.get(name) {
+                Some(wanted) => unwanted(below, wanted, ignored, path),
+                None => path.drift(DriftKind::NoLongerWanted),
+            });
+        }
+        if let Some(keys) = selector.strip_prefix("k:") {
+            let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
+            let found = wanted.as_array()?.iter().enumerate().find(|(_, element)| is_element(element, &keys));
+            return match found {
+                Some((index, element)) => {
+                    path.with(Segment::Index(index), |path| unwanted(below, element, ignored, path))
+                }
+                None => path.drift(DriftKind::NoLongerWanted),
+            };
+        }
+        if let Some(value) = selector.strip_prefix("v:") {
+            let value: Value = serde_json::from_str(value).ok()?;
+            let found = wanted.as_array()?.contains(&value);
+            return if found { None } else { path.drift(DriftKind::NoLongerWanted) };
+        }
+        None
+    })
+}
+
+/// Whether a list element has the given key fields; the server fills in a key that was not sent (a port's protocol).
+fn is_element(element: &Value, keys: &Map<String, Value>) -> bool {
+    keys.iter().all(|(name, value)| match element.get(name) {
+        Some(own) => own == value,
+        None => name == "protocol" && value == "TCP",
+    })
+}
+
+#[cfg(test)]
+mod tests;

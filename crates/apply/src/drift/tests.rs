@@ -1,0 +1,106 @@
+use serde_json::{Value, json};
+
+use super::drift;
+
+const IGNORED: [&str; 1] = ["kubevirt.io/generation"];
+
+fn seen(wanted: &Value, live: &Value) -> String {
+    drift(wanted, live, &IGNORED).map_or_else(|| "nothing".to_owned(), |drift| drift.to_string())
+}
+
+#[test]
+fn what_the_server_and_others_add_is_no_drift() {
+    let wanted = json!({
+        "metadata": {"name": "a", "labels": {"ours": ""}, "annotations": {"kubevirt.io/generation": "2"}},
+        "spec": {
+            "replicas": 2,
+            "hostPID": false,
+            "strategy": {},
+            "template": {"metadata": {"creationTimestamp": null}},
+            "ports": [{"port": 443, "targetPort": 8443}],
+            "env": [{"name": "EMPTY", "value": ""}],
+            "resources": {"requests": {"cpu": "0.5", "memory": 1024}, "limits": {"memory": "1Gi"}},
+        },
+        "status": {"replicas": 0},
+    });
+    let live = json!({
+        "metadata": {
+            "name": "a", "uid": "u", "generation": 3, "labels": {"ours": "", "theirs": "x"},
+            "annotations": {"kubevirt.io/generation": "1", "deployment.kubernetes.io/revision": "1"},
+        },
+        "spec": {
+            "replicas": 2,
+            "template": {"metadata": {}},
+            "ports": [{"port": 443, "targetPort": 8443, "protocol": "TCP"}],
+            "env": [{"name": "EMPTY"}],
+            "resources": {"requests": {"cpu": "500m", "memory": "1024"}, "limits": {"memory": "1024Mi"}},
+        },
+        "status": {"replicas": 2},
+    });
+    assert_eq!(seen(&wanted, &live), "nothing");
+}
+
+#[test]
+fn what_was_edited_is_named() {
+    let wanted = json!({"metadata": {"labels": {"a": "", "b": "1"}}, "spec": {"c": [{"name": "x", "image": "i:1"}]}});
+    let with = |pointer: &str, value: Value| {
+        let mut live = wanted.clone();
+        *live.pointer_mut(pointer).expect("a field of the object") = value;
+        seen(&wanted, &live)
+    };
+    assert_eq!(with("/spec/c/0/image", json!("i:2")), "spec.c[0].image has another value");
+    assert_eq!(with("/spec/c/0", json!({"name": "x"})), "spec.c[0].image is missing");
+    assert_eq!(with("/spec/c", json!([])), "spec.c has more or fewer elements");
+    assert_eq!(with("/metadata/labels", json!({"b": "1"})), "metadata.labels.a is missing");
+    assert_eq!(with("/metadata/labels/b", json!("2")), "metadata.labels.b has another value");
+    assert_eq!(with("/spec/c/0/image", Value::Null), "spec.c[0].image has another value");
+}
+
+#[test]
+fn a_field_we_set_once_and_no_longer_want_is_found_in_the_record() {
+    let live = json!({
+        "metadata": {
+            "labels": {"keep": "", "gone": ""},
+            "managedFields": [
+                {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:theirs": {}}}},
+                {"manager": "virt-operator", "operation": "Apply", "fieldsV1": {
+                    "f:metadata": {"f:labels": {"f:keep": {}, "f:gone": {}}},
+                }},
+            ],
+        },
+        "spec": {"theirs": 1},
+    });
+    assert_eq!(seen(&json!({"metadata": {"labels": {"keep": ""}}}), &live), "metadata.labels.gone is no longer wanted");
+    assert_eq!(seen(&json!({"metadata": {"labels": {"keep": "", "gone": ""}}}), &live), "nothing");
+}
+
+#[test]
+fn list_elements_in_the_record_are_found_by_their_keys() {
+    let record = json!({"f:spec": {
+        "f:ports": {"k:{\"port\":443,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}, "f:name": {}}},
+        "f:finalizers": {"v:\"a\"": {}},
+    }});
+    let live = |ports: Value| {
+        json!({
+            "metadata": {"managedFields": [{"manager": "virt-operator", "operation": "Apply", "fieldsV1": record}]},
+            "spec": {"ports": ports, "finalizers": ["a"]},
+        })
+    };
+    let port = json!({"port": 443, "name": "https"});
+    let wanted = json!({"spec": {"ports": [port], "finalizers": ["a"]}});
+    assert_eq!(seen(&wanted, &live(json!([port]))), "nothing");
+    let unnamed = json!({"spec": {"ports": [{"port": 443}], "finalizers": ["a"]}});
+    assert_eq!(seen(&unnamed, &live(json!([port]))), "spec.ports[0].name is no longer wanted");
+}
+
+#[test]
+fn the_status_we_might_own_is_nobodys_business_here() {
+    let live = json!({
+        "metadata": {"managedFields": [{
+            "manager": "virt-operator", "operation": "Apply", "subresource": "status",
+            "fieldsV1": {"f:status": {"f:phase": {}}},
+        }]},
+        "status": {"phase": "Deployed"},
+    });
+    assert_eq!(seen(&json!({"metadata": {}}), &live), "nothing");
+}

@@ -1,0 +1,224 @@
+//! The writes themselves.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Event;
+use kube::Client;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+};
+use kube::core::GroupVersionKind;
+use kubevirt_release::desired::NO_REASON_TO_WRITE;
+use kubevirt_release::{Object, ObjectKey};
+use kubevirt_runtime::lease::{Fence, NotLeader};
+use serde_json::Value;
+
+use crate::drift::{self, Drift, FIELD_MANAGER};
+
+/// Where a live object differs from what is wanted, or `None` when there is nothing to write.
+pub fn differs(wanted: &Object, live: &Value) -> Option<Drift> {
+    drift::drift(wanted.value(), live, NO_REASON_TO_WRITE)
+}
+
+/// What became of one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was as wanted; no request was made.
+    Unchanged,
+    Created,
+    Applied,
+    Deleted,
+    /// It was to be deleted and is not there.
+    Gone,
+}
+
+impl Outcome {
+    /// The machine-readable name.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Unchanged => "Unchanged",
+            Self::Created => "Created",
+            Self::Applied => "Applied",
+            Self::Deleted => "Deleted",
+            Self::Gone => "Gone",
+        }
+    }
+
+    /// Whether something in the cluster changed.
+    pub fn is_write(self) -> bool {
+        matches!(self, Self::Created | Self::Applied | Self::Deleted)
+    }
+}
+
+/// Why a write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{key} was not written: {reason}")]
+    Fenced { key: ObjectKey, reason: NotLeader },
+    #[error("{key} was refused by the server: {reason} ({code}): {message}")]
+    Refused { key: ObjectKey, code: u16, reason: String, message: String },
+    #[error("{key} is no longer the object that was seen; it is looked at again")]
+    Replaced { key: ObjectKey },
+    #[error("{key}: the server's answer did not come within {after:?}; whether it was written shows later")]
+    TooSlow { key: ObjectKey, after: Duration },
+    #[error("{key}: the server could not be asked: {source}")]
+    Unanswered {
+        key: ObjectKey,
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+impl Error {
+    /// The machine-readable name, for metrics and events.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Fenced { .. } => "Fenced",
+            Self::Refused { .. } => "Refused",
+            Self::Replaced { .. } => "Replaced",
+            Self::TooSlow { .. } => "TooSlow",
+            Self::Unanswered { .. } => "Unanswered",
+        }
+    }
+
+    /// The object that was not written.
+    pub fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Fenced { key, .. }
+            | Self::Refused { key, .. }
+            | Self::Replaced { key }
+            | Self::TooSlow { key, .. }
+            | Self::Unanswered { key, .. } => key,
+        }
+    }
+
+    fn of(key: &ObjectKey, error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Refused {
+                key: key.clone(),
+                code: status.code,
+                reason: status.reason.clone(),
+                message: status.message.clone(),
+            },
+            other => Self::Unanswered { key: key.clone(), source: Box::new(other) },
+        }
+    }
+}
+
+/// What a write left behind.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub outcome: Outcome,
+    /// The object as the server now has it; `None` when it was not written or is gone.
+    pub live: Option<Value>,
+}
+
+/// Writes objects for as long as it may.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    fence: Fence,
+    generation: u64,
+}
+
+impl Writer {
+    /// A writer for work that was begun under `generation` of the lease; the fence is asked before each request.
+    pub fn new(client: Client, fence: Fence, generation: u64) -> Self {
+        Self { client, fence, generation }
+    }
+
+    /// Brings one object to its wanted content. Makes no request when `live` already has it.
+    ///
+    /// # Errors
+    /// The fence has passed, the server refused, or it did not answer.
+    pub async fn apply(&self, wanted: &Object, live: Option<&Value>) -> Result<Written, Error> {
+        let key = wanted.key();
+        if let Some(live) = live {
+            match differs(wanted, live) {
+                None => return Ok(Written { outcome: Outcome::Unchanged, live: None }),
+                Some(drift) => tracing::info!(object = %key, %drift, "writing"),
+            }
+        }
+        let api = self.api(&key);
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(wanted.value());
+        let stored = self.request(&key, api.patch(&key.name, &parameters, &patch)).await?;
+        let outcome = if live.is_some() { Outcome::Applied } else { Outcome::Created };
+        Ok(Written { outcome, live: serde_json::to_value(stored).ok() })
+    }
+
+    /// Deletes one object if it is still the one with `uid`.
+    ///
+    /// # Errors
+    /// As for [`Self::apply`], or another object has taken the name.
+    pub async fn delete(&self, key: &ObjectKey, uid: Option<&str>) -> Result<Written, Error> {
+        let api = self.api(key);
+        let parameters = DeleteParams {
+            preconditions: uid.map(|uid| Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
+        match self.request(key, api.delete(&key.name, &parameters)).await {
+            // An object that has finalizers stays until they are done, and is what the server answers with.
+            Ok(answer) => {
+                let live = answer.left().and_then(|going| serde_json::to_value(going).ok());
+                Ok(Written { outcome: Outcome::Deleted, live })
+            }
+            Err(Error::Refused { code: 404, .. }) => Ok(Written { outcome: Outcome::Gone, live: None }),
+            Err(Error::Refused { code: 409, .. }) => Err(Error::Replaced { key: key.clone() }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Merges changes into an object that exists, or into one of its subresources, if it still has the resource version
+    /// that `changes` names. For the CR, whose status and finalizers are the operator's, but whose spec is not.
+    ///
+    /// # Errors
+    /// As for [`Self::apply`], or the object has changed since it was seen.
+    pub async fn merge(&self, key: &ObjectKey, subresource: Option<&str>, changes: &Value) -> Result<Written, Error> {
+        let api = self.api(key);
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(changes);
+        let stored = match subresource {
+            Some(subresource) => {
+                self.request(key, api.patch_subresource(subresource, &key.name, &parameters, &patch)).await
+            }
+            None => self.request(key, api.patch(&key.name, &parameters, &patch)).await,
+        };
+        match stored {
+            Ok(stored) => Ok(Written { outcome: Outcome::Applied, live: serde_json::to_value(stored).ok() }),
+            Err(Error::Refused { code: 409, .. }) => Err(Error::Replaced { key: key.clone() }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts an event beside the object it is about.
+    ///
+    /// # Errors
+    /// As for [`Self::apply`].
+    pub async fn record(&self, about: &ObjectKey, event: &Event) -> Result<(), Error> {
+        let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        self.request(about, api.create(&PostParams::default(), event)).await.map(drop)
+    }
+
+    /// One request: refused when the fence has passed, given up when it might arrive after the lease has run out.
+    async fn request<T>(&self, key: &ObjectKey, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+        self.fence.check_generation(self.generation).map_err(|reason| Error::Fenced { key: key.clone(), reason })?;
+        let after = self.fence.request_timeout();
+        match tokio::time::timeout(after, request).await {
+            Ok(answer) => answer.map_err(|error| Error::of(key, error)),
+            Err(_) => Err(Error::TooSlow { key: key.clone(), after }),
+        }
+    }
+
+    fn api(&self, key: &ObjectKey) -> Api<DynamicObject> {
+        let kind = key.kind;
+        let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.name());
+        let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
+        match key.namespace.as_deref() {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+}
