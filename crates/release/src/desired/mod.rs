@@ -1,0 +1,220 @@
+//! The objects a cluster should have: a strategy, fitted to the CR and the cluster's size, and stamped.
+//!
+//! It works on any strategy, this release's or one read from a ConfigMap. Secrets and ConfigMaps of a strategy are left
+//! out: they are the certificates, which the operator keeps itself ([`crate::certificates`]).
+
+pub(crate) mod placement;
+mod replicas;
+
+use std::collections::BTreeMap;
+
+use kubevirt_api::kubevirt::KubeVirtSpec;
+use kubevirt_api::names::{annotation, label};
+use serde_json::Value;
+
+use crate::kinds::Kind;
+use crate::object::{self, Object};
+use crate::strategy::Strategy;
+
+pub use replicas::{DEFAULT_API_REPLICAS, api_replicas};
+
+/// What the CR and the cluster add to a strategy.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    pub spec: &'a KubeVirtSpec,
+    /// The CR's `metadata.generation`.
+    pub generation: i64,
+    /// How many nodes can run VMs; all nodes, while none is labelled yet. It decides the number of virt-api pods.
+    pub nodes: usize,
+    /// How many nodes carry a control-plane role. With none, no pod asks for one.
+    pub control_plane_nodes: usize,
+}
+
+/// Annotations whose value alone is no reason to write an object: they say when it was written.
+pub const NO_REASON_TO_WRITE: &[&str] = &[annotation::GENERATION];
+
+/// What a CR asks for and this operator does not do. Each is to be reported, not passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsupported {
+    /// `spec.customizeComponents` holds patches or flags.
+    CustomizeComponents,
+    /// A product field is not a valid label value; the label is not set.
+    ProductLabel { field: &'static str, value: String },
+}
+
+impl std::fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::CustomizeComponents => {
+                f.write_str("spec.customizeComponents is not implemented by this release: its patches are not applied")
+            }
+            Self::ProductLabel { field, value } => {
+                write!(f, "spec.{field} `{value}` is not a valid label value: the label is not set")
+            }
+        }
+    }
+}
+
+/// What of a spec [`desired`] does not follow.
+pub fn unsupported(spec: &KubeVirtSpec) -> Vec<Unsupported> {
+    let mut found = vec![];
+    if let Some(customize) = &spec.customize_components {
+        let flags = customize.flags.as_ref().is_some_and(|f| *f != Default::default());
+        if flags || customize.patches.as_ref().is_some_and(|p| !p.is_empty()) {
+            found.push(Unsupported::CustomizeComponents);
+        }
+    }
+    for (field, _, value) in product_fields(spec) {
+        if let Some(value) = value.filter(|v| !v.is_empty() && !is_label_value(v)) {
+            found.push(Unsupported::ProductLabel { field, value: value.clone() });
+        }
+    }
+    found
+}
+
+/// The objects the cluster should have, ordered by key.
+pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Vec<Object> {
+    let labels = product_labels(inputs.spec);
+    let mut objects: Vec<Object> =
+        strategy.objects.iter().filter(|o| !matches!(o.kind(), Kind::Secret | Kind::ConfigMap)).cloned().collect();
+    for object in &mut objects {
+        match object.kind() {
+            Kind::Deployment => {
+                replicas::fit(object, inputs);
+                placement::fit_infra(object, inputs);
+            }
+            Kind::DaemonSet => {
+                placement::fit_workloads(object, inputs);
+                one_at_a_time(object);
+                migration_network(object, inputs.spec);
+            }
+            _ => {}
+        }
+        if object.kind().has_pod_template() {
+            arguments(object, inputs.spec);
+        }
+    }
+    objects.extend(objects.iter().filter_map(replicas::disruption_budget).collect::<Vec<_>>());
+    for object in &mut objects {
+        stamp(object, strategy, inputs.generation, &labels);
+    }
+    objects.sort_by_key(Object::key);
+    objects
+}
+
+/// Labels and annotations by which a managed object and its pods are recognized.
+fn stamp(object: &mut Object, strategy: &Strategy, generation: i64, labels: &BTreeMap<&str, String>) {
+    let identity = [
+        (annotation::STRATEGY_VERSION, &strategy.version),
+        (annotation::STRATEGY_REGISTRY, &strategy.registry),
+        (annotation::STRATEGY_IDENTIFIER, &strategy.id),
+    ];
+    for (key, value) in labels {
+        object.set_label(key, value.clone());
+    }
+    for (key, value) in identity {
+        object.set_annotation(key, value.clone());
+    }
+    object.set_annotation(annotation::GENERATION, generation.to_string());
+    if let Some(template) = object.pod_template_mut() {
+        let metadata = &mut template["metadata"];
+        for (key, value) in labels {
+            object::put(metadata, "labels", key, value.clone());
+        }
+        for (key, value) in identity {
+            object::put(metadata, "annotations", key, value.clone());
+        }
+    }
+}
+
+fn product_fields(spec: &KubeVirtSpec) -> [(&'static str, &'static str, Option<&String>); 3] {
+    [
+        ("productVersion", label::VERSION, spec.product_version.as_ref()),
+        ("productName", label::PART_OF, spec.product_name.as_ref()),
+        ("productComponent", label::COMPONENT, spec.product_component.as_ref()),
+    ]
+}
+
+/// The labels every managed object and every pod carries.
+fn product_labels(spec: &KubeVirtSpec) -> BTreeMap<&'static str, String> {
+    let mut labels: BTreeMap<&str, String> = [
+        (label::MANAGED_BY, label::MANAGED_BY_OPERATOR.to_string()),
+        (label::COMPONENT, label::COMPONENT_DEFAULT.to_string()),
+    ]
+    .into();
+    for (_, key, value) in product_fields(spec) {
+        if let Some(value) = value.filter(|v| !v.is_empty() && is_label_value(v)) {
+            labels.insert(key, value.clone());
+        }
+    }
+    labels
+}
+
+/// The longest value a label may have.
+const LONGEST_LABEL: usize = 63;
+
+fn is_label_value(text: &str) -> bool {
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= LONGEST_LABEL
+        && text.starts_with(edge)
+        && text.ends_with(edge)
+        && text.chars().all(|c| edge(c) || "_.-".contains(c))
+}
+
+/// A new pod proves itself on one node before the planner lets the rollout spread.
+fn one_at_a_time(daemon_set: &mut Object) {
+    let strategy = object::object(&mut daemon_set.value_mut()["spec"]["updateStrategy"]);
+    strategy.insert("type".into(), "RollingUpdate".into());
+    let rolling = strategy.entry("rollingUpdate").or_insert(Value::Null);
+    object::object(rolling).insert("maxUnavailable".into(), 1.into());
+}
+
+/// Gives virt-handler a leg in the network that migrations use.
+fn migration_network(daemon_set: &mut Object, spec: &KubeVirtSpec) {
+    let configuration = spec.configuration.as_ref();
+    let network = configuration.and_then(|c| c.migrations.as_ref()).and_then(|m| m.network.as_deref());
+    if let (Some(network), "virt-handler") = (network.filter(|n| !n.is_empty()), daemon_set.name())
+        && let Some(template) = daemon_set.pod_template_mut()
+    {
+        let value = format!("{network}@migration0");
+        object::put(&mut template["metadata"], "annotations", "k8s.v1.cni.cncf.io/networks", value);
+    }
+}
+
+/// Command lines: how much is logged, and how many devices virt-handler offers.
+fn arguments(object: &mut Object, spec: &KubeVirtSpec) {
+    let Some(configuration) = &spec.configuration else { return };
+    let verbosity = configuration.developer_configuration.as_ref().and_then(|d| d.log_verbosity.as_ref());
+    let name = object.name().to_string();
+    let level = verbosity.and_then(|v| match name.as_str() {
+        "virt-api" => v.virt_api,
+        "virt-controller" => v.virt_controller,
+        "virt-handler" => v.virt_handler,
+        "virt-synchronization-controller" => v.virt_synchronization_controller,
+        _ => None,
+    });
+    let devices = configuration.virtual_machine_instances_per_node.filter(|_| name == "virt-handler");
+    let Some(template) = object.pod_template_mut() else { return };
+    for container in template["spec"]["containers"].as_array_mut().into_iter().flatten() {
+        if let Some(level) = level {
+            ["command", "args"].iter().for_each(|list| set_verbosity(&mut container[*list], level));
+        }
+        if let (Some(devices), Some(true)) = (devices, container["name"].as_str().map(|n| n == name))
+            && let Some(command) = container["command"].as_array_mut()
+        {
+            command.extend(["--max-devices".into(), devices.to_string().into()]);
+        }
+    }
+}
+
+/// Changes the word after `-v` or `--v`.
+fn set_verbosity(list: &mut Value, level: u32) {
+    let Some(words) = list.as_array_mut() else { return };
+    let at = words.iter().position(|word| matches!(word.as_str(), Some("-v" | "--v")));
+    if let Some(value) = at.and_then(|at| words.get_mut(at + 1)) {
+        *value = level.to_string().into();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+use k8s_openapi::api::core::v1::{Affinity, PodSpec, Toleration};
+use serde_json::json;
+
+use super::*;
+use crate::config::DeploymentConfig;
+use crate::object::ObjectKey;
+use crate::render;
+
+fn strategy() -> Strategy {
+    render(&DeploymentConfig {
+        namespace: "kubevirt".into(),
+        registry: "localhost/kubevirt".into(),
+        kubevirt_version: "v0.2.0".into(),
+        ..Default::default()
+    })
+}
+
+fn with(spec: Value, nodes: usize, control_plane_nodes: usize) -> Vec<Object> {
+    let spec: KubeVirtSpec = serde_json::from_value(spec).unwrap();
+    desired(&strategy(), &Inputs { spec: &spec, generation: 7, nodes, control_plane_nodes })
+}
+
+fn get<'a>(objects: &'a [Object], kind: Kind, name: &str) -> &'a Object {
+    objects.iter().find(|o| o.key() == ObjectKey::new(kind, Some("kubevirt"), name)).unwrap()
+}
+
+fn pod(objects: &[Object], kind: Kind, name: &str) -> PodSpec {
+    serde_json::from_value(get(objects, kind, name).pod_template().unwrap()["spec"].clone()).unwrap()
+}
+
+#[test]
+fn every_object_is_stamped_and_every_pod_too() {
+    let strategy = strategy();
+    let objects = with(json!({}), 3, 1);
+    assert!(objects.len() > strategy.objects.len());
+    for object in &objects {
+        assert_eq!(object.label("app.kubernetes.io/managed-by"), Some("virt-operator"), "{}", object.key());
+        assert_eq!(object.label("app.kubernetes.io/component"), Some("kubevirt"));
+        assert_eq!(object.annotation("kubevirt.io/install-strategy-identifier"), Some(strategy.id.as_str()));
+        assert_eq!(object.annotation("kubevirt.io/generation"), Some("7"));
+        if let Some(template) = object.pod_template() {
+            let metadata = &template["metadata"];
+            assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "virt-operator");
+            assert_eq!(metadata["annotations"]["kubevirt.io/install-strategy-version"], "v0.2.0");
+            assert_eq!(metadata["annotations"]["kubevirt.io/install-strategy-registry"], "localhost/kubevirt");
+            assert!(metadata["annotations"]["kubevirt.io/generation"].is_null(), "it would roll pods");
+        }
+    }
+}
+
+#[test]
+fn another_generation_is_the_same_installation() {
+    let spec = KubeVirtSpec::default();
+    let at = |generation| desired(&strategy(), &Inputs { spec: &spec, generation, nodes: 3, control_plane_nodes: 1 });
+    for (mut a, mut b) in at(1).into_iter().zip(at(2)) {
+        for key in NO_REASON_TO_WRITE {
+            a.set_annotation(key, "");
+            b.set_annotation(key, "");
+        }
+        assert_eq!(a, b);
+    }
+}
+
+#[test]
+fn keys_are_unique_and_in_order() {
+    let keys: Vec<_> = with(json!({}), 3, 1).iter().map(Object::key).collect();
+    assert!(keys.windows(2).all(|pair| pair[0] < pair[1]));
+}
+
+#[test]
+fn virt_api_grows_with_the_cluster() {
+    for (nodes, expected) in [(0, 2), (1, 1), (2, 2), (3, 2), (29, 2), (30, 3), (100, 10)] {
+        let objects = with(json!({}), nodes, 1);
+        let replicas = |name| get(&objects, Kind::Deployment, name).at("/spec/replicas").unwrap().as_u64().unwrap();
+        assert_eq!((replicas("virt-api"), replicas("virt-controller")), (expected, 2), "{nodes} nodes");
+    }
+    let objects = with(json!({"infra": {"replicas": 3}}), 1, 1);
+    for name in ["virt-api", "virt-controller"] {
+        assert_eq!(get(&objects, Kind::Deployment, name).at("/spec/replicas"), Some(&json!(3)));
+    }
+}
+
+#[test]
+fn a_budget_lets_one_pod_go_and_a_single_pod_has_none() {
+    let budgets = |objects: &[Object]| -> Vec<String> {
+        let budgets = objects.iter().filter(|o| o.kind() == Kind::PodDisruptionBudget);
+        budgets.map(|o| format!("{} {}", o.name(), o.at("/spec/minAvailable").unwrap())).collect()
+    };
+    assert_eq!(budgets(&with(json!({}), 30, 1)), ["virt-api-pdb 2", "virt-controller-pdb 1"]);
+    assert_eq!(budgets(&with(json!({}), 1, 1)), ["virt-controller-pdb 1"]);
+    assert_eq!(budgets(&with(json!({"infra": {"replicas": 1}}), 3, 1)), Vec::<String>::new());
+    let objects = with(json!({}), 3, 1);
+    let budget = get(&objects, Kind::PodDisruptionBudget, "virt-api-pdb");
+    assert_eq!(budget.at("/spec/selector"), Some(&json!({"matchLabels": {"kubevirt.io": "virt-api"}})));
+    assert_eq!(budget.label("kubevirt.io"), Some("virt-api-pdb"));
+}
+
+#[test]
+fn the_control_plane_is_asked_for_only_where_there_is_one() {
+    let required = |pod: &PodSpec| {
+        let node = pod.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+        node.and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref())
+            .map(|r| r.node_selector_terms.len())
+    };
+    let with_one = pod(&with(json!({}), 3, 1), Kind::Deployment, "virt-api");
+    assert_eq!(required(&with_one), Some(2));
+    assert_eq!(with_one.tolerations.unwrap().len(), 3);
+    let affinity = with_one.affinity.unwrap();
+    assert!(affinity.pod_anti_affinity.is_some(), "what the template asks for stays");
+    let without = pod(&with(json!({}), 3, 0), Kind::Deployment, "virt-api");
+    assert_eq!(required(&without), None);
+    assert!(without.affinity.unwrap().node_affinity.is_some(), "the wish stays");
+    let handler = pod(&with(json!({}), 3, 1), Kind::DaemonSet, "virt-handler");
+    assert_eq!(required(&handler), None);
+    assert_eq!(handler.node_selector.unwrap()["kubernetes.io/os"], "linux");
+}
+
+#[test]
+fn an_empty_placement_switches_the_default_off() {
+    let pod = pod(&with(json!({"infra": {"nodePlacement": {}}}), 3, 1), Kind::Deployment, "virt-api");
+    assert!(pod.affinity.unwrap().node_affinity.is_none());
+    assert_eq!(pod.tolerations.unwrap().len(), 1);
+    assert_eq!(pod.node_selector.unwrap().len(), 1);
+}
+
+#[test]
+fn a_placement_is_added_to_what_the_template_has() {
+    let placement = |key: &str| {
+        json!({"nodePlacement": {
+            "nodeSelector": {"zone": key, "kubernetes.io/os": "other"},
+            "tolerations": [{"key": key, "operator": "Exists"}],
+            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 5, "podAffinityTerm": {"topologyKey": key}}]}},
+        }})
+    };
+    let objects = with(json!({"infra": placement("i"), "workloads": placement("w")}), 3, 1);
+    let api = pod(&objects, Kind::Deployment, "virt-api");
+    let preferred = |affinity: Affinity| {
+        let anti = affinity.pod_anti_affinity.unwrap();
+        anti.preferred_during_scheduling_ignored_during_execution.unwrap().iter().map(|t| t.weight).collect::<Vec<_>>()
+    };
+    assert_eq!(preferred(api.affinity.unwrap()), [1, 5]);
+    let keys = |tolerations: Vec<Toleration>| tolerations.into_iter().filter_map(|t| t.key).collect::<Vec<_>>();
+    assert_eq!(keys(api.tolerations.unwrap()), ["CriticalAddonsOnly", "i"]);
+    assert_eq!(api.node_selector.unwrap()["kubernetes.io/os"], "other", "the CR may name another system");
+    let handler = pod(&objects, Kind::DaemonSet, "virt-handler");
+    assert_eq!(keys(handler.tolerations.unwrap()), ["CriticalAddonsOnly", "w"]);
+    assert_eq!(handler.node_selector.unwrap()["zone"], "w");
+    assert_eq!(preferred(handler.affinity.unwrap()), [5]);
+}
+
+#[test]
+fn settings_reach_the_components_they_are_for() {
+    let objects = with(
+        json!({"configuration": {
+            "developerConfiguration": {"logVerbosity": {"virtHandler": 6, "virtAPI": 3}},
+            "virtualMachineInstancesPerNode": 110,
+            "migrations": {"network": "fast"},
+        }}),
+        3,
+        1,
+    );
+    let words = |kind, name: &str, list: &str| {
+        get(&objects, kind, name).at(&format!("/spec/template/spec/containers/0/{list}")).unwrap().to_string()
+    };
+    assert!(words(Kind::DaemonSet, "virt-handler", "args").contains(r#""-v","6""#));
+    assert!(words(Kind::Deployment, "virt-api", "args").contains(r#""-v","3""#));
+    assert!(words(Kind::Deployment, "virt-controller", "args").contains(r#""-v","2""#));
+    assert_eq!(words(Kind::DaemonSet, "virt-handler", "command"), r#"["virt-handler","--max-devices","110"]"#);
+    let handler = get(&objects, Kind::DaemonSet, "virt-handler");
+    let annotations = &handler.pod_template().unwrap()["metadata"]["annotations"];
+    assert_eq!(annotations["k8s.v1.cni.cncf.io/networks"], "fast@migration0");
+    assert_eq!(handler.at("/spec/updateStrategy/rollingUpdate/maxUnavailable"), Some(&json!(1)));
+}
+
+#[test]
+fn product_labels_are_set_when_they_are_labels() {
+    let spec = json!({"productName": "hco", "productVersion": "no label!", "productComponent": "compute"});
+    let objects = with(spec.clone(), 3, 1);
+    let role = get(&objects, Kind::ServiceAccount, "kubevirt-handler");
+    assert_eq!(role.label("app.kubernetes.io/part-of"), Some("hco"));
+    assert_eq!(role.label("app.kubernetes.io/component"), Some("compute"));
+    assert_eq!(role.label("app.kubernetes.io/version"), None);
+    let spec: KubeVirtSpec = serde_json::from_value(spec).unwrap();
+    assert_eq!(unsupported(&spec), [Unsupported::ProductLabel { field: "productVersion", value: "no label!".into() }]);
+}
+
+#[test]
+fn what_is_not_followed_is_said() {
+    let of = |spec: Value| unsupported(&serde_json::from_value(spec).unwrap());
+    assert_eq!(of(json!({"customizeComponents": {}})), []);
+    assert_eq!(of(json!({"customizeComponents": {"flags": {"api": {"v": "5"}}}})), [Unsupported::CustomizeComponents]);
+}
+
+#[test]
+fn certificates_of_a_strategy_are_left_to_the_operator() {
+    let mut strategy = strategy();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kubevirt-ca", "namespace": "n"}});
+    strategy.objects.push(Object::from_value(secret).unwrap());
+    let spec = KubeVirtSpec::default();
+    let objects = desired(&strategy, &Inputs { spec: &spec, generation: 1, nodes: 1, control_plane_nodes: 1 });
+    assert!(objects.iter().all(|o| o.kind() != Kind::Secret));
+}

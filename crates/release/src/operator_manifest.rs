@@ -1,0 +1,256 @@
+//! What an admin applies by hand: the operator's own objects (`kubevirt-operator.yaml`) and the CR (`kubevirt-cr.yaml`).
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
+use k8s_openapi::api::core::v1::{Container, EnvVar, Namespace, PodSpec, PodTemplateSpec, Probe};
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kubevirt_api::kubevirt::KubeVirt;
+use kubevirt_api::names::{annotation, label};
+use serde_json::json;
+
+use crate::certificates;
+use crate::config::Component;
+use crate::desired::placement;
+use crate::image::reference;
+use crate::object::Object;
+use crate::rbac::{MANAGE, READ, named, paths, rule, union};
+use crate::render::{self, HTTPS_PORT, PRIORITY_CLASS, pods};
+
+const NAME: &str = "virt-operator";
+const ACCOUNT: &str = "kubevirt-operator";
+/// Where the API server calls the operator's webhooks.
+pub const WEBHOOK_PORT: i32 = 8444;
+/// Answers over HTTPS from the start, on the leader and on the standby.
+const HEALTH: &str = "/metrics";
+
+/// What differs between two prints of the operator's manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestOptions {
+    pub namespace: String,
+    /// Where the images are, such as `localhost/kubevirt`.
+    pub registry: String,
+    /// What every image's name begins with; usually nothing.
+    pub prefix: String,
+    pub version: String,
+    pub image_pull_policy: String,
+    /// The operator's image by digest, `sha256:...`; by version without it.
+    pub digest: Option<String>,
+}
+
+impl ManifestOptions {
+    /// The usual manifest of a version: namespace `kubevirt`, images by tag.
+    pub fn new(registry: &str, version: &str) -> Self {
+        Self {
+            namespace: "kubevirt".into(),
+            registry: registry.into(),
+            prefix: String::new(),
+            version: version.into(),
+            image_pull_policy: "IfNotPresent".into(),
+            digest: None,
+        }
+    }
+
+    fn image(&self) -> String {
+        let Self { registry, prefix, version, digest, .. } = self;
+        let name = format!("{prefix}{}", Component::VirtOperator.image_name());
+        reference(registry, &name, digest.as_ref().unwrap_or(version))
+    }
+}
+
+/// The objects of `kubevirt-operator.yaml`, in the order in which they are to be applied.
+///
+/// One thing differs from the manifest of the existing suite: the operator wishes for a control-plane node instead of
+/// insisting on one, so that it runs on a cluster whose control plane is not among its nodes.
+pub fn operator_manifest(options: &ManifestOptions) -> Vec<Object> {
+    let namespace = options.namespace.as_str();
+    let account = || vec![render::account_subject(ACCOUNT, namespace)];
+    vec![
+        Object::of(&install_namespace(namespace)),
+        Object::of(&KubeVirt::crd()),
+        Object::of(&priority_class()),
+        Object::of(&kubevirt_admin()),
+        Object::of(&render::service_account(ACCOUNT, namespace)),
+        Object::of(&operator_role(namespace)),
+        Object::of(&render::role_binding("kubevirt-operator-rolebinding", namespace, ACCOUNT, account())),
+        Object::of(&render::cluster_role(ACCOUNT, cluster_rules())),
+        Object::of(&render::cluster_role_binding(ACCOUNT, ACCOUNT, account())),
+        deployment(options),
+    ]
+}
+
+/// The object of `kubevirt-cr.yaml`. It never names a version: the installation follows the operator's.
+pub fn cr_manifest(namespace: &str) -> Object {
+    Object::from_value(json!({
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "KubeVirt",
+        "metadata": {"name": "kubevirt", "namespace": namespace},
+        "spec": {
+            "certificateRotateStrategy": {},
+            "configuration": {"developerConfiguration": {"featureGates": []}},
+            "customizeComponents": {},
+            "imagePullPolicy": "IfNotPresent",
+            "workloadUpdateStrategy": {},
+        },
+    }))
+    .expect("the CR has a kind and a name")
+}
+
+fn install_namespace(name: &str) -> Namespace {
+    Namespace {
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            labels: Some(pods::labels(&[
+                (label::KUBEVIRT, ""),
+                // virt-handler and launchers work on the node itself.
+                ("pod-security.kubernetes.io/enforce", "privileged"),
+            ])),
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+fn priority_class() -> PriorityClass {
+    PriorityClass {
+        metadata: ObjectMeta { name: Some(PRIORITY_CLASS.into()), ..Default::default() },
+        value: Some(1_000_000_000),
+        global_default: Some(false),
+        description: Some("Pods without which virtual machines can't be managed.".into()),
+        ..Default::default()
+    }
+}
+
+/// For people: everything on the KubeVirt CR.
+fn kubevirt_admin() -> k8s_openapi::api::rbac::v1::ClusterRole {
+    let all = &["get", "delete", "create", "update", "patch", "list", "watch", "deletecollection"];
+    let mut role = render::cluster_role("kubevirt.io:operator", vec![rule("kubevirt.io", &["kubevirts"], all)]);
+    let label = "rbac.authorization.k8s.io/aggregate-to-admin".to_string();
+    role.metadata.labels.get_or_insert_default().insert(label, "true".into());
+    role
+}
+
+/// What the operator does itself, and what it hands out: nobody may grant a right that he does not hold.
+fn cluster_rules() -> Vec<PolicyRule> {
+    let own = vec![
+        rule("kubevirt.io", &["kubevirts"], &["get", "list", "watch", "update", "patch"]),
+        rule("kubevirt.io", &["kubevirts/status"], &["get", "update", "patch"]),
+        rule("apiextensions.k8s.io", &["customresourcedefinitions"], MANAGE),
+        rule("", &["serviceaccounts", "services"], MANAGE),
+        rule("apps", &["deployments", "daemonsets"], MANAGE),
+        // Who runs an old revision, and what came before it.
+        rule("apps", &["replicasets", "controllerrevisions"], READ),
+        rule("policy", &["poddisruptionbudgets"], MANAGE),
+        rule("rbac.authorization.k8s.io", &["clusterroles", "clusterrolebindings", "roles", "rolebindings"], MANAGE),
+        rule("", &["pods", "nodes"], READ),
+        rule("", &["namespaces"], &["get", "list", "watch", "patch"]),
+        rule(
+            "admissionregistration.k8s.io",
+            &[
+                "validatingwebhookconfigurations",
+                "mutatingwebhookconfigurations",
+                "validatingadmissionpolicies",
+                "validatingadmissionpolicybindings",
+            ],
+            MANAGE,
+        ),
+        rule("apiregistration.k8s.io", &["apiservices"], MANAGE),
+        // Who may read the operator's metrics is asked of the API server.
+        rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+        rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+        paths(&["/metrics"], &["get"]),
+    ];
+    let granted = render::accesses().into_iter().flat_map(|access| access.cluster_rules);
+    union(own, granted.chain(render::user_rules()))
+}
+
+fn operator_role(namespace: &str) -> Role {
+    let secrets: Vec<&str> = certificates::all(namespace).iter().map(|c| c.secret).collect();
+    let own = vec![
+        // A new object has no name to check yet, and a watch has none either.
+        rule("", &["secrets"], &["create", "list", "watch"]),
+        named("", &["secrets"], &secrets, &["get", "update", "patch", "delete"]),
+        // Bundles of authorities and install strategies.
+        rule("", &["configmaps"], MANAGE),
+        // Install strategies of other versions.
+        rule("batch", &["jobs"], MANAGE),
+        rule("coordination.k8s.io", &["leases"], &["create"]),
+        named("coordination.k8s.io", &["leases"], &[NAME], &["get", "list", "watch", "update", "patch"]),
+        rule("", &["events"], &["create", "patch"]),
+    ];
+    render::role(ACCOUNT, namespace, union(own, render::accesses().into_iter().flat_map(|a| a.namespace_rules)))
+}
+
+fn deployment(options: &ManifestOptions) -> Object {
+    let labels = |pairs: &[(&str, &str)]| Some(pods::labels(pairs));
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            name: Some(NAME.into()),
+            labels: labels(&[
+                (label::KUBEVIRT, NAME),
+                ("name", NAME),
+                (label::PROMETHEUS, "true"),
+                (label::CLUSTER_SERVICES, "true"),
+            ]),
+            annotations: labels(&[(annotation::REQUIRED_SCC, "restricted-v2")]),
+            ..Default::default()
+        }),
+        spec: Some(pod(options)),
+    };
+    let mut object = Object::of(&Deployment {
+        metadata: ObjectMeta {
+            name: Some(NAME.into()),
+            namespace: Some(options.namespace.clone()),
+            labels: labels(&[(label::KUBEVIRT, NAME), (label::NAME, NAME), (label::VERSION, &options.version)]),
+            ..Default::default()
+        },
+        spec: Some(DeploymentSpec {
+            replicas: Some(2),
+            selector: pods::selector(NAME),
+            strategy: Some(DeploymentStrategy { type_: Some("RollingUpdate".into()), rolling_update: None }),
+            template,
+            ..Default::default()
+        }),
+        status: None,
+    });
+    placement::fit(&mut object, &placement::control_plane_preferred());
+    object
+}
+
+fn pod(options: &ManifestOptions) -> PodSpec {
+    let variable = |name: &str, value: String| EnvVar { name: name.into(), value: Some(value), value_from: None };
+    let mut env = vec![variable("VIRT_OPERATOR_IMAGE", options.image())];
+    if options.digest.is_some() {
+        env.push(variable("KUBEVIRT_VERSION", options.version.clone()));
+    }
+    let (volumes, volume_mounts) = pods::volumes(NAME, &options.namespace);
+    PodSpec {
+        service_account_name: Some(ACCOUNT.into()),
+        priority_class_name: Some(PRIORITY_CLASS.into()),
+        affinity: Some(pods::anti_affinity(NAME)),
+        tolerations: Some(vec![pods::critical_addon()]),
+        security_context: Some(pods::restricted_pod()),
+        containers: vec![Container {
+            name: NAME.into(),
+            image: Some(options.image()),
+            image_pull_policy: Some(options.image_pull_policy.clone()),
+            command: Some(pods::texts(&[NAME])),
+            args: Some(pods::texts(&["--port", &HTTPS_PORT.to_string(), "-v", "2"])),
+            env: Some(env),
+            ports: Some(vec![pods::port("metrics", HTTPS_PORT), pods::port("webhooks", WEBHOOK_PORT)]),
+            startup_probe: Some(pods::startup_probe(HEALTH)),
+            readiness_probe: Some(pods::probe_https(HEALTH)),
+            liveness_probe: Some(Probe { failure_threshold: Some(3), ..pods::probe_https(HEALTH) }),
+            resources: Some(pods::requests("10m", "32Mi")),
+            security_context: Some(pods::restricted_container()),
+            termination_message_policy: Some("FallbackToLogsOnError".into()),
+            volume_mounts: Some(volume_mounts),
+            ..Default::default()
+        }],
+        volumes: Some(volumes),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! The install-strategy protocol: the objects of a release in a ConfigMap, so that an operator can deploy another
+//! release than its own.
+//!
+//! The text is compressed without a time stamp: equal objects make equal bytes.
+
+use std::io::{Read, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kubevirt_api::names::{annotation, label};
+use thiserror::Error;
+
+use crate::object::Object;
+use crate::yaml::{self, YamlError};
+
+/// The key of the ConfigMap's data.
+pub const DATA_KEY: &str = "manifests";
+/// ConfigMaps get a generated name with this beginning.
+pub const GENERATE_NAME: &str = "kubevirt-install-strategy-";
+/// The value of the encoding annotation; without it the data is plain YAML.
+pub const ENCODING: &str = "gzip+base64";
+
+/// Sixteen times what the strategies of today's suite unpack to; what is larger is not a strategy but an attack.
+const LARGEST_TEXT: u64 = 64 << 20;
+
+/// Every object of a release, and what that release is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Strategy {
+    pub version: String,
+    pub registry: String,
+    /// The deployment ID; empty in strategies written before there was one.
+    pub id: String,
+    pub objects: Vec<Object>,
+}
+
+#[derive(Debug, Error)]
+pub enum StrategyError {
+    #[error("the strategy's ConfigMap has no data `manifests`")]
+    NoData,
+    #[error("the strategy's encoding `{encoding}` is not known: this operator reads gzip+base64 and plain YAML")]
+    UnknownEncoding { encoding: String },
+    #[error("the strategy is not valid base64: {0}")]
+    Base64(#[from] base64::DecodeError),
+    #[error("the strategy is not valid gzip text: {0}")]
+    Gzip(#[from] std::io::Error),
+    #[error("the strategy unpacks to more than {LARGEST_TEXT} bytes")]
+    TooLarge,
+    #[error("the strategy's objects can't be read: {0}")]
+    Objects(#[from] YamlError),
+}
+
+impl Strategy {
+    /// The ConfigMap that hands this strategy to another operator. It has a generated name.
+    pub fn encode(&self, namespace: &str) -> ConfigMap {
+        let Self { version, registry, id, objects } = self;
+        let annotations = [
+            (annotation::STRATEGY_VERSION, version.as_str()),
+            (annotation::STRATEGY_REGISTRY, registry.as_str()),
+            (annotation::STRATEGY_IDENTIFIER, id.as_str()),
+            (annotation::STRATEGY_ENCODING, ENCODING),
+        ];
+        let labels = [(label::MANAGED_BY, label::MANAGED_BY_OPERATOR), (label::INSTALL_STRATEGY, "")];
+        let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        ConfigMap {
+            metadata: ObjectMeta {
+                generate_name: Some(GENERATE_NAME.into()),
+                namespace: Some(namespace.into()),
+                labels: Some(owned(&labels)),
+                annotations: Some(owned(&annotations)),
+                ..Default::default()
+            },
+            data: Some([(DATA_KEY.to_string(), pack(&yaml::to_yaml(objects)))].into()),
+            ..Default::default()
+        }
+    }
+
+    /// Reads a strategy's ConfigMap.
+    ///
+    /// # Errors
+    /// See [`StrategyError`].
+    pub fn decode(config_map: &ConfigMap) -> Result<Self, StrategyError> {
+        let data = config_map.data.as_ref().and_then(|d| d.get(DATA_KEY)).ok_or(StrategyError::NoData)?;
+        let text = match annotation_of(config_map, annotation::STRATEGY_ENCODING) {
+            "" => data.clone(),
+            ENCODING => unpack(data)?,
+            encoding => return Err(StrategyError::UnknownEncoding { encoding: encoding.into() }),
+        };
+        let text_of = |key| annotation_of(config_map, key).to_string();
+        Ok(Self {
+            version: text_of(annotation::STRATEGY_VERSION),
+            registry: text_of(annotation::STRATEGY_REGISTRY),
+            id: text_of(annotation::STRATEGY_IDENTIFIER),
+            objects: yaml::from_yaml(&text)?,
+        })
+    }
+}
+
+/// The strategy of a deployment among several ConfigMaps: the newest one with its ID, else the newest one without any
+/// ID but of its version and registry. Equally old ones are told apart by name.
+pub fn find<'a>(
+    config_maps: impl IntoIterator<Item = &'a ConfigMap>,
+    id: &str,
+    version: &str,
+    registry: &str,
+) -> Option<&'a ConfigMap> {
+    config_maps
+        .into_iter()
+        .filter_map(|candidate| {
+            let is = |key, value: &str| annotation_of(candidate, key) == value;
+            let by_id = !id.is_empty() && is(annotation::STRATEGY_IDENTIFIER, id);
+            let legacy = is(annotation::STRATEGY_IDENTIFIER, "")
+                && is(annotation::STRATEGY_VERSION, version)
+                && is(annotation::STRATEGY_REGISTRY, registry);
+            let created = candidate.metadata.creation_timestamp.as_ref().map(|t| t.0);
+            (by_id || legacy).then_some(((by_id, created, candidate.metadata.name.as_deref()), candidate))
+        })
+        .max_by(|(a, _), (b, _)| a.cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+fn annotation_of<'a>(config_map: &'a ConfigMap, key: &str) -> &'a str {
+    config_map.metadata.annotations.as_ref().and_then(|a| a.get(key)).map_or("", String::as_str)
+}
+
+fn pack(text: &str) -> String {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(text.as_bytes()).expect("writing to memory does not fail");
+    BASE64.encode(encoder.finish().expect("writing to memory does not fail"))
+}
+
+fn unpack(data: &str) -> Result<String, StrategyError> {
+    let packed = BASE64.decode(data.trim())?;
+    let mut text = String::new();
+    let read = GzDecoder::new(packed.as_slice()).take(LARGEST_TEXT + 1).read_to_string(&mut text)?;
+    if read as u64 > LARGEST_TEXT {
+        return Err(StrategyError::TooLarge);
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;
