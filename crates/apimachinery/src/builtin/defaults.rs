@@ -1,0 +1,221 @@
+//! Defaults of built-in kinds. Plain ones are in the tables; here are those that depend on other fields.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use serde_json::{Map, Value, json};
+
+use super::normal;
+
+/// Brings an object of a built-in kind into stored form and fills in its defaults: empty optional fields go, quantities
+/// become canonical, always-present objects appear. Other kinds are left alone.
+pub fn default(api_version: &str, kind: &str, object: &mut Value) {
+    let Some(schema) = super::schema(api_version, kind) else { return };
+    normal::normalize(schema, object);
+    schema.default(object);
+    match kind {
+        "Pod" => {
+            let spec = object.pointer_mut("/spec");
+            pod_spec(spec);
+            pod_only(object.pointer_mut("/spec"));
+            set(object.pointer_mut("/status"), "phase", || json!("Pending"));
+        }
+        "PodTemplate" => pod_spec(object.pointer_mut("/template/spec")),
+        "Deployment" => {
+            pod_spec(object.pointer_mut("/spec/template/spec"));
+            if let Some(rolling) = rolling(object.pointer_mut("/spec/strategy")) {
+                set(Some(rolling), "maxUnavailable", || json!("25%"));
+                set(Some(rolling), "maxSurge", || json!("25%"));
+            }
+        }
+        "DaemonSet" => {
+            pod_spec(object.pointer_mut("/spec/template/spec"));
+            if let Some(rolling) = rolling(object.pointer_mut("/spec/updateStrategy")) {
+                set(Some(rolling), "maxUnavailable", || json!(1));
+                set(Some(rolling), "maxSurge", || json!(0));
+            }
+            let generation = object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(1);
+            if let Some(annotations) = object_at(object.pointer_mut("/metadata"), "annotations") {
+                annotations["deprecated.daemonset.template.generation"] = json!(generation.to_string());
+            }
+        }
+        "ReplicaSet" | "ReplicationController" => template_labels(object),
+        "StatefulSet" => {
+            pod_spec(object.pointer_mut("/spec/template/spec"));
+            set(rolling(object.pointer_mut("/spec/updateStrategy")), "partition", || json!(0));
+        }
+        "Job" => job_spec(object.pointer_mut("/spec")),
+        "CronJob" => job_spec(object.pointer_mut("/spec/jobTemplate/spec")),
+        "Service" => service(object.pointer_mut("/spec")),
+        "Namespace" => {
+            let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            if !name.is_empty()
+                && let Some(labels) = object_at(object.pointer_mut("/metadata"), "labels")
+            {
+                labels["kubernetes.io/metadata.name"] = json!(name);
+            }
+        }
+        "Secret" => secret(object),
+        "RoleBinding" | "ClusterRoleBinding" => {
+            set(object.pointer_mut("/roleRef"), "apiGroup", || json!(RBAC));
+            for s in items(object, "subjects") {
+                if matches!(s["kind"].as_str(), Some("User" | "Group")) {
+                    set(Some(s), "apiGroup", || json!(RBAC));
+                }
+            }
+        }
+        "CustomResourceDefinition" => {
+            let names = object.pointer_mut("/spec/names");
+            let kind = names.as_ref().and_then(|n| n["kind"].as_str()).unwrap_or_default().to_owned();
+            if !kind.is_empty()
+                && let Some(names) = names
+            {
+                set(Some(names), "listKind", || json!(format!("{kind}List")));
+                set(Some(names), "singular", || json!(kind.to_lowercase()));
+            }
+        }
+        "PersistentVolumeClaim" => requests_from_limits(object.pointer_mut("/spec/resources")),
+        _ => {}
+    }
+}
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Fills in a field of an object that is there.
+fn set(object: Option<&mut Value>, name: &str, value: impl FnOnce() -> Value) {
+    if let Some(Value::Object(map)) = object
+        && !map.contains_key(name)
+    {
+        map.insert(name.to_owned(), value());
+    }
+}
+
+/// The object in a field, made when absent.
+fn object_at<'a>(object: Option<&'a mut Value>, name: &str) -> Option<&'a mut Value> {
+    let Some(Value::Object(map)) = object else { return None };
+    let found = map.entry(name).or_insert(Value::Null);
+    if !found.is_object() {
+        *found = Value::Object(Map::new());
+    }
+    Some(found)
+}
+
+/// The items of a list in a field.
+fn items<'a>(object: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut Value> {
+    object.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+/// The parameters of a rolling update, when the strategy is one.
+fn rolling(strategy: Option<&mut Value>) -> Option<&mut Value> {
+    let strategy = strategy.filter(|s| s["type"] == "RollingUpdate");
+    object_at(strategy, "rollingUpdate")
+}
+
+/// Defaults of the specification of a pod, in a pod or in a template.
+fn pod_spec(spec: Option<&mut Value>) {
+    let Some(spec) = spec else { return };
+    let shares_host = spec["hostNetwork"] == true;
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for c in items(spec, list) {
+            let policy = pull_policy(c["image"].as_str().unwrap_or_default());
+            set(Some(c), "imagePullPolicy", || json!(policy));
+            for p in items(c, "ports").filter(|_| shares_host) {
+                let port = p["containerPort"].clone();
+                set(Some(p), "hostPort", || port);
+            }
+        }
+    }
+    if let Some(account) = spec.get("serviceAccountName").cloned() {
+        set(Some(spec), "serviceAccount", || account);
+    } else if let Some(account) = spec.get("serviceAccount").cloned() {
+        set(Some(spec), "serviceAccountName", || account);
+    }
+}
+
+/// Defaults that pods have and templates have not.
+fn pod_only(spec: Option<&mut Value>) {
+    let Some(spec) = spec else { return };
+    set(Some(spec), "enableServiceLinks", || json!(true));
+    for list in ["initContainers", "containers"] {
+        for c in items(spec, list) {
+            requests_from_limits(c.get_mut("resources"));
+        }
+    }
+}
+
+/// An image that moves is pulled every time.
+fn pull_policy(image: &str) -> &'static str {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    if name.contains('@') {
+        return "IfNotPresent";
+    }
+    match name.split_once(':') {
+        Some((_, tag)) if tag != "latest" => "IfNotPresent",
+        _ => "Always",
+    }
+}
+
+/// Who limits a resource and asks for none of it asks for the limit.
+fn requests_from_limits(resources: Option<&mut Value>) {
+    let Some(resources) = resources else { return };
+    let Some(limits) = resources["limits"].as_object().cloned() else { return };
+    let mut requests = object_at(Some(resources), "requests");
+    for (name, v) in limits {
+        set(requests.as_deref_mut(), &name, || v);
+    }
+}
+
+/// A replica set without labels or selector takes those of its template.
+fn template_labels(object: &mut Value) {
+    pod_spec(object.pointer_mut("/spec/template/spec"));
+    let Some(labels) = object.pointer("/spec/template/metadata/labels").cloned() else { return };
+    let replication_controller = object["kind"] == "ReplicationController";
+    set(object.pointer_mut("/metadata"), "labels", || labels.clone());
+    if replication_controller {
+        set(object.pointer_mut("/spec"), "selector", || labels);
+    }
+}
+
+fn job_spec(spec: Option<&mut Value>) {
+    let Some(spec) = spec else { return };
+    pod_spec(spec.pointer_mut("/template/spec"));
+    if spec.get("completions").is_none() && spec.get("parallelism").is_none() {
+        set(Some(spec), "completions", || json!(1));
+    }
+    set(Some(spec), "parallelism", || json!(1));
+}
+
+fn service(spec: Option<&mut Value>) {
+    let Some(spec) = spec else { return };
+    if spec["type"] == "ExternalName" {
+        if let Some(map) = spec.as_object_mut() {
+            map.remove("internalTrafficPolicy");
+        }
+    } else {
+        for p in items(spec, "ports") {
+            if p["targetPort"].is_null() || p["targetPort"] == 0 || p["targetPort"] == "" {
+                p["targetPort"] = p["port"].clone();
+            }
+        }
+    }
+    if spec["sessionAffinity"] == "ClientIP" {
+        // Three hours.
+        set(Some(spec), "sessionAffinityConfig", || json!({"clientIP": {"timeoutSeconds": 10800}}));
+    }
+    if matches!(spec["type"].as_str(), Some("LoadBalancer" | "NodePort")) {
+        set(Some(spec), "externalTrafficPolicy", || json!("Cluster"));
+    }
+    if spec["type"] == "LoadBalancer" {
+        set(Some(spec), "allocateLoadBalancerNodePorts", || json!(true));
+    }
+}
+
+/// `stringData` is for writing only: its texts become `data`.
+fn secret(object: &mut Value) {
+    let Some(Value::Object(texts)) = object.as_object_mut().and_then(|o| o.remove("stringData")) else { return };
+    let Some(data) = object_at(Some(object), "data") else { return };
+    for (name, v) in texts {
+        if let Some(text) = v.as_str() {
+            data[name] = json!(BASE64.encode(text));
+        }
+    }
+}
