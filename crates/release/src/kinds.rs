@@ -22,7 +22,7 @@ pub enum Phase {
 }
 
 macro_rules! kinds {
-    ($( $kind:ident $group:literal $version:literal $plural:literal $scope:ident $phase:ident; )*) => {
+    ($( $kind:ident $group:ident $version:ident $plural:literal $scope:ident $phase:ident; )*) => {
         /// A kind of managed object. The order is that of phases, then of this table.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind { $( $kind, )* }
@@ -34,7 +34,7 @@ macro_rules! kinds {
             const fn facts(self) -> Facts {
                 match self {
                     $( Self::$kind => Facts {
-                        name: stringify!($kind), group: $group, version: $version, plural: $plural,
+                        name: stringify!($kind), group: $group, version: stringify!($version), plural: $plural,
                         scope: Scope::$scope, phase: Phase::$phase,
                     }, )*
                 }
@@ -58,36 +58,51 @@ enum Scope {
     Cluster,
 }
 
+const CORE: &str = "";
+const EXTENSIONS: &str = "apiextensions.k8s.io";
+const SCHEDULING: &str = "scheduling.k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
+const SECURITY: &str = "security.openshift.io";
+const BATCH: &str = "batch";
+const APPS: &str = "apps";
+const POLICY: &str = "policy";
+const ADMISSION: &str = "admissionregistration.k8s.io";
+const APISERVICE: &str = "apiregistration.k8s.io";
+const ROUTE: &str = "route.openshift.io";
+const MONITORING: &str = "monitoring.coreos.com";
+const TYPES: &str = "instancetype.kubevirt.io";
+const KUBEVIRT: &str = "kubevirt.io";
+
 #[rustfmt::skip]
 kinds! {
-//  kind                              group                          version    plural                                scope      phase
-    Namespace                         ""                             "v1"       "namespaces"                          Cluster    Definitions;
-    CustomResourceDefinition          "apiextensions.k8s.io"         "v1"       "customresourcedefinitions"           Cluster    Definitions;
-    PriorityClass                     "scheduling.k8s.io"            "v1"       "priorityclasses"                     Cluster    Definitions;
-    ServiceAccount                    ""                             "v1"       "serviceaccounts"                     Namespaced Access;
-    ClusterRole                       "rbac.authorization.k8s.io"    "v1"       "clusterroles"                        Cluster    Access;
-    ClusterRoleBinding                "rbac.authorization.k8s.io"    "v1"       "clusterrolebindings"                 Cluster    Access;
-    Role                              "rbac.authorization.k8s.io"    "v1"       "roles"                               Namespaced Access;
-    RoleBinding                       "rbac.authorization.k8s.io"    "v1"       "rolebindings"                        Namespaced Access;
-    SecurityContextConstraints        "security.openshift.io"        "v1"       "securitycontextconstraints"          Cluster    Access;
-    Service                           ""                             "v1"       "services"                            Namespaced Configuration;
-    Secret                            ""                             "v1"       "secrets"                             Namespaced Configuration;
-    ConfigMap                         ""                             "v1"       "configmaps"                          Namespaced Configuration;
-    Job                               "batch"                        "v1"       "jobs"                                Namespaced Workloads;
-    DaemonSet                         "apps"                         "v1"       "daemonsets"                          Namespaced Workloads;
-    Deployment                        "apps"                         "v1"       "deployments"                         Namespaced Workloads;
-    PodDisruptionBudget               "policy"                       "v1"       "poddisruptionbudgets"                Namespaced Workloads;
-    ValidatingAdmissionPolicyBinding  "admissionregistration.k8s.io" "v1"       "validatingadmissionpolicybindings"   Cluster    Admission;
-    ValidatingAdmissionPolicy         "admissionregistration.k8s.io" "v1"       "validatingadmissionpolicies"         Cluster    Admission;
-    ValidatingWebhookConfiguration    "admissionregistration.k8s.io" "v1"       "validatingwebhookconfigurations"     Cluster    Admission;
-    MutatingWebhookConfiguration      "admissionregistration.k8s.io" "v1"       "mutatingwebhookconfigurations"       Cluster    Admission;
-    APIService                        "apiregistration.k8s.io"       "v1"       "apiservices"                         Cluster    Admission;
-    Route                             "route.openshift.io"           "v1"       "routes"                              Namespaced Extras;
-    ServiceMonitor                    "monitoring.coreos.com"        "v1"       "servicemonitors"                     Namespaced Extras;
-    PrometheusRule                    "monitoring.coreos.com"        "v1"       "prometheusrules"                     Namespaced Extras;
-    VirtualMachineClusterInstancetype "instancetype.kubevirt.io"     "v1beta1"  "virtualmachineclusterinstancetypes"  Cluster    Extras;
-    VirtualMachineClusterPreference   "instancetype.kubevirt.io"     "v1beta1"  "virtualmachineclusterpreferences"    Cluster    Extras;
-    KubeVirt                          "kubevirt.io"                  "v1"       "kubevirts"                           Namespaced Extras;
+//  kind                              group      version plural                               scope      phase
+    Namespace                         CORE       v1      "namespaces"                         Cluster    Definitions;
+    CustomResourceDefinition          EXTENSIONS v1      "customresourcedefinitions"          Cluster    Definitions;
+    PriorityClass                     SCHEDULING v1      "priorityclasses"                    Cluster    Definitions;
+    ServiceAccount                    CORE       v1      "serviceaccounts"                    Namespaced Access;
+    ClusterRole                       RBAC       v1      "clusterroles"                       Cluster    Access;
+    ClusterRoleBinding                RBAC       v1      "clusterrolebindings"                Cluster    Access;
+    Role                              RBAC       v1      "roles"                              Namespaced Access;
+    RoleBinding                       RBAC       v1      "rolebindings"                       Namespaced Access;
+    SecurityContextConstraints        SECURITY   v1      "securitycontextconstraints"         Cluster    Access;
+    Service                           CORE       v1      "services"                           Namespaced Configuration;
+    Secret                            CORE       v1      "secrets"                            Namespaced Configuration;
+    ConfigMap                         CORE       v1      "configmaps"                         Namespaced Configuration;
+    Job                               BATCH      v1      "jobs"                               Namespaced Workloads;
+    DaemonSet                         APPS       v1      "daemonsets"                         Namespaced Workloads;
+    Deployment                        APPS       v1      "deployments"                        Namespaced Workloads;
+    PodDisruptionBudget               POLICY     v1      "poddisruptionbudgets"               Namespaced Workloads;
+    ValidatingAdmissionPolicyBinding  ADMISSION  v1      "validatingadmissionpolicybindings"  Cluster    Admission;
+    ValidatingAdmissionPolicy         ADMISSION  v1      "validatingadmissionpolicies"        Cluster    Admission;
+    ValidatingWebhookConfiguration    ADMISSION  v1      "validatingwebhookconfigurations"    Cluster    Admission;
+    MutatingWebhookConfiguration      ADMISSION  v1      "mutatingwebhookconfigurations"      Cluster    Admission;
+    APIService                        APISERVICE v1      "apiservices"                        Cluster    Admission;
+    Route                             ROUTE      v1      "routes"                             Namespaced Extras;
+    ServiceMonitor                    MONITORING v1      "servicemonitors"                    Namespaced Extras;
+    PrometheusRule                    MONITORING v1      "prometheusrules"                    Namespaced Extras;
+    VirtualMachineClusterInstancetype TYPES      v1beta1 "virtualmachineclusterinstancetypes" Cluster    Extras;
+    VirtualMachineClusterPreference   TYPES      v1beta1 "virtualmachineclusterpreferences"   Cluster    Extras;
+    KubeVirt                          KUBEVIRT   v1      "kubevirts"                          Namespaced Extras;
 }
 
 impl Kind {

@@ -1,4 +1,5 @@
-//! What an admin applies by hand: the operator's own objects (`kubevirt-operator.yaml`) and the CR (`kubevirt-cr.yaml`).
+//! What an admin applies by hand: the operator's own objects (`kubevirt-operator.yaml`) and the CR
+//! (`kubevirt-cr.yaml`).
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{Container, EnvVar, Namespace, PodSpec, PodTemplateSpec, Probe};

@@ -13,8 +13,10 @@ use flate2::write::GzEncoder;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kubevirt_api::names::{annotation, label};
+use serde_json::Value;
 use thiserror::Error;
 
+use crate::kinds::Kind;
 use crate::object::Object;
 use crate::yaml::{self, YamlError};
 
@@ -95,7 +97,7 @@ impl Strategy {
             version: text_of(annotation::STRATEGY_VERSION),
             registry: text_of(annotation::STRATEGY_REGISTRY),
             id: text_of(annotation::STRATEGY_IDENTIFIER),
-            objects: yaml::from_yaml(&text)?,
+            objects: yaml::from_yaml_mended(&text, add_missing_group)?,
         })
     }
 }
@@ -121,6 +123,16 @@ pub fn find<'a>(
         })
         .max_by(|(a, _), (b, _)| a.cmp(b))
         .map(|(_, candidate)| candidate)
+}
+
+/// Releases of the existing suite write some kinds as `apiVersion: v1`, without their group.
+fn add_missing_group(value: &mut Value) {
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_string();
+    let (version, name) = (text("apiVersion"), text("kind"));
+    let meant = Kind::ALL.iter().find(|kind| kind.name() == name && kind.version() == version);
+    if let Some(kind) = meant {
+        value["apiVersion"] = kind.api_version().into();
+    }
 }
 
 fn annotation_of<'a>(config_map: &'a ConfigMap, key: &str) -> &'a str {

@@ -35,7 +35,16 @@ pub fn document<T: Serialize>(value: &T) -> String {
 /// # Errors
 /// The text is not YAML, or a document is not an object of a known kind.
 pub fn from_yaml(text: &str) -> Result<Vec<Object>, YamlError> {
+    from_yaml_mended(text, |_| {})
+}
+
+/// As [`from_yaml`], with a chance to mend each document before it is taken as an object.
+///
+/// # Errors
+/// As [`from_yaml`].
+pub fn from_yaml_mended(text: &str, mend: impl Fn(&mut Value)) -> Result<Vec<Object>, YamlError> {
     // Only `true` and `false` are switches: writers of Kubernetes quote neither `y` nor `on` the way older YAML needs.
+    // The size of a text is bounded where it enters.
     let options = serde_saphyr::options! {
         strict_booleans: true,
         budget: None,
@@ -45,6 +54,9 @@ pub fn from_yaml(text: &str) -> Result<Vec<Object>, YamlError> {
         .into_iter()
         .enumerate()
         .filter(|(_, value)| !value.is_null())
-        .map(|(at, value)| Object::from_value(value).map_err(|error| YamlError::Object { number: at + 1, error }))
+        .map(|(at, mut value)| {
+            mend(&mut value);
+            Object::from_value(value).map_err(|error| YamlError::Object { number: at + 1, error })
+        })
         .collect()
 }

@@ -116,14 +116,53 @@ fn only_configuration_is_open() {
 fn every_field_of_the_contract_is_there() {
     let crd = crd();
     let properties = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
-    let names = |v: &Value| v["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    let names = |v: &Value| v["properties"].as_object().unwrap().keys().map(|k| format!("  {k}\n")).collect::<String>();
     expect![[r#"
-        spec: certificateRotateStrategy configuration customizeComponents imagePullPolicy imagePullSecrets imageRegistry imageTag infra monitorAccount monitorNamespace productComponent productName productVersion serviceMonitorNamespace synchronizationPort uninstallStrategy workloadUpdateStrategy workloads
-        status: conditions defaultArchitecture generations observedDeploymentConfig observedDeploymentID observedGeneration observedKubeVirtRegistry observedKubeVirtVersion operatorVersion outdatedVirtualMachineInstanceWorkloads phase synchronizationAddresses targetDeploymentConfig targetDeploymentID targetKubeVirtRegistry targetKubeVirtVersion
-        selfSigned: ca caOverlapInterval caRotateInterval certRotateInterval server
+        spec
+          certificateRotateStrategy
+          configuration
+          customizeComponents
+          imagePullPolicy
+          imagePullSecrets
+          imageRegistry
+          imageTag
+          infra
+          monitorAccount
+          monitorNamespace
+          productComponent
+          productName
+          productVersion
+          serviceMonitorNamespace
+          synchronizationPort
+          uninstallStrategy
+          workloadUpdateStrategy
+          workloads
+        status
+          conditions
+          defaultArchitecture
+          generations
+          observedDeploymentConfig
+          observedDeploymentID
+          observedGeneration
+          observedKubeVirtRegistry
+          observedKubeVirtVersion
+          operatorVersion
+          outdatedVirtualMachineInstanceWorkloads
+          phase
+          synchronizationAddresses
+          targetDeploymentConfig
+          targetDeploymentID
+          targetKubeVirtRegistry
+          targetKubeVirtVersion
+        selfSigned
+          ca
+          caOverlapInterval
+          caRotateInterval
+          certRotateInterval
+          server
     "#]]
     .assert_eq(&format!(
-        "spec: {}\nstatus: {}\nselfSigned: {}\n",
+        "spec\n{}status\n{}selfSigned\n{}",
         names(&properties["spec"]),
         names(&properties["status"]),
         names(&properties["spec"]["properties"]["certificateRotateStrategy"]["properties"]["selfSigned"])

@@ -78,6 +78,7 @@ pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Vec<Object> {
     let mut objects: Vec<Object> =
         strategy.objects.iter().filter(|o| !matches!(o.kind(), Kind::Secret | Kind::ConfigMap)).cloned().collect();
     for object in &mut objects {
+        without_status(object);
         match object.kind() {
             Kind::Deployment => {
                 replicas::fit(object, inputs);
@@ -100,6 +101,13 @@ pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Vec<Object> {
     }
     objects.sort_by_key(Object::key);
     objects
+}
+
+/// Writers in Go leave empty fields behind that belong to the API server; to apply them is to fight over them.
+fn without_status(object: &mut Object) {
+    let value = object::object(object.value_mut());
+    value.remove("status");
+    object::object(value.entry("metadata").or_insert(Value::Null)).remove("creationTimestamp");
 }
 
 /// Labels and annotations by which a managed object and its pods are recognized.

@@ -201,3 +201,16 @@ fn certificates_of_a_strategy_are_left_to_the_operator() {
     let objects = desired(&strategy, &Inputs { spec: &spec, generation: 1, nodes: 1, control_plane_nodes: 1 });
     assert!(objects.iter().all(|o| o.kind() != Kind::Secret));
 }
+
+#[test]
+fn what_belongs_to_the_api_server_is_not_applied() {
+    let mut strategy = strategy();
+    let crd = strategy.objects.iter_mut().find(|o| o.kind() == Kind::CustomResourceDefinition).unwrap();
+    crd.value_mut()["status"] = json!({"conditions": null});
+    crd.value_mut()["metadata"]["creationTimestamp"] = Value::Null;
+    let spec = KubeVirtSpec::default();
+    for object in desired(&strategy, &Inputs { spec: &spec, generation: 1, nodes: 1, control_plane_nodes: 1 }) {
+        assert!(object.value().get("status").is_none(), "{}", object.key());
+        assert!(object.value()["metadata"].get("creationTimestamp").is_none(), "{}", object.key());
+    }
+}

@@ -29,7 +29,8 @@ fn the_manifest_in_outline() {
         ClusterRole kubevirt-operator
         ClusterRoleBinding kubevirt-operator
         Deployment kubevirt/virt-operator
-    "#]].assert_eq(&lines.concat());
+    "#]]
+    .assert_eq(&lines.concat());
 }
 
 #[test]
@@ -150,7 +151,8 @@ fn the_operators_pod() {
             secretName: kubevirt-operator-certs
         - emptyDir: {}
           name: profile-data
-    "#]].assert_eq(&yaml::document(deployment.at("/spec/template/spec").expect("a pod")));
+    "#]]
+    .assert_eq(&yaml::document(deployment.at("/spec/template/spec").expect("a pod")));
 }
 
 #[test]
@@ -237,5 +239,15 @@ fn the_cr_never_pins_a_version() {
           customizeComponents: {}
           imagePullPolicy: IfNotPresent
           workloadUpdateStrategy: {}
-    "#]].assert_eq(&yaml::document(&cr_manifest("kubevirt")));
+    "#]]
+    .assert_eq(&yaml::document(&cr_manifest("kubevirt")));
+}
+
+/// `kubectl apply` keeps a copy of every object in an annotation, and annotations hold a quarter of a megabyte.
+#[test]
+fn every_object_can_be_applied_by_kubectl() {
+    for object in operator_manifest(&options()) {
+        let size = object.value().to_string().len();
+        assert!(size < 200_000, "{}: {size} bytes", object.key());
+    }
 }

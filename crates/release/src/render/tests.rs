@@ -67,7 +67,8 @@ fn the_suite_in_outline() {
         DaemonSet kubevirt/virt-handler
         Deployment kubevirt/virt-api
         Deployment kubevirt/virt-controller
-    "#]].assert_eq(&lines.concat());
+    "#]]
+    .assert_eq(&lines.concat());
     assert_eq!(strategy.objects.len() - lines.len(), crds::ROWS.len());
 }
 
@@ -193,7 +194,8 @@ fn virt_controller_in_full() {
                   secretName: kubevirt-controller-certs
               - emptyDir: {}
                 name: profile-data
-    "#]].assert_eq(&yaml::document(find(&objects, Kind::Deployment, "virt-controller")));
+    "#]]
+    .assert_eq(&yaml::document(find(&objects, Kind::Deployment, "virt-controller")));
 }
 
 #[test]
@@ -233,7 +235,8 @@ fn the_rights_of_virt_controller() {
           - watch
           - update
           - patch
-    "#]].assert_eq(&yaml::document(find(&objects, Kind::Role, "kubevirt-controller")));
+    "#]]
+    .assert_eq(&yaml::document(find(&objects, Kind::Role, "kubevirt-controller")));
 }
 
 #[test]

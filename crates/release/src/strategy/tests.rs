@@ -43,8 +43,22 @@ fn plain(text: &str) -> ConfigMap {
 /// A separator is a line of its own; the same characters inside a text are not one.
 #[test]
 fn documents_are_split_at_separators_only() {
-    let text = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: n}\ndata:\n  text: |\n    ---\n    \
-                x: --- y\n--- # next\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: a---b\n---\n---\n";
+    let text = "---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: a, namespace: n}
+data:
+  text: |
+    ---
+    x: --- y
+--- # next
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: a---b
+---
+---
+";
     let objects = Strategy::decode(&plain(text)).unwrap().objects;
     assert_eq!(objects.len(), 2);
     assert_eq!(objects[0].at("/data/text").unwrap(), "---\nx: --- y\n");
@@ -58,6 +72,13 @@ fn words_that_older_yaml_took_for_switches_stay_words() {
     assert_eq!(objects[0].labels(), [("a", "y"), ("b", "true"), ("c", "1"), ("d", "no")].into());
     let again = yaml::from_yaml(&yaml::to_yaml(&objects)).unwrap();
     assert_eq!(again, objects);
+}
+
+#[test]
+fn a_kind_without_its_group_is_understood() {
+    let text = "apiVersion: v1\nkind: ValidatingAdmissionPolicy\nmetadata: {name: a}\n";
+    let objects = Strategy::decode(&plain(text)).unwrap().objects;
+    assert_eq!(objects[0].value()["apiVersion"], "admissionregistration.k8s.io/v1");
 }
 
 #[test]
