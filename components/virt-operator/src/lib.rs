@@ -1,1 +1,30 @@
-//! (being written)
+//! virt-operator: installs the suite, keeps it in sync with the KubeVirt custom resource, and changes its version.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`settings`] | arguments and environment |
+//! | [`process`] | the process: endpoints, election, the loop of passes |
+//! | [`watches`], [`cache`] | what the leader knows of the cluster, kept by watches |
+//! | [`reconcile`] | one pass: dereference, validate, build, apply, update status |
+//! | [`certificates`] | issuing certificates and judging stored ones |
+//! | [`metrics`] | what is counted |
+//!
+//! What a version consists of is `kubevirt-release`'s business, the order of a change `kubevirt-upgrade`'s, and writing
+//! `kubevirt-apply`'s.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kubevirt_runtime::host::{Host, Program};
+
+pub mod cache;
+pub mod certificates;
+pub mod metrics;
+pub mod process;
+pub mod reconcile;
+pub mod settings;
+pub mod watches;
+
+/// The operator as a program that runs on any host.
+pub fn program() -> impl Program {
+    |host: Host| -> BoxFuture<'static, anyhow::Result<()>> { process::run(host).boxed() }
+}

@@ -1,0 +1,253 @@
+//! What the leader knows of the cluster: one map of objects, kept by one watch per kind.
+//!
+//! Events only say that something changed; whoever decides reads the map. What was just written is put into the map by
+//! the writer, and an older event that arrives later does not undo it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kubevirt_release::{Kind, ObjectKey};
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+
+/// An object as it was last seen.
+pub type Live = Arc<Value>;
+
+/// All objects, of all kinds.
+pub type Objects = BTreeMap<ObjectKey, Live>;
+
+/// Pods of the suite, by name.
+pub type Pods = BTreeMap<String, Live>;
+
+/// What is kept of a node: it is counted, nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// It is labelled as able to run VMs.
+    pub schedulable: bool,
+    pub control_plane: bool,
+}
+
+/// Nodes by name.
+pub type Nodes = BTreeMap<String, NodeFacts>;
+
+/// What one watch follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    Kind(Kind),
+    Pods,
+    Nodes,
+}
+
+#[derive(Default)]
+struct Known {
+    objects: Objects,
+    pods: Pods,
+    nodes: Nodes,
+}
+
+/// The map, its watches' progress and the bell that rings when something changed.
+pub struct Cache {
+    known: Mutex<Known>,
+    /// The watches that have not yet seen their first list.
+    pending: watch::Sender<BTreeSet<Source>>,
+    changed: Notify,
+}
+
+impl Cache {
+    /// An empty cache that waits for the first list of each of `watches`.
+    pub fn new(watches: impl IntoIterator<Item = Source>) -> Self {
+        let (pending, _) = watch::channel(watches.into_iter().collect());
+        Self { known: Mutex::default(), pending, changed: Notify::new() }
+    }
+
+    /// Waits until each watch has seen its first list.
+    pub async fn synced(&self) {
+        let mut pending = self.pending.subscribe();
+        // The sender lives as long as this cache, so waiting cannot fail.
+        let _ = pending.wait_for(BTreeSet::is_empty).await;
+    }
+
+    /// Waits until something changed since the last call returned.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// All objects as they are known now.
+    pub fn objects(&self) -> Objects {
+        self.lock().objects.clone()
+    }
+
+    /// The nodes as they are known now.
+    pub fn nodes(&self) -> Nodes {
+        self.lock().nodes.clone()
+    }
+
+    /// The pods of the suite as they are known now.
+    pub fn pods(&self) -> Pods {
+        self.lock().pods.clone()
+    }
+
+    /// Takes note of an object, unless a newer state of it is known.
+    pub fn store(&self, key: ObjectKey, object: Value) {
+        if store(&mut self.lock().objects, key, object) {
+            self.changed.notify_one();
+        }
+    }
+
+    pub fn store_pod(&self, name: String, pod: Value) {
+        if store(&mut self.lock().pods, name, pod) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Forgets an object that was deleted, unless another one has taken its name since.
+    pub fn remove(&self, key: &ObjectKey, uid: Option<&str>) {
+        if remove(&mut self.lock().objects, key, uid) {
+            self.changed.notify_one();
+        }
+    }
+
+    pub fn remove_pod(&self, name: &String, uid: Option<&str>) {
+        if remove(&mut self.lock().pods, name, uid) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Replaces everything known of a kind by what a list showed.
+    pub fn replace_kind(&self, kind: Kind, listed: Objects) {
+        let mut known = self.lock();
+        known.objects.retain(|key, _| key.kind != kind || listed.contains_key(key));
+        for (key, object) in listed {
+            let is_stale = known.objects.get(&key).is_some_and(|old| is_older(&object, old));
+            if !is_stale {
+                known.objects.insert(key, object);
+            }
+        }
+        drop(known);
+        self.listed(Source::Kind(kind));
+    }
+
+    /// Replaces all pods by what a list showed.
+    pub fn replace_pods(&self, listed: Pods) {
+        self.lock().pods = listed;
+        self.listed(Source::Pods);
+    }
+
+    /// Takes note of a node. A node reports every few seconds; only what is counted rings the bell.
+    pub fn store_node(&self, name: String, facts: NodeFacts) {
+        if self.lock().nodes.insert(name, facts) != Some(facts) {
+            self.changed.notify_one();
+        }
+    }
+
+    pub fn remove_node(&self, name: &str) {
+        if self.lock().nodes.remove(name).is_some() {
+            self.changed.notify_one();
+        }
+    }
+
+    pub fn replace_nodes(&self, nodes: Nodes) {
+        self.lock().nodes = nodes;
+        self.listed(Source::Nodes);
+    }
+
+    fn listed(&self, source: Source) {
+        self.pending.send_if_modified(|pending| pending.remove(&source));
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes note of an object; tells whether that was news.
+fn store<K: Ord>(known: &mut BTreeMap<K, Live>, key: K, object: Value) -> bool {
+    let is_news = known.get(&key).is_none_or(|old| !is_older_or_same(&object, old));
+    if is_news {
+        known.insert(key, Arc::new(object));
+    }
+    is_news
+}
+
+fn remove<K: Ord>(known: &mut BTreeMap<K, Live>, key: &K, uid: Option<&str>) -> bool {
+    let is_it = known.get(key).is_some_and(|live| uid.is_none() || text(live, "/metadata/uid") == uid);
+    is_it && known.remove(key).is_some()
+}
+
+/// A text field of an object.
+pub fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
+    object.pointer(pointer).and_then(Value::as_str)
+}
+
+fn version(object: &Value) -> Option<u64> {
+    text(object, "/metadata/resourceVersion")?.parse().ok()
+}
+
+/// Whether `new` is an earlier state of the same object than `old`. Versions of one kind are ordered numbers on every
+/// supported server; where they are not, the event counts.
+fn is_older(new: &Value, old: &Value) -> bool {
+    text(new, "/metadata/uid") == text(old, "/metadata/uid")
+        && matches!((version(new), version(old)), (Some(new), Some(old)) if new < old)
+}
+
+fn is_older_or_same(new: &Value, old: &Value) -> bool {
+    is_older(new, old)
+        || (text(new, "/metadata/uid") == text(old, "/metadata/uid")
+            && version(new).is_some()
+            && version(new) == version(old))
+}
+
+#[cfg(test)]
+mod tests {
+    use kubevirt_release::{Kind, ObjectKey};
+    use serde_json::{Value, json};
+
+    use super::{Cache, Nodes, Objects, Source};
+
+    fn object(uid: &str, version: &str) -> Value {
+        json!({"metadata": {"name": "a", "uid": uid, "resourceVersion": version}})
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey::new(Kind::Service, Some("kubevirt"), "a")
+    }
+
+    #[test]
+    fn an_event_from_before_our_own_write_does_not_undo_it() {
+        let cache = Cache::new([]);
+        cache.store(key(), object("u", "10"));
+        cache.store(key(), object("u", "9"));
+        assert_eq!(*cache.objects()[&key()], object("u", "10"));
+        cache.store(key(), object("other", "8"));
+        assert_eq!(*cache.objects()[&key()], object("other", "8"), "another object of the same name counts");
+    }
+
+    #[test]
+    fn a_late_deletion_spares_the_object_that_took_the_name() {
+        let cache = Cache::new([]);
+        cache.store(key(), object("new", "10"));
+        cache.remove(&key(), Some("old"));
+        assert_eq!(cache.objects().len(), 1);
+        cache.remove(&key(), Some("new"));
+        assert_eq!(cache.objects().len(), 0);
+    }
+
+    #[test]
+    fn a_list_forgets_what_it_does_not_show() {
+        let cache = Cache::new([Source::Kind(Kind::Service)]);
+        cache.store(key(), object("u", "10"));
+        cache.replace_kind(Kind::Service, Objects::new());
+        assert!(cache.objects().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_synced_when_every_watch_has_listed() {
+        let cache = Cache::new([Source::Kind(Kind::Service), Source::Nodes]);
+        cache.replace_kind(Kind::Service, Objects::new());
+        let early = tokio::time::timeout(std::time::Duration::from_secs(1), cache.synced()).await;
+        assert!(early.is_err());
+        cache.replace_nodes(Nodes::new());
+        cache.synced().await;
+    }
+}

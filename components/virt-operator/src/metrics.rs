@@ -1,0 +1,57 @@
+//! What the operator counts.
+
+use kubevirt_api::kubevirt::{ConditionType, KubeVirtStatus, find_condition};
+use kubevirt_runtime::metrics::Metrics;
+
+use crate::reconcile::Outcomes;
+
+/// The operator's metrics; clones share everything.
+#[derive(Clone)]
+pub struct OperatorMetrics(Metrics);
+
+impl OperatorMetrics {
+    pub fn new(metrics: Metrics) -> Self {
+        let own = Self(metrics);
+        own.leads(false);
+        own.ready(false);
+        own
+    }
+
+    /// Whether this process leads.
+    pub fn leads(&self, leads: bool) {
+        let help = "1 while this virt-operator holds the lease";
+        self.0.gauge("kubevirt_virt_operator_leading_status", help, &[]).set(f64::from(u8::from(leads)));
+    }
+
+    /// Whether this process serves.
+    pub fn ready(&self, ready: bool) {
+        let help = "1 while this virt-operator serves";
+        self.0.gauge("kubevirt_virt_operator_ready_status", help, &[]).set(f64::from(u8::from(ready)));
+    }
+
+    /// A pass has ended.
+    pub fn passed(&self, result: &str) {
+        let help = "Reconcile passes by result";
+        self.0.counter("kubevirt_virt_operator_passes_total", help, &[("result", result)]).add(1);
+    }
+
+    /// Objects were looked at or written.
+    pub fn wrote(&self, outcomes: &Outcomes) {
+        let help = "Objects by kind and what was done to them";
+        for (key, outcome) in outcomes {
+            let labels = [("kind", key.kind.name()), ("outcome", outcome.code())];
+            self.0.counter("kubevirt_virt_operator_objects_total", help, &labels).add(1);
+        }
+    }
+
+    /// The conditions of the CR, as numbers.
+    pub fn status(&self, status: &KubeVirtStatus) {
+        let help = "1 while the condition of the KubeVirt CR is True";
+        let conditions = status.conditions.as_deref().unwrap_or_default();
+        for kind in [ConditionType::Available, ConditionType::Progressing, ConditionType::Degraded] {
+            let is_true = find_condition(conditions, kind).is_some_and(|condition| condition.status == "True");
+            let labels = [("condition", kind.as_str())];
+            self.0.gauge("kubevirt_virt_operator_condition", help, &labels).set(f64::from(u8::from(is_true)));
+        }
+    }
+}

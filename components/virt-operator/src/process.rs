@@ -1,0 +1,255 @@
+//! The process: serves probes and metrics from the start, stands for election, and reconciles while it leads.
+//!
+//! Before the CR exists the only thing it writes is its lease; a standby writes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http::{Method, StatusCode};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, PostParams};
+use kubevirt_apply::Writer;
+use kubevirt_release::{DeploymentConfig, render};
+use kubevirt_runtime::health::{Health, Probe, Reason, Report};
+use kubevirt_runtime::host::Host;
+use kubevirt_runtime::lease::{Claim, Election, LeaseConfig};
+use kubevirt_runtime::metrics::Metrics;
+use kubevirt_runtime::serve::{self, Handler, handler};
+use kubevirt_runtime::tls::{Certificate, CertificateFiles};
+use kubevirt_runtime::{cli, metrics};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::metrics::OperatorMetrics;
+use crate::reconcile::{Next, Reconciler};
+use crate::settings::{Arguments, Settings};
+use crate::watches;
+
+/// The Lease's name.
+const LEASE: &str = "virt-operator";
+
+/// Where the operator's own certificate is mounted once it has issued it.
+const CERTIFICATES: &str = "/etc/virt-operator/certificates";
+
+/// A pass over the cache without any event, in case one was lost. It makes no request unless something is wrong.
+const RESCAN: Duration = Duration::from_secs(60);
+
+/// After an event more usually follow (a rollout touches a workload and its pods): they are looked at together. Far below
+/// the second in which people perceive an operator as prompt.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// The first pause after a failed pass.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// The longest pause after failed passes: whoever repaired the cause waits at most this long.
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+
+/// A pass that takes longer is stuck: it writes some hundred objects, one request each, every one limited to 5 s; passes
+/// of a healthy cluster take seconds.
+const STUCK: Duration = Duration::from_secs(600);
+
+/// How long a pass under way may go on when the process is asked to stop: one request's limit.
+const LAST_WRITE: Duration = Duration::from_secs(5);
+
+/// Runs the operator until it is asked to stop, or loses its lease.
+///
+/// # Errors
+/// The command line or environment is wrong, the port is taken, or the lease was lost.
+pub async fn run(host: Host) -> anyhow::Result<()> {
+    let arguments: Arguments = cli::parse(&host.args)?;
+    let settings = Settings::new(host.namespace.clone(), host.env.clone())?;
+    if arguments.dump_install_strategy {
+        return dump_install_strategy(&host, &settings).await;
+    }
+    tracing::info!(version = settings.operator_version(), namespace = %settings.namespace, "virt-operator starts");
+    let metrics = Metrics::new();
+    let numbers = OperatorMetrics::new(metrics.clone());
+    let health = Health::new();
+
+    let address = arguments.listen.addr();
+    let listener = host.net.listen(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let certificate = Certificate::new(&host, CertificateFiles::in_dir(CERTIFICATES, Vec::new()));
+    let server_stop = host.stop.child_token();
+    // Owned, so that dropping this future ends everything it started.
+    let mut server = JoinSet::new();
+    server.spawn(serve::serve(
+        listener,
+        certificate.server_config()?,
+        endpoints(metrics, &health),
+        server_stop.clone(),
+    ));
+    numbers.ready(true);
+
+    let lease =
+        LeaseConfig { namespace: host.namespace.clone(), name: LEASE.to_owned(), identity: host.hostname.clone() };
+    let election = Election::start(lease, host.client.clone(), host.clock.clone(), host.seed);
+    let outcome = stand(&host, &election, settings, &numbers, &health).await;
+    numbers.leads(false);
+    // Nothing is being written any more: the next leader can take over at once.
+    election.release().await;
+    server_stop.cancel();
+    while server.join_next().await.is_some() {}
+    outcome
+}
+
+/// Waits for the lease, then leads until the process stops or the lease is lost.
+async fn stand(
+    host: &Host,
+    election: &Election,
+    settings: Settings,
+    numbers: &OperatorMetrics,
+    health: &Health,
+) -> anyhow::Result<()> {
+    let mut claim = election.claim();
+    let generation = tokio::select! {
+        biased;
+        () = host.stop.cancelled() => return Ok(()),
+        claim = claim.wait_for(Claim::leads) => match *claim.context("the election ended")? {
+            Claim::Leader { generation } => generation,
+            Claim::Standby { .. } => bail!("the election contradicts itself"),
+        },
+    };
+    tracing::info!(generation, "leading");
+    numbers.leads(true);
+    let (cache, mut watches) = watches::start(&host.client, &settings.namespace);
+    let reconciler = Reconciler {
+        settings,
+        cache,
+        writer: Writer::new(host.client.clone(), election.fence(), generation),
+        clock: host.clock.clone(),
+        metrics: numbers.clone(),
+    };
+    let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
+    tokio::select! {
+        biased;
+        _ = claim.wait_for(|claim| !still_leads(claim)) => bail!("the lease {LEASE} was lost; another operator leads now"),
+        Some(ended) = watches.join_next() => bail!("a watch ended: {ended:?}"),
+        () = lead(&reconciler, host, health) => Ok(()),
+    }
+}
+
+/// Reconciles until the process is asked to stop.
+async fn lead(reconciler: &Reconciler, host: &Host, health: &Health) {
+    let alive = health.part(Probe::Live, "reconcile");
+    alive.set(Ok(()));
+    tokio::select! {
+        biased;
+        () = host.stop.cancelled() => return,
+        () = reconciler.cache.synced() => {}
+    }
+    let mut failures = 0;
+    loop {
+        let Some(passed) = pass(reconciler, host, &alive).await else {
+            return;
+        };
+        let pause = match passed {
+            Ok(next) => {
+                failures = 0;
+                wait(&next, host)
+            }
+            Err(()) => {
+                failures += 1;
+                let pause = RETRY_FIRST.saturating_mul(1 << (failures - 1).min(5)).min(RETRY_LONGEST);
+                // The bell rings on while something is being rolled out; a failure is not retried any faster for it.
+                tokio::select! {
+                    () = host.stop.cancelled() => return,
+                    () = sleep(pause) => continue,
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = host.stop.cancelled() => return,
+            () = reconciler.cache.changed() => sleep(SETTLE).await,
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+/// One pass. `None` when the process stops; a pass under way may finish its last write.
+async fn pass(reconciler: &Reconciler, host: &Host, alive: &Report) -> Option<Result<Next, ()>> {
+    let began = Instant::now();
+    let mut pass = std::pin::pin!(reconciler.pass());
+    let result = loop {
+        tokio::select! {
+            biased;
+            result = &mut pass => break result,
+            () = host.stop.cancelled() => {
+                let _ = timeout(LAST_WRITE, &mut pass).await;
+                return None;
+            }
+            () = tokio::time::sleep_until(began + STUCK), if began.elapsed() < STUCK => {
+                let message = format!("a pass has been running for more than {} s", STUCK.as_secs());
+                alive.set(Err(Reason::new("PassStuck", message)));
+            }
+        }
+    };
+    alive.set(Ok(()));
+    match result {
+        Ok(next) => {
+            reconciler.metrics.passed("Ok");
+            Some(Ok(next))
+        }
+        Err(error) => {
+            reconciler.metrics.passed(error.category());
+            tracing::warn!(%error, category = error.category(), "a pass did not come to its end");
+            Some(Err(()))
+        }
+    }
+}
+
+/// How long nothing needs to be done if nothing happens.
+fn wait(next: &Next, host: &Host) -> Duration {
+    let until_due = next.due.map(|due| Duration::try_from(due.duration_since(host.clock.now())).unwrap_or_default());
+    until_due.map_or(RESCAN, |until_due| until_due.min(RESCAN))
+}
+
+fn endpoints(metrics: Metrics, health: &Health) -> Handler {
+    let health = Arc::new(health.clone());
+    handler(move |request: serve::Request| {
+        let (metrics, health) = (metrics.clone(), Arc::clone(&health));
+        async move {
+            if !matches!(*request.method(), Method::GET | Method::HEAD) {
+                return serve::text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
+            }
+            match request.uri().path() {
+                "/metrics" => {
+                    let mut response = serve::text(StatusCode::OK, metrics.render());
+                    let kind = http::HeaderValue::from_static(metrics::CONTENT_TYPE);
+                    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+                    response
+                }
+                "/healthz" | "/livez" => {
+                    let (status, body) = health.answer(Probe::Live);
+                    serve::text(status, body)
+                }
+                "/readyz" => {
+                    let (status, body) = health.answer(Probe::Ready);
+                    serve::text(status, body)
+                }
+                path @ ("/start-profiler" | "/stop-profiler" | "/dump-profiler") => {
+                    serve::text(StatusCode::NOT_IMPLEMENTED, format!("{path} is not implemented by this operator\n"))
+                }
+                path => serve::text(StatusCode::NOT_FOUND, format!("{path} is not served here\n")),
+            }
+        }
+    })
+}
+
+/// Writes the strategy that another operator asked this release for, and ends. That operator names what it wants in the
+/// environment; without it, the strategy is that of a CR that asks for nothing in particular.
+async fn dump_install_strategy(host: &Host, settings: &Settings) -> anyhow::Result<()> {
+    let config = match settings.env.get("TARGET_DEPLOYMENT_CONFIG") {
+        Some(text) => {
+            DeploymentConfig::from_json(text).context("TARGET_DEPLOYMENT_CONFIG is not a deployment config")?
+        }
+        None => DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &Default::default())?,
+    };
+    let strategy = render(&config);
+    let maps: Api<ConfigMap> = Api::namespaced(host.client.clone(), &settings.namespace);
+    let stored = maps.create(&PostParams::default(), &strategy.encode(&settings.namespace)).await?;
+    let name = stored.metadata.name.unwrap_or_default();
+    tracing::info!(version = strategy.version, id = strategy.id, config_map = name, "wrote the install strategy");
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Step 3 (pure, but for the keys of new certificates): the wanted objects, and the plan that brings them about.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kubevirt_api::kubevirt::KubeVirt;
+use kubevirt_api::names::annotation;
+use kubevirt_release::object::ObjectError;
+use kubevirt_release::{Inputs, Kind, Object, ObjectKey, Strategy, desired};
+use kubevirt_upgrade::check::Violation;
+use kubevirt_upgrade::{Form, Identity, Input, Plan, Report, check, rbac};
+
+use super::snapshot::snapshot;
+use super::validate::Target;
+use super::{World, secrets};
+use crate::cache::Nodes;
+use crate::certificates::Unfit;
+use crate::settings::Settings;
+
+/// Everything the next step needs.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) plan: Plan,
+    pub(crate) report: Report,
+    finals: BTreeMap<ObjectKey, Object>,
+    transitional: BTreeMap<ObjectKey, Object>,
+    /// When a certificate is due.
+    pub(crate) due: Option<Timestamp>,
+    pub(crate) renewed: Vec<(&'static str, Unfit)>,
+}
+
+impl Built {
+    /// An object in the form a step writes.
+    pub(crate) fn object(&self, key: &ObjectKey, form: Form) -> Option<&Object> {
+        match form {
+            Form::Final => self.finals.get(key),
+            Form::Transitional => self.transitional.get(key).or_else(|| self.finals.get(key)),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("certificates could not be issued: {0}")]
+    Certificates(#[from] crate::certificates::Error),
+    #[error("a role could not be widened for both versions: {0}")]
+    Role(#[from] ObjectError),
+    #[error("the plan is not carried out because it breaks its own rules: {}", list(.0))]
+    Plan(Vec<Violation>),
+}
+
+fn list(violations: &[Violation]) -> String {
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// What is to be done for `target` in `world`.
+///
+/// # Errors
+/// No certificate could be made, or the plan contradicts the order that the checker knows.
+pub(crate) fn build(
+    cr: &KubeVirt,
+    target: &Target,
+    world: &World,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Built, Error> {
+    let inputs = inputs(cr, &world.nodes);
+    let mut finals: BTreeMap<ObjectKey, Object> = by_key(desired(&target.strategy, &inputs));
+    let secrets::Issued { objects, due, renewed } = secrets::issue(
+        &settings.namespace,
+        &world.objects,
+        cr.spec.certificate_lifetimes(),
+        &stamps(&target.strategy, inputs.generation),
+        now,
+    )?;
+    finals.extend(by_key(objects));
+    if let Some(kept) = kept_strategy(cr, target, settings) {
+        finals.insert(kept.key(), kept);
+    }
+
+    let old = target.observed_strategy.as_ref().map(|strategy| by_key(desired(strategy, &inputs))).unwrap_or_default();
+    let transitional = transitional(&finals, &old, world)?;
+    let mut snapshot = snapshot(world, &finals, &transitional);
+    // Strategies of other versions are the way back to them.
+    snapshot.objects.retain(|key, _| finals.contains_key(key) || !is_strategy(key));
+    let input = Input {
+        observed: observed(cr),
+        target: Identity { version: target.config.kubevirt_version.clone(), id: target.id.clone() },
+        desired: finals.keys().cloned().collect(),
+        snapshot,
+        releases: Vec::new(),
+    };
+    let (plan, report) = kubevirt_upgrade::plan(&input);
+    check::check(&plan, &input.desired).map_err(Error::Plan)?;
+    Ok(Built { plan, report, finals, transitional, due, renewed })
+}
+
+fn by_key(objects: Vec<Object>) -> BTreeMap<ObjectKey, Object> {
+    objects.into_iter().map(|object| (object.key(), object)).collect()
+}
+
+fn inputs<'a>(cr: &'a KubeVirt, nodes: &Nodes) -> Inputs<'a> {
+    let schedulable = nodes.values().filter(|node| node.schedulable).count();
+    Inputs {
+        spec: &cr.spec,
+        generation: cr.metadata.generation.unwrap_or_default(),
+        nodes: if schedulable == 0 { nodes.len() } else { schedulable },
+        control_plane_nodes: nodes.values().filter(|node| node.control_plane).count(),
+    }
+}
+
+/// The annotations every managed object carries.
+fn stamps(strategy: &Strategy, generation: i64) -> BTreeMap<String, String> {
+    [
+        (annotation::STRATEGY_VERSION, strategy.version.clone()),
+        (annotation::STRATEGY_REGISTRY, strategy.registry.clone()),
+        (annotation::STRATEGY_IDENTIFIER, strategy.id.clone()),
+        (annotation::GENERATION, generation.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+/// The version that was last complete, as the status says.
+pub(crate) fn observed(cr: &KubeVirt) -> Option<Identity> {
+    let status = cr.status.as_ref()?;
+    let version = status.observed_kube_virt_version.clone().filter(|version| !version.is_empty())?;
+    Some(Identity { version, id: status.observed_deployment_id.clone().unwrap_or_default() })
+}
+
+/// Once this release is completely installed, its strategy is kept in the cluster, so that the operator of a later
+/// release can go on keeping it for as long as the CR names it.
+fn kept_strategy(cr: &KubeVirt, target: &Target, settings: &Settings) -> Option<Object> {
+    /// Enough of the ID to tell the strategies of a cluster apart.
+    const SHORT_ID: usize = 10;
+    let is_complete = observed(cr).is_some_and(|observed| observed.id == target.id);
+    if !target.is_own || !is_complete {
+        return None;
+    }
+    let mut map = target.strategy.encode(&settings.namespace);
+    let short = target.id.get(..SHORT_ID).unwrap_or(&target.id);
+    map.metadata.name = Some(format!("{}{short}", kubevirt_release::strategy::GENERATE_NAME));
+    map.metadata.generate_name = None;
+    Some(Object::of(&map))
+}
+
+fn is_strategy(key: &ObjectKey) -> bool {
+    key.kind == Kind::ConfigMap && key.name.starts_with(kubevirt_release::strategy::GENERATE_NAME)
+}
+
+/// Roles and bindings in the form that serves the old and the new version.
+fn transitional(
+    finals: &BTreeMap<ObjectKey, Object>,
+    old: &BTreeMap<ObjectKey, Object>,
+    world: &World,
+) -> Result<BTreeMap<ObjectKey, Object>, ObjectError> {
+    let is_access = |key: &ObjectKey| {
+        matches!(key.kind, Kind::ClusterRole | Kind::ClusterRoleBinding | Kind::Role | Kind::RoleBinding)
+    };
+    let mut wider = BTreeMap::new();
+    for (key, new) in finals.iter().filter(|(key, _)| is_access(key)) {
+        // Where the old version's own manifest is not known, what is live is what its pods use.
+        let base = old.get(key).map(Object::value).or_else(|| world.objects.get(key).map(AsRef::as_ref));
+        let Some(base) = base else { continue };
+        wider.insert(key.clone(), Object::from_value(rbac::transitional(base, new.value()))?);
+    }
+    Ok(wider)
+}

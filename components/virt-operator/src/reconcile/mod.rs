@@ -1,0 +1,246 @@
+//! One pass: dereference -> validate -> build -> apply -> update status.
+//!
+//! The first step and the last two hold a client; what lies between takes values and returns values. A pass keeps nothing
+//! for the next one, so a crash or a new leader loses nothing.
+
+mod apply;
+mod build;
+mod dereference;
+mod secrets;
+mod snapshot;
+mod status;
+mod uninstall;
+mod update_status;
+mod validate;
+
+use jiff::Timestamp;
+use kubevirt_api::kubevirt::{Situation, enter};
+use kubevirt_apply::Writer;
+use kubevirt_runtime::clock::Clock;
+use serde::Deserialize;
+use serde_json::Value;
+
+pub use apply::Outcomes;
+pub use dereference::{World, dereference};
+
+pub use self::build::Error as BuildError;
+use self::build::build;
+use self::status::{Ended, status};
+use self::update_status::{Finalizer, update_metadata, update_status};
+use self::validate::{Followed, Target, Validated, Wanted, validate};
+use crate::cache::{Cache, Live};
+use crate::metrics::OperatorMetrics;
+use crate::settings::Settings;
+
+/// How often a pass plans anew after it has written. A plan has ten steps and each is due at most once in a pass, unless
+/// somebody works against the operator, who then has to wait for the next pass.
+const ROUNDS: usize = 12;
+
+/// Why a pass did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Write(#[from] kubevirt_apply::Error),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}
+
+impl Error {
+    /// The machine-readable name.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Write(error) => error.category(),
+            Self::Build(BuildError::Certificates(_)) => "Certificates",
+            Self::Build(BuildError::Role(_)) => "Role",
+            Self::Build(BuildError::Plan(_)) => "InconsistentPlan",
+        }
+    }
+
+    /// Whether trying again soon may help without anybody doing anything; then it is no matter for the status.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Write(kubevirt_apply::Error::Refused { code, .. }) => *code == 429 || *code >= 500,
+            Self::Write(_) => true,
+            Self::Build(_) => false,
+        }
+    }
+}
+
+/// What a pass works with.
+pub struct Reconciler {
+    pub settings: Settings,
+    pub cache: std::sync::Arc<Cache>,
+    pub writer: Writer,
+    pub clock: Clock,
+    pub metrics: OperatorMetrics,
+}
+
+/// When to look again although nothing has happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Next {
+    /// A certificate is due then.
+    pub due: Option<Timestamp>,
+}
+
+impl Reconciler {
+    /// One pass.
+    ///
+    /// # Errors
+    /// A write or the making of the plan failed; the status says so if it is not a passing failure.
+    pub async fn pass(&self) -> Result<Next, Error> {
+        let world = dereference(&self.cache);
+        let Validated { followed, ignored } = validate(&world, &self.settings);
+        for (cr, message) in ignored {
+            self.not_followed(&cr, &message).await?;
+        }
+        let Some(Followed { cr, live, wanted }) = followed else {
+            return Ok(Next::default());
+        };
+        match wanted {
+            Wanted::Install(target) => self.install(&target, &live).await,
+            Wanted::Refused(refusal) => {
+                let ended = Ended::Refused {
+                    config: refusal.config.as_deref(),
+                    reason: refusal.reason,
+                    message: refusal.message.clone(),
+                };
+                self.end(&cr, &live, &ended, &world).await?;
+                Ok(Next::default())
+            }
+            Wanted::Uninstall => self.uninstall(&live).await,
+        }
+    }
+
+    /// Brings the target about as far as possible now.
+    async fn install(&self, target: &Target, live: &Live) -> Result<Next, Error> {
+        let live = match update_metadata(live, Finalizer::Keep, &self.writer, &self.cache).await? {
+            Some(live) => Live::new(live),
+            None => Live::clone(live),
+        };
+        let Some(cr) = read(&live) else {
+            return Ok(Next::default());
+        };
+        let mut rounds = 0;
+        let (result, world) = loop {
+            let world = dereference(&self.cache);
+            let built = match build(&cr, target, &world, &self.settings, self.clock.now()) {
+                Ok(built) => built,
+                Err(error) => break (Err(Error::from(error)), world),
+            };
+            rounds += 1;
+            if rounds > ROUNDS || built.plan.now().next().is_none() {
+                break (Ok(built), world);
+            }
+            if rounds == 1 {
+                // The status says what is about to happen before it happens: an upgrade is visible from its first write.
+                let ended = Ended::Planned { config: &target.config, plan: &built.plan, report: &built.report };
+                if !built.plan.is_done() && self.is_turning_point(&cr, &ended, &world) {
+                    self.end(&cr, &live, &ended, &world).await?;
+                    return Ok(Next { due: Some(self.clock.now()) });
+                }
+            }
+            for (secret, why) in &built.renewed {
+                tracing::info!(secret, %why, "issuing a certificate");
+            }
+            let mut outcomes = Outcomes::new();
+            let applied = apply::apply(&built, &world, &self.writer, &self.cache, &mut outcomes).await;
+            self.metrics.wrote(&outcomes);
+            if let Err(error) = applied {
+                break (Err(Error::from(error)), world);
+            }
+        };
+        match result {
+            Ok(built) => {
+                tracing::debug!(report = %built.report, "planned");
+                let ended = Ended::Planned { config: &target.config, plan: &built.plan, report: &built.report };
+                self.end(&cr, &live, &ended, &world).await?;
+                Ok(Next { due: built.due })
+            }
+            Err(error) => {
+                if !error.is_passing() {
+                    let ended = Ended::Failed { config: &target.config, message: error.to_string() };
+                    self.end(&cr, &live, &ended, &world).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the conditions are about to say that an installation or a change of version has begun.
+    fn is_turning_point(&self, cr: &kubevirt_api::kubevirt::KubeVirt, ended: &Ended<'_>, world: &World) -> bool {
+        let new = status(cr, ended, world, &self.settings, self.clock.now());
+        let reason = |status: &kubevirt_api::kubevirt::KubeVirtStatus| {
+            let conditions = status.conditions.as_deref().unwrap_or_default();
+            conditions.iter().find(|condition| condition.condition_type == "Progressing").and_then(|c| c.reason.clone())
+        };
+        let old = cr.status.clone().unwrap_or_default();
+        // While a pass keeps failing, its failure is what the conditions say.
+        if reason(&old).as_deref() == Some("DeploymentFailed") {
+            return false;
+        }
+        let begins = matches!(reason(&new).as_deref(), Some("UpdateInProgress" | "DeploymentInProgress"));
+        begins && reason(&new) != reason(&old) && new.observed_deployment_id != new.target_deployment_id
+    }
+
+    async fn uninstall(&self, live: &Live) -> Result<Next, Error> {
+        let Some(cr) = read(live) else {
+            return Ok(Next::default());
+        };
+        let mut outcomes = Outcomes::new();
+        let world = loop {
+            let world = dereference(&self.cache);
+            let Some(stage) = uninstall::stage(&world) else {
+                self.end(&cr, live, &Ended::Deleted, &world).await?;
+                break world;
+            };
+            if stage.delete.is_empty() {
+                self.end(&cr, live, &Ended::Deleting { message: stage.message() }, &world).await?;
+                self.metrics.wrote(&outcomes);
+                return Ok(Next::default());
+            }
+            for key in &stage.delete {
+                apply::delete(key, &world, &self.writer, &self.cache, &mut outcomes).await?;
+            }
+        };
+        self.metrics.wrote(&outcomes);
+        drop(world);
+        // The status has just been written: the finalizer goes from what the cache has now.
+        let key = update_status::key(live);
+        let newest = self.cache.objects().get(&key).map_or_else(|| Live::clone(live), Live::clone);
+        update_metadata(&newest, Finalizer::Remove, &self.writer, &self.cache).await?;
+        Ok(Next::default())
+    }
+
+    /// Tells a CR that is not followed why.
+    async fn not_followed(&self, live: &Live, message: &str) -> Result<(), Error> {
+        let Some(cr) = read(live) else {
+            tracing::warn!(message, "a KubeVirt object is not followed");
+            return Ok(());
+        };
+        let mut new = cr.status.clone().unwrap_or_default();
+        let mut conditions = new.conditions.take().unwrap_or_default();
+        let now = self.clock.now();
+        enter(&Situation::NotFollowed { message: message.to_owned() }, &mut conditions, now);
+        new.conditions = Some(conditions);
+        update_status(&cr, live, &new, now, &self.writer, &self.cache).await?;
+        Ok(())
+    }
+
+    async fn end(
+        &self,
+        cr: &kubevirt_api::kubevirt::KubeVirt,
+        live: &Value,
+        ended: &Ended<'_>,
+        world: &World,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        let new = status(cr, ended, world, &self.settings, now);
+        self.metrics.status(&new);
+        update_status(cr, live, &new, now, &self.writer, &self.cache).await?;
+        Ok(())
+    }
+}
+
+fn read(live: &Value) -> Option<kubevirt_api::kubevirt::KubeVirt> {
+    kubevirt_api::kubevirt::KubeVirt::deserialize(live).ok()
+}

@@ -1,0 +1,160 @@
+//! Live objects in the planner's terms (pure): what is the same, what serves, how far a rollout is and why.
+
+use std::collections::BTreeMap;
+
+use kubevirt_api::names::annotation;
+use kubevirt_apply::differs;
+use kubevirt_release::{Kind, Object, ObjectKey};
+use kubevirt_upgrade::{Existing, Pod, Snapshot, Workload, WorkloadKind};
+use serde_json::Value;
+
+use super::World;
+use crate::cache::{Live, Pods, text};
+
+/// Compares what exists with what is wanted.
+pub(crate) fn snapshot(
+    world: &World,
+    finals: &BTreeMap<ObjectKey, Object>,
+    transitional: &BTreeMap<ObjectKey, Object>,
+) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for (key, live) in &world.objects {
+        // What is neither wanted nor stamped by an operator only looks like ours; a copied label is no reason to delete.
+        if !finals.contains_key(key) && !is_stamped(live) {
+            continue;
+        }
+        let is_same = |wanted: Option<&Object>| wanted.is_some_and(|wanted| differs(wanted, live).is_none());
+        let same = is_same(finals.get(key));
+        let existing = Existing {
+            same,
+            same_transitional: transitional.get(key).map_or(same, |wanted| is_same(Some(wanted))),
+            id: identifier(live).map(str::to_owned),
+            not_serving: not_serving(key, live),
+            deleting: text(live, "/metadata/deletionTimestamp").is_some(),
+        };
+        snapshot.objects.insert(key.clone(), existing);
+        if let Some(workload) = workload(key, live, &world.pods) {
+            snapshot.workloads.insert(key.clone(), workload);
+        }
+    }
+    snapshot
+}
+
+/// Whether an operator wrote the object as part of a version.
+pub(crate) fn is_stamped(live: &Value) -> bool {
+    identifier(live).is_some()
+}
+
+/// The deployment ID an object or pod is stamped with.
+pub(crate) fn identifier(live: &Value) -> Option<&str> {
+    live.pointer("/metadata/annotations")?.get(annotation::STRATEGY_IDENTIFIER)?.as_str()
+}
+
+fn not_serving(key: &ObjectKey, live: &Value) -> Option<String> {
+    if key.kind != Kind::CustomResourceDefinition {
+        return None;
+    }
+    let condition = |name: &str| {
+        let conditions = live.pointer("/status/conditions").and_then(Value::as_array);
+        conditions.into_iter().flatten().find(|condition| text(condition, "/type") == Some(name))
+    };
+    if condition("Established").is_some_and(|condition| text(condition, "/status") == Some("True")) {
+        return None;
+    }
+    let refused = condition("NamesAccepted").filter(|condition| text(condition, "/status") == Some("False"));
+    Some(refused.and_then(|condition| text(condition, "/message")).unwrap_or("it is not established yet").to_owned())
+}
+
+fn number(live: &Value, pointer: &str) -> i64 {
+    live.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+}
+
+fn workload(key: &ObjectKey, live: &Live, pods: &Pods) -> Option<Workload> {
+    let kind = match key.kind {
+        Kind::Deployment => WorkloadKind::Deployment,
+        Kind::DaemonSet => WorkloadKind::DaemonSet,
+        _ => return None,
+    };
+    let (wanted, updated, ready, total) = match kind {
+        WorkloadKind::Deployment => (
+            live.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1),
+            number(live, "/status/updatedReplicas"),
+            number(live, "/status/readyReplicas"),
+            number(live, "/status/replicas"),
+        ),
+        WorkloadKind::DaemonSet => (
+            number(live, "/status/desiredNumberScheduled"),
+            number(live, "/status/updatedNumberScheduled"),
+            number(live, "/status/numberReady"),
+            number(live, "/status/currentNumberScheduled"),
+        ),
+    };
+    Some(Workload {
+        kind,
+        generation: number(live, "/metadata/generation"),
+        observed_generation: number(live, "/status/observedGeneration"),
+        wanted,
+        updated,
+        ready,
+        total,
+        pods: pods_of(live, pods),
+    })
+}
+
+/// The pods that a workload's selector finds. A pod that has ended runs nothing and doesn't count.
+fn pods_of(workload: &Value, pods: &Pods) -> Vec<Pod> {
+    let Some(selector) = workload.pointer("/spec/selector/matchLabels").and_then(Value::as_object) else {
+        return Vec::new();
+    };
+    let namespace = text(workload, "/metadata/namespace");
+    let is_one = |pod: &Live| {
+        let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
+        text(pod, "/metadata/namespace") == namespace
+            && labels.is_some_and(|labels| selector.iter().all(|(name, value)| labels.get(name) == Some(value)))
+    };
+    let has_ended = |pod: &Live| matches!(text(pod, "/status/phase"), Some("Succeeded" | "Failed"));
+    pods.iter()
+        .filter(|(_, pod)| is_one(pod) && !has_ended(pod))
+        .map(|(name, pod)| {
+            let not_ready = not_ready(pod);
+            Pod {
+                name: name.clone(),
+                id: identifier(pod).map(str::to_owned),
+                ready: not_ready.is_none(),
+                not_ready,
+                deleting: text(pod, "/metadata/deletionTimestamp").is_some(),
+            }
+        })
+        .collect()
+}
+
+/// Why a pod is not ready, the most telling thing first: a container that cannot start, no node, the ready condition.
+fn not_ready(pod: &Value) -> Option<String> {
+    let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    let condition = |name: &str| list("/status/conditions").find(|condition| text(condition, "/type") == Some(name));
+    if condition("Ready").is_some_and(|ready| text(ready, "/status") == Some("True")) {
+        return None;
+    }
+    let said = |reason: Option<&str>, message: Option<&str>| match (reason, message) {
+        (Some(reason), Some(message)) => Some(format!("{reason}: {message}")),
+        (Some(text), None) | (None, Some(text)) => Some(text.to_owned()),
+        (None, None) => None,
+    };
+    let containers = list("/status/initContainerStatuses").chain(list("/status/containerStatuses"));
+    let waiting = containers.filter_map(|container| {
+        let name = text(container, "/name").unwrap_or_default();
+        let reason = text(container, "/state/waiting/reason");
+        // These two are the ordinary way to a running container.
+        if matches!(reason, None | Some("ContainerCreating" | "PodInitializing")) {
+            let message = text(container, "/state/waiting/message")?;
+            return Some(format!("container {name}: {message}"));
+        }
+        said(reason, text(container, "/state/waiting/message")).map(|why| format!("container {name}: {why}"))
+    });
+    let unscheduled = condition("PodScheduled")
+        .filter(|scheduled| text(scheduled, "/status") == Some("False"))
+        .and_then(|scheduled| said(text(scheduled, "/reason"), text(scheduled, "/message")));
+    let unready = condition("Ready").and_then(|ready| said(text(ready, "/reason"), text(ready, "/message")));
+    let phase = || text(pod, "/status/phase").unwrap_or("Pending").to_owned();
+    waiting.into_iter().next().or(unscheduled).or(unready).or_else(|| Some(format!("it is {}", phase())))
+}

@@ -1,0 +1,233 @@
+//! What the CR's status should say (pure).
+
+use jiff::Timestamp;
+use kubevirt_api::kubevirt::{
+    Condition, ConditionType, ConditionUpdate, GenerationStatus, KubeVirt, KubeVirtStatus, Phase, Reason, Situation,
+    enter, find_condition, set_condition,
+};
+use kubevirt_release::desired::unsupported;
+use kubevirt_release::{DeploymentConfig, Kind};
+use kubevirt_upgrade::{Mode, Plan, Report, StepState};
+use serde_json::Value;
+
+use super::World;
+use crate::cache::text;
+use crate::settings::Settings;
+
+/// How a pass ended.
+#[derive(Debug)]
+pub(crate) enum Ended<'a> {
+    /// The plan after everything that was due has been written.
+    Planned {
+        config: &'a DeploymentConfig,
+        plan: &'a Plan,
+        report: &'a Report,
+    },
+    /// The server refused a write, or no plan could be made.
+    Failed {
+        config: &'a DeploymentConfig,
+        message: String,
+    },
+    /// The spec can't be followed.
+    Refused {
+        config: Option<&'a DeploymentConfig>,
+        reason: Reason,
+        message: String,
+    },
+    Deleting {
+        message: String,
+    },
+    Deleted,
+}
+
+/// The status after a pass. Equal to the old one when nothing is new, times included.
+pub(crate) fn status(
+    cr: &KubeVirt,
+    ended: &Ended<'_>,
+    world: &World,
+    settings: &Settings,
+    now: Timestamp,
+) -> KubeVirtStatus {
+    let old = cr.status.clone().unwrap_or_default();
+    let mut new = old.clone();
+    new.operator_version = Some(settings.operator_version().to_owned());
+    let given_architecture = cr
+        .spec
+        .configuration
+        .as_ref()
+        .and_then(|configuration| configuration.other.get("architectureConfiguration"))
+        .and_then(|architectures| text(architectures, "/defaultArchitecture"))
+        .filter(|architecture| !architecture.is_empty())
+        .map(str::to_owned);
+    // Once seen it stays: objects without an architecture were made for that one.
+    new.default_architecture =
+        given_architecture.or(new.default_architecture).or_else(|| Some(settings.architecture.to_owned()));
+    let mut conditions = new.conditions.take().unwrap_or_default();
+    match ended {
+        Ended::Planned { config, plan, report } => {
+            set_target(&mut new, config);
+            new.generations = Some(generations(world));
+            planned(&mut new, &mut conditions, cr, config, plan, report, now);
+        }
+        Ended::Failed { config, message } => {
+            set_target(&mut new, config);
+            new.phase = Some(new.phase.unwrap_or(Phase::Deploying));
+            enter(&Situation::Failed { message: message.clone() }, &mut conditions, now);
+        }
+        Ended::Refused { config, reason, message } => {
+            if let Some(config) = config {
+                set_target(&mut new, config);
+            }
+            new.phase = Some(new.phase.unwrap_or(Phase::Deploying));
+            refused(&mut conditions, *reason, message, now);
+        }
+        Ended::Deleting { message } => {
+            new.phase = Some(Phase::Deleting);
+            enter(&Situation::Deleting, &mut conditions, now);
+            say(&mut conditions, ConditionType::Progressing, message);
+        }
+        Ended::Deleted => {
+            new.phase = Some(Phase::Deleted);
+            enter(&Situation::Deleting, &mut conditions, now);
+        }
+    }
+    new.conditions = Some(settled(old.conditions.as_deref().unwrap_or_default(), conditions));
+    new
+}
+
+fn planned(
+    new: &mut KubeVirtStatus,
+    conditions: &mut Vec<Condition>,
+    cr: &KubeVirt,
+    config: &DeploymentConfig,
+    plan: &Plan,
+    report: &Report,
+    now: Timestamp,
+) {
+    if plan.is_done() {
+        new.phase = Some(Phase::Deployed);
+        new.observed_generation = cr.metadata.generation;
+        new.observed_kube_virt_version = new.target_kube_virt_version.clone();
+        new.observed_kube_virt_registry = new.target_kube_virt_registry.clone();
+        new.observed_deployment_id = new.target_deployment_id.clone();
+        new.observed_deployment_config = Some(config.to_json());
+        enter(&Situation::Ready, conditions, now);
+    } else {
+        new.phase = Some(new.phase.filter(|phase| *phase == Phase::Deployed).unwrap_or(Phase::Deploying));
+        let was_available = is_true(conditions, ConditionType::Available);
+        let changes_version = new.observed_deployment_id.as_ref().is_some_and(|id| !id.is_empty())
+            && new.observed_deployment_id != new.target_deployment_id;
+        if changes_version || matches!(plan.mode(), Mode::Update | Mode::Rollback) {
+            enter(&Situation::Updating, conditions, now);
+        } else if plan.mode() == Mode::Keep && was_available && !is_down(plan) {
+            // A repair, a new pod, a changed setting: what users call still answers.
+            let update =
+                |kind, status| ConditionUpdate::new(kind, status, Reason::DeploymentInProgress, report.message());
+            set_condition(conditions, &update(ConditionType::Progressing, true), now);
+        } else {
+            enter(&Situation::Installing, conditions, now);
+        }
+        say(conditions, ConditionType::Progressing, &report.message());
+        if plan.is_applied() && !changes_version {
+            enter(&Situation::ResourcesCreated, conditions, now);
+        }
+    }
+    let passed_over: Vec<String> = unsupported(&cr.spec).iter().map(ToString::to_string).collect();
+    if !passed_over.is_empty() {
+        let update =
+            ConditionUpdate::new(ConditionType::Synchronized, false, Reason::NotSupported, passed_over.join("; "));
+        set_condition(conditions, &update, now);
+    }
+}
+
+/// What runs is left as it is, and so is what the conditions say about it. On an empty cluster nothing is available.
+fn refused(conditions: &mut Vec<Condition>, reason: Reason, message: &str, now: Timestamp) {
+    enter(&Situation::Refused { reason, message: message.to_owned() }, conditions, now);
+    let mut set = |kind, status| {
+        set_condition(conditions, &ConditionUpdate::new(kind, status, reason, message), now);
+    };
+    set(ConditionType::Progressing, false);
+    if !is_true(conditions, ConditionType::Available) {
+        let mut set = |kind, status| {
+            set_condition(conditions, &ConditionUpdate::new(kind, status, reason, message), now);
+        };
+        set(ConditionType::Available, false);
+        set(ConditionType::Degraded, false);
+    }
+}
+
+/// Whether some workload has nothing that answers. One that has to be written anew was deleted or changed by somebody;
+/// how it fares shows when it has been written.
+fn is_down(plan: &Plan) -> bool {
+    let reasons = plan.steps().iter().filter(|step| step.slot.is_workload()).flat_map(|step| match &step.state {
+        StepState::Waiting(reasons) => reasons.as_slice(),
+        StepState::Done | StepState::Now => &[],
+    });
+    reasons.into_iter().any(|reason| match reason {
+        kubevirt_upgrade::Reason::NotReady { ready, wanted, .. } => *ready == 0 && *wanted > 0,
+        _ => false,
+    })
+}
+
+fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
+    find_condition(conditions, kind).is_some_and(|condition| condition.status == "True")
+}
+
+/// Gives a condition a better sentence than its situation has.
+fn say(conditions: &mut [Condition], kind: ConditionType, message: &str) {
+    if let Some(condition) = conditions.iter_mut().find(|condition| condition.condition_type == kind.as_str()) {
+        condition.message = Some(message.to_owned());
+    }
+}
+
+/// Conditions that say what they said before keep their times, so that an unchanged status is an equal one.
+fn settled(old: &[Condition], new: Vec<Condition>) -> Vec<Condition> {
+    new.into_iter()
+        .map(|condition| {
+            let same = old.iter().find(|old| {
+                old.condition_type == condition.condition_type
+                    && old.status == condition.status
+                    && old.reason == condition.reason
+                    && old.message == condition.message
+            });
+            same.cloned().unwrap_or(condition)
+        })
+        .collect()
+}
+
+fn set_target(status: &mut KubeVirtStatus, config: &DeploymentConfig) {
+    status.target_kube_virt_version = Some(config.kubevirt_version.clone());
+    status.target_kube_virt_registry = Some(config.registry.clone());
+    status.target_deployment_id = Some(config.id());
+    status.target_deployment_config = Some(config.to_json());
+}
+
+/// The generations of the kinds that clients look for here, with the group names they know.
+fn generations(world: &World) -> Vec<GenerationStatus> {
+    let group = |kind: Kind| match kind {
+        Kind::CustomResourceDefinition => Some("apiextensions.k8s.io/v1"),
+        Kind::Deployment | Kind::DaemonSet | Kind::PodDisruptionBudget => Some("apps"),
+        Kind::ValidatingWebhookConfiguration | Kind::MutatingWebhookConfiguration => {
+            Some("admissionregistration.k8s.io")
+        }
+        _ => None,
+    };
+    world
+        .objects
+        .iter()
+        .filter(|(_, live)| super::snapshot::is_stamped(live) && text(live, "/metadata/deletionTimestamp").is_none())
+        .filter_map(|(key, live)| {
+            Some(GenerationStatus {
+                group: group(key.kind)?.to_owned(),
+                resource: key.kind.plural().to_owned(),
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+                last_generation: live.pointer("/metadata/generation").and_then(Value::as_i64)?,
+                hash: None,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

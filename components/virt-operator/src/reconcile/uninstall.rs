@@ -1,0 +1,116 @@
+//! Taking everything away again (pure): which objects go next. It needs no strategy, only what is there.
+
+use kubevirt_release::{Kind, ObjectKey, Phase};
+
+use super::World;
+use super::snapshot::is_stamped;
+use crate::cache::text;
+
+/// A stage of the uninstallation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    /// What is still to be deleted.
+    pub(crate) delete: Vec<ObjectKey>,
+    /// What was deleted and is still there.
+    pub(crate) going: Vec<ObjectKey>,
+}
+
+/// The first stage that is not finished; `None` when nothing of ours is left.
+///
+/// Users' objects go first, with their definitions, while the components that clean up after them still run.
+pub(crate) fn stage(world: &World) -> Option<Stage> {
+    const STAGES: [(&str, fn(Kind) -> bool); 5] = [
+        ("custom resources with their definitions", |kind| kind == Kind::CustomResourceDefinition),
+        ("webhooks and aggregated APIs", |kind| kind.phase() == Phase::Admission),
+        ("workloads", |kind| kind.phase() == Phase::Workloads),
+        ("services, certificates, configuration", |kind| {
+            !matches!(kind, Kind::CustomResourceDefinition)
+                && !matches!(kind.phase(), Phase::Admission | Phase::Workloads | Phase::Access)
+        }),
+        ("accounts and roles", |kind| kind.phase() == Phase::Access),
+    ];
+    STAGES.iter().find_map(|(name, belongs)| {
+        let ours = world.objects.iter().filter(|(key, live)| belongs(key.kind) && is_stamped(live));
+        let (going, delete): (Vec<_>, Vec<_>) =
+            ours.partition(|(_, live)| text(live, "/metadata/deletionTimestamp").is_some());
+        let keys = |found: Vec<(&ObjectKey, &_)>| found.into_iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+        let stage = Stage { name, delete: keys(delete), going: keys(going) };
+        (!stage.delete.is_empty() || !stage.going.is_empty()).then_some(stage)
+    })
+}
+
+impl Stage {
+    /// One sentence for a condition.
+    pub(crate) fn message(&self) -> String {
+        /// How many objects a sentence names.
+        const NAMED: usize = 3;
+        let left = self.delete.len() + self.going.len();
+        let names: Vec<String> = self.going.iter().chain(&self.delete).take(NAMED).map(ToString::to_string).collect();
+        let more = if left > NAMED { format!(" and {} more", left - NAMED) } else { String::new() };
+        format!("Removing {}: {}{more} left", self.name, names.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kubevirt_api::names::annotation;
+    use serde_json::json;
+
+    use super::*;
+
+    fn world(objects: &[(Kind, &str, bool)]) -> World {
+        let mut world = World::default();
+        for (kind, name, going) in objects {
+            let mut live = json!({"metadata": {"name": name, "annotations": {annotation::STRATEGY_IDENTIFIER: "id"}}});
+            if *going {
+                live["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            world.objects.insert(ObjectKey::new(*kind, Some("kubevirt"), name), Arc::new(live));
+        }
+        world
+    }
+
+    #[test]
+    fn users_objects_go_before_the_components_that_clean_up_after_them() {
+        let mut all = vec![
+            (Kind::CustomResourceDefinition, "vms", true),
+            (Kind::APIService, "v1.subresources", false),
+            (Kind::Deployment, "virt-api", false),
+            (Kind::Secret, "kubevirt-ca", false),
+            (Kind::ClusterRole, "kubevirt-handler", false),
+        ];
+        let mut names = Vec::new();
+        while let Some(stage) = stage(&world(&all)) {
+            names.push(stage.name);
+            all.remove(0);
+        }
+        assert_eq!(
+            names,
+            [
+                "custom resources with their definitions",
+                "webhooks and aggregated APIs",
+                "workloads",
+                "services, certificates, configuration",
+                "accounts and roles",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_on_its_way_out_is_waited_for_and_named() {
+        let stage = stage(&world(&[(Kind::Deployment, "virt-api", true)])).expect("something is left");
+        assert_eq!(stage.delete, []);
+        assert_eq!(stage.message(), "Removing workloads: Deployment kubevirt/virt-api left");
+    }
+
+    #[test]
+    fn what_nobody_stamped_is_not_ours() {
+        let mut world = world(&[]);
+        let key = ObjectKey::new(Kind::Service, Some("shop"), "copy-of-labels");
+        world.objects.insert(key, Arc::new(json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "x"}}})));
+        assert_eq!(stage(&world), None);
+    }
+}

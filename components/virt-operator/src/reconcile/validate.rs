@@ -1,0 +1,192 @@
+//! Step 2 (pure): which CR is followed, what it asks for, and whether that can be done.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kubevirt_api::kubevirt::{KubeVirt, KubeVirtStatus, Reason};
+use kubevirt_api::names::{finalizer, label};
+use kubevirt_release::strategy::{self, Strategy};
+use kubevirt_release::{DeploymentConfig, Kind, render};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::World;
+use crate::cache::{Live, text};
+use crate::settings::Settings;
+
+/// What this pass is about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Validated {
+    /// The CR that is followed.
+    pub(crate) followed: Option<Followed>,
+    /// CRs that are not, and why.
+    pub(crate) ignored: Vec<(Live, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Followed {
+    pub(crate) cr: KubeVirt,
+    pub(crate) live: Live,
+    pub(crate) wanted: Wanted,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    Install(Box<Target>),
+    /// The spec can't be followed. What runs is left as it is.
+    Refused(Refusal),
+    Uninstall,
+}
+
+/// The version to be brought about.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) config: DeploymentConfig,
+    pub(crate) id: String,
+    pub(crate) strategy: Strategy,
+    /// The objects of the version that was last complete, as far as they are known; they tell what old pods may do.
+    pub(crate) observed_strategy: Option<Strategy>,
+    /// The target is this operator's own release.
+    pub(crate) is_own: bool,
+}
+
+/// Why a spec is not followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+    /// What was asked for, as far as it is known.
+    pub(crate) config: Option<Box<DeploymentConfig>>,
+}
+
+/// Looks at the CRs and at what the one that is followed asks for.
+pub(crate) fn validate(world: &World, settings: &Settings) -> Validated {
+    let mut own: Vec<&Live> = Vec::new();
+    let mut ignored = Vec::new();
+    for cr in &world.crs {
+        if text(cr, "/metadata/namespace") == Some(settings.namespace.as_str()) {
+            own.push(cr);
+        } else {
+            let message = format!(
+                "This operator installs into its own namespace only: move this object to namespace {}",
+                settings.namespace
+            );
+            ignored.push((Live::clone(cr), message));
+        }
+    }
+    // The one that has been served before comes first, then the older one.
+    own.sort_by_key(|cr| (!is_served(cr), text(cr, "/metadata/creationTimestamp"), text(cr, "/metadata/name")));
+    let mut own = own.into_iter();
+    let first = own.next();
+    for extra in own {
+        let served = first.and_then(|cr| text(cr, "/metadata/name")).unwrap_or_default();
+        ignored
+            .push((Live::clone(extra), format!("Kubevirt is already created: {served} is followed, this one is not")));
+    }
+    let followed = first.and_then(|live| follow(live, world, settings, &mut ignored));
+    Validated { followed, ignored }
+}
+
+fn is_served(cr: &Live) -> bool {
+    let finalizers = cr.pointer("/metadata/finalizers").and_then(Value::as_array);
+    finalizers.into_iter().flatten().any(|name| name.as_str() == Some(finalizer::KUBEVIRT))
+}
+
+fn follow(live: &Live, world: &World, settings: &Settings, ignored: &mut Vec<(Live, String)>) -> Option<Followed> {
+    let cr = match KubeVirt::deserialize(live.as_ref()) {
+        Ok(cr) => cr,
+        Err(error) => {
+            ignored.push((Live::clone(live), format!("This object cannot be read: {error}")));
+            return None;
+        }
+    };
+    let wanted = if cr.metadata.deletion_timestamp.is_some() {
+        Wanted::Uninstall
+    } else {
+        match target(&cr, world, settings) {
+            Ok(target) => Wanted::Install(Box::new(target)),
+            Err(refusal) => Wanted::Refused(refusal),
+        }
+    };
+    Some(Followed { cr, live: Live::clone(live), wanted })
+}
+
+fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Result<Target, Refusal> {
+    let config = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &cr.spec)
+        .map_err(|error| Refusal { reason: Reason::InvalidSpec, message: error.to_string(), config: None })?;
+    let id = config.id();
+    let own = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &follow_own(cr)).ok();
+    let is_own = own.is_some_and(|own| own.id() == id);
+    let strategies: Vec<ConfigMap> = strategies(world);
+    let strategy = if is_own { render(&config) } else { stored(&strategies, &id, &config, settings)? };
+    let status = cr.status.clone().unwrap_or_default();
+    let observed_strategy = observed_strategy(&strategies, &status, &id);
+    Ok(Target { config, id, strategy, observed_strategy, is_own })
+}
+
+/// The spec of a CR that follows the operator's own version.
+fn follow_own(cr: &KubeVirt) -> kubevirt_api::kubevirt::KubeVirtSpec {
+    let mut spec = cr.spec.clone();
+    spec.image_tag = None;
+    spec.image_registry = None;
+    spec
+}
+
+/// The install strategies in the cluster.
+fn strategies(world: &World) -> Vec<ConfigMap> {
+    let is_strategy = |object: &Live| {
+        let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
+        labels.is_some_and(|labels| labels.contains_key(label::INSTALL_STRATEGY))
+    };
+    let maps = world.objects.iter().filter(|(key, object)| key.kind == Kind::ConfigMap && is_strategy(object));
+    maps.filter_map(|(_, object)| ConfigMap::deserialize(object.as_ref()).ok()).collect()
+}
+
+fn stored(
+    strategies: &[ConfigMap],
+    id: &str,
+    config: &DeploymentConfig,
+    settings: &Settings,
+) -> Result<Strategy, Refusal> {
+    let (version, registry) = (&config.kubevirt_version, &config.registry);
+    let refuse = |message: String| Refusal {
+        reason: Reason::TargetUnavailable,
+        message,
+        config: Some(Box::new(config.clone())),
+    };
+    let own = settings.operator_version();
+    let Some(map) = strategy::find(strategies, id, version, registry) else {
+        return Err(refuse(format!(
+            "Version {version} from {registry} cannot be deployed: this operator is {own} and no install strategy for \
+             {version} is in the cluster. Nothing was changed. Set spec.imageTag to {own} or remove it, or install the \
+             operator of {version}"
+        )));
+    };
+    let name = map.metadata.name.clone().unwrap_or_default();
+    let mut strategy = Strategy::decode(map).map_err(|error| {
+        refuse(format!(
+            "Version {version} cannot be deployed: its install strategy, ConfigMap {name}, cannot be used: {error}. \
+             Nothing was changed. Delete the ConfigMap and install the operator of {version}"
+        ))
+    })?;
+    if strategy.id.is_empty() {
+        id.clone_into(&mut strategy.id);
+    }
+    Ok(strategy)
+}
+
+fn observed_strategy(strategies: &[ConfigMap], status: &KubeVirtStatus, target: &str) -> Option<Strategy> {
+    let id = status.observed_deployment_id.as_deref().filter(|id| !id.is_empty() && *id != target)?;
+    let (version, registry) = (
+        status.observed_kube_virt_version.clone().unwrap_or_default(),
+        status.observed_kube_virt_registry.clone().unwrap_or_default(),
+    );
+    let map = strategy::find(strategies, id, &version, &registry);
+    match map.map(Strategy::decode) {
+        Some(Ok(strategy)) => Some(strategy),
+        // Without it the live roles are the record of what old pods may do.
+        Some(Err(error)) => {
+            tracing::warn!(version, %error, "the install strategy of the observed version cannot be read");
+            None
+        }
+        None => None,
+    }
+}

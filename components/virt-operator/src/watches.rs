@@ -1,0 +1,181 @@
+//! The watches that keep the cache: one per kind, opened by the leader only.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::core::{GroupVersionKind, PartialObjectMeta};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, conditions, wait, watcher as watch_objects};
+use kube::{Client, ResourceExt};
+use kubevirt_api::names::{annotation, label};
+use kubevirt_apply::FIELD_MANAGER;
+use kubevirt_release::{Kind, ObjectKey};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::cache::{Cache, NodeFacts, Nodes, Objects, Pods, Source};
+
+/// Pause after a failed wait for a definition: installing a manifest takes a few seconds.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The kinds that are followed: those of ours that every cluster serves, and the KubeVirt CR. Kinds of optional APIs and
+/// kinds that the operator's manifest creates, not the operator, are left out.
+fn kinds() -> impl Iterator<Item = Kind> {
+    Kind::ALL.iter().copied().filter(|kind| match kind {
+        Kind::Namespace | Kind::PriorityClass | Kind::Job => false,
+        Kind::KubeVirt => true,
+        kind => matches!(kind.group(), "" | "apps" | "policy") || kind.group().ends_with(".k8s.io"),
+    })
+}
+
+/// Opens every watch. The tasks end when the set is dropped.
+pub fn start(client: &Client, namespace: &str) -> (Arc<Cache>, JoinSet<()>) {
+    let sources = kinds().map(Source::Kind).chain([Source::Pods, Source::Nodes]);
+    let cache = Arc::new(Cache::new(sources));
+    let mut tasks = JoinSet::new();
+    for kind in kinds() {
+        tasks.spawn(follow_kind(kind, client.clone(), namespace.to_owned(), Arc::clone(&cache)));
+    }
+    tasks.spawn(follow_pods(client.clone(), Arc::clone(&cache)));
+    tasks.spawn(follow_nodes(client.clone(), Arc::clone(&cache)));
+    (cache, tasks)
+}
+
+/// Selects what the operator manages.
+fn ours() -> watcher::Config {
+    let values = format!("{},{}", label::MANAGED_BY_OPERATOR, label::MANAGED_BY_OPERATOR_OLD);
+    watcher::Config::default().labels(&format!("{} in ({values})", label::MANAGED_BY))
+}
+
+async fn follow_kind(kind: Kind, client: Client, namespace: String, cache: Arc<Cache>) {
+    let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.name());
+    let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
+    let (api, config): (Api<DynamicObject>, _) = match kind {
+        // The CR's definition comes with the operator's manifest, perhaps after the operator itself.
+        Kind::KubeVirt => {
+            until_established(&client, "kubevirts.kubevirt.io").await;
+            (Api::all_with(client, &resource), watcher::Config::default())
+        }
+        // Elsewhere the operator may not read secrets, and needs no configuration.
+        Kind::Secret | Kind::ConfigMap => (Api::namespaced_with(client, &namespace, &resource), ours()),
+        _ => (Api::all_with(client, &resource), ours()),
+    };
+    let key_of = |object: &DynamicObject| ObjectKey::new(kind, object.namespace().as_deref(), &object.name_any());
+    let mut listing = Objects::new();
+    let mut events = std::pin::pin!(watch_objects(api, config).default_backoff());
+    while let Some(event) = next(&mut events, kind.name()).await {
+        match event {
+            Event::Init => listing.clear(),
+            Event::InitApply(object) => {
+                listing.insert(key_of(&object), Arc::new(slim(object)));
+            }
+            Event::InitDone => cache.replace_kind(kind, std::mem::take(&mut listing)),
+            Event::Apply(object) => cache.store(key_of(&object), slim(object)),
+            Event::Delete(object) => cache.remove(&key_of(&object), object.uid().as_deref()),
+        }
+    }
+    stand_still().await;
+}
+
+async fn until_established(client: &Client, definition: &str) {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    while let Err(error) =
+        wait::await_condition(definitions.clone(), definition, conditions::is_crd_established()).await
+    {
+        tracing::warn!(definition, %error, "waiting for the definition");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn follow_pods(client: Client, cache: Arc<Cache>) {
+    let pods: Api<DynamicObject> =
+        Api::all_with(client, &ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods"));
+    let mut listing = Pods::new();
+    let mut events = std::pin::pin!(watch_objects(pods, ours()).default_backoff());
+    while let Some(event) = next(&mut events, "Pod").await {
+        match event {
+            Event::Init => listing.clear(),
+            Event::InitApply(pod) => {
+                listing.insert(pod.name_any(), Arc::new(slim_pod(pod)));
+            }
+            Event::InitDone => cache.replace_pods(std::mem::take(&mut listing)),
+            Event::Apply(pod) => cache.store_pod(pod.name_any(), slim_pod(pod)),
+            Event::Delete(pod) => cache.remove_pod(&pod.name_any(), pod.uid().as_deref()),
+        }
+    }
+    stand_still().await;
+}
+
+/// Nodes are only counted, so only their metadata is read.
+async fn follow_nodes(client: Client, cache: Arc<Cache>) {
+    let mut listing = Nodes::new();
+    let nodes: Api<PartialObjectMeta<Node>> = Api::all(client);
+    let mut events = std::pin::pin!(watch_objects(nodes, watcher::Config::default()).default_backoff());
+    while let Some(event) = next(&mut events, "Node").await {
+        match event {
+            Event::Init => listing.clear(),
+            Event::InitApply(node) => {
+                listing.insert(node.name_any(), node_facts(node.labels()));
+            }
+            Event::InitDone => cache.replace_nodes(std::mem::take(&mut listing)),
+            Event::Apply(node) => cache.store_node(node.name_any(), node_facts(node.labels())),
+            Event::Delete(node) => cache.remove_node(&node.name_any()),
+        }
+    }
+    stand_still().await;
+}
+
+fn node_facts(labels: &BTreeMap<String, String>) -> NodeFacts {
+    const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+    NodeFacts {
+        schedulable: labels.get(label::SCHEDULABLE).is_some_and(|value| value == "true"),
+        control_plane: CONTROL_PLANE.iter().any(|role| labels.contains_key(*role)),
+    }
+}
+
+/// The next event; a failed request is logged and tried again by the stream itself, with growing pauses.
+async fn next<K>(events: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin), kind: &str) -> Option<Event<K>> {
+    loop {
+        match events.next().await? {
+            Ok(event) => return Some(event),
+            Err(error) => tracing::warn!(kind, %error, "a watch was interrupted"),
+        }
+    }
+}
+
+/// A watch never ends by itself. Should one, standing still is right: the tasks are ended by whoever started them.
+async fn stand_still() {
+    pending::<()>().await;
+}
+
+/// The object as a tree, with only our own part of the record of who manages what.
+pub fn slim(mut object: DynamicObject) -> Value {
+    let ours = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
+    if let Some(entries) = &mut object.metadata.managed_fields {
+        entries.retain(ours);
+    }
+    serde_json::to_value(object).unwrap_or_default()
+}
+
+/// What decisions need of a pod. The rest, which on a large cluster is most of it, is dropped.
+fn slim_pod(mut pod: DynamicObject) -> Value {
+    pod.metadata.managed_fields = None;
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.retain(|name, _| name == annotation::STRATEGY_IDENTIFIER);
+    }
+    if let Some(data) = pod.data.as_object_mut() {
+        data.retain(|name, _| name == "status");
+    }
+    const KEPT: [&str; 5] = ["phase", "reason", "conditions", "containerStatuses", "initContainerStatuses"];
+    if let Some(status) = pod.data.get_mut("status").and_then(Value::as_object_mut) {
+        status.retain(|name, _| KEPT.contains(&name.as_str()));
+    }
+    serde_json::to_value(pod).unwrap_or_default()
+}
