@@ -6,8 +6,8 @@
 
 pub mod action;
 pub mod cache;
-mod daemonset;
-mod deployment;
+pub mod daemonset;
+pub mod deployment;
 pub mod events;
 mod execute;
 pub mod kinds;
@@ -15,8 +15,8 @@ mod manager;
 pub mod ownership;
 pub mod placement;
 pub mod pods;
-mod replicaset;
-mod scheduler;
+pub mod replicaset;
+pub mod scheduler;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// Amounts by resource name, in thousandths.
-pub type Amounts = BTreeMap<String, i128>;
+pub(super) type Amounts = BTreeMap<String, i128>;
 
 /// A quantity in thousandths, rounded up; what cannot be read counts as 0.
 pub fn milli(quantity: &Quantity) -> i128 {
@@ -72,7 +72,7 @@ fn raise(to: &mut Amounts, from: &Amounts) {
 }
 
 /// What a pod needs at its peak: its containers together, or its greediest init container beside the sidecars so far.
-pub fn pod_requests(pod: &Pod) -> Amounts {
+pub(super) fn pod_requests(pod: &Pod) -> Amounts {
     let mut total = Amounts::new();
     let Some(spec) = &pod.spec else { return total };
     for container in &spec.containers {
@@ -97,7 +97,7 @@ pub fn pod_requests(pod: &Pod) -> Amounts {
 }
 
 /// What a node can give to pods.
-pub fn allocatable(node: &Node) -> Amounts {
+pub(super) fn allocatable(node: &Node) -> Amounts {
     let status = node.status.as_ref();
     let amounts = status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
     amounts.into_iter().flatten().map(|(name, quantity)| (name.clone(), milli(quantity))).collect()
