@@ -28,15 +28,15 @@ const USAGE: u8 = 2;
 /// Why a process could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("kubeconfig {path}: {source}")]
+    #[error("kubeconfig {path}")]
     Kubeconfig { path: String, source: kube::config::KubeconfigError },
-    #[error("no way to the API server (no --kubeconfig, no KUBECONFIG, not in a pod): {0}")]
+    #[error("no way to the API server (no --kubeconfig, no KUBECONFIG, not in a pod)")]
     NoCluster(#[from] kube::config::InferConfigError),
     #[error("--master {value}: {reason}")]
     Master { value: String, reason: String },
-    #[error("no client for the API server: {0}")]
+    #[error("no client for the API server")]
     Client(#[source] Box<kube::Error>),
-    #[error("no signal handler: {0}")]
+    #[error("no signal handler")]
     Signals(#[source] io::Error),
     #[error("no randomness from the operating system")]
     Random,

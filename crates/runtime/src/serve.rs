@@ -125,7 +125,7 @@ enum ConnectionError {
     #[error("the TLS handshake took more than {HANDSHAKE_TIMEOUT:?}")]
     HandshakeTimeout,
     #[error("the TLS handshake failed: {0}")]
-    Handshake(#[source] std::io::Error),
+    Handshake(std::io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
 }

@@ -65,6 +65,19 @@ impl Invalid {
             Self::Expired { .. } => "CertificateExpired",
         }
     }
+
+    /// Whether this is the same trouble as `other`, found at another time.
+    pub fn is_same_trouble(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Expired { file: a, until: u, now: _ }, Self::Expired { file: b, until: v, now: _ }) => {
+                a == b && u == v
+            }
+            (Self::NotYetValid { file: a, from: u, now: _ }, Self::NotYetValid { file: b, from: v, now: _ }) => {
+                a == b && u == v
+            }
+            _ => self == other,
+        }
+    }
 }
 
 fn list(names: &[String]) -> String {

@@ -43,7 +43,7 @@ impl CertificateFiles {
 
 /// The TLS library could not be set up: a mistake of the program, not of its surroundings.
 #[derive(Debug, thiserror::Error)]
-#[error("TLS cannot be set up: {0}")]
+#[error("TLS cannot be set up")]
 pub struct SetupError(#[from] rustls::Error);
 
 /// A certificate that follows its files.
