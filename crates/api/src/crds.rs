@@ -267,6 +267,10 @@ mod tests {
             assert_eq!(row.versions.iter().filter(|v| v.storage).count(), 1, "{}", row.name());
             assert!(row.plural.starts_with(&row.kind.to_lowercase()[..row.kind.len() - 1]), "{}", row.name());
             for version in crd.spec.versions {
+                let schema = serde_json::to_value(&version.schema).unwrap()["openAPIV3Schema"].take();
+                let schema = apimachinery::schema::Schema::from_crd(&schema).unwrap();
+                let object = serde_json::json!({"spec": {"running": true, "template": {}}, "status": {"phase": "x"}});
+                assert_eq!(schema.unknown_fields(&object), Vec::<String>::new(), "{}", row.name());
                 assert_eq!(version.deprecated.is_some(), version.deprecation_warning.is_some());
                 for column in version.additional_printer_columns.unwrap_or_default() {
                     assert!(column.json_path.starts_with('.') && !column.name.contains('*'), "{column:?}");

@@ -207,7 +207,7 @@ impl DeploymentConfig {
         self.additional_properties.get(PULL_POLICY).map_or(DEFAULT_PULL_POLICY, String::as_str)
     }
 
-    /// The names of the Secrets images are pulled with.
+    /// The names of the Secrets images are pulled with, each once, in the order given.
     pub fn image_pull_secrets(&self) -> Vec<String> {
         #[derive(Deserialize)]
         struct Reference {
@@ -216,7 +216,13 @@ impl DeploymentConfig {
         }
         let text = self.additional_properties.get(PULL_SECRETS).map_or("null", String::as_str);
         let references: Option<Vec<Reference>> = serde_json::from_str(text).unwrap_or_default();
-        references.unwrap_or_default().into_iter().map(|r| r.name).collect()
+        let mut names: Vec<String> = vec![];
+        for Reference { name } in references.unwrap_or_default() {
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     /// The deployment ID: SHA-1 in hexadecimal over what every pod of the suite is made from, and nothing else.

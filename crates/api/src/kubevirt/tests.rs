@@ -297,3 +297,25 @@ fn times_are_written_as_null_when_absent() {
                 "lastTransitionTime": null}])
     );
 }
+
+/// As the API server would: the schema is accepted, the CR fits it, and nothing of it is dropped.
+#[test]
+fn the_old_cr_is_valid_in_both_versions_and_keeps_every_field() {
+    for version in crd()["spec"]["versions"].as_array().unwrap() {
+        let schema = apimachinery::schema::Schema::from_crd(&version["schema"]["openAPIV3Schema"]).unwrap();
+        let cr: Value = serde_saphyr::from_str(OLD_CR).unwrap();
+        assert_eq!(schema.validate(&cr), []);
+        assert_eq!(schema.unknown_fields(&cr), Vec::<String>::new());
+        let full = json!({"apiVersion": "kubevirt.io/v1", "kind": "KubeVirt", "metadata": {"name": "x"}, "spec": {
+            "configuration": {"unheardOf": {"a": 1}, "migrations": {"bandwidthPerMigration": 5}},
+            "certificateRotateStrategy": {"selfSigned": {"ca": {"duration": "48h"}}},
+            "infra": {"nodePlacement": {"tolerations": [{"key": "a", "operator": "Bogus"}]}},
+            "workloadUpdateStrategy": {"workloadUpdateMethods": ["LiveMigrate"]}}});
+        assert_eq!(schema.validate(&full), []);
+        assert_eq!(schema.unknown_fields(&full), Vec::<String>::new());
+        let wrong = json!({"apiVersion": "kubevirt.io/v1", "kind": "KubeVirt", "metadata": {"name": "x"},
+            "spec": {"imageTag": 30, "infra": {"replicas": "2"}}});
+        let fields: Vec<_> = schema.validate(&wrong).into_iter().map(|e| e.field).collect();
+        assert_eq!(fields, ["spec.imageTag", "spec.infra.replicas"]);
+    }
+}

@@ -6,7 +6,7 @@
 pub(crate) mod placement;
 mod replicas;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kubevirt_api::kubevirt::KubeVirtSpec;
 use kubevirt_api::names::{annotation, label};
@@ -77,6 +77,9 @@ pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Vec<Object> {
     let labels = product_labels(inputs.spec);
     let mut objects: Vec<Object> =
         strategy.objects.iter().filter(|o| !matches!(o.kind(), Kind::Secret | Kind::ConfigMap)).cloned().collect();
+    let named_ports = ports_of_services(&objects);
+    let configuration = inputs.spec.configuration.as_ref();
+    let manual = configuration.and_then(|c| c.role_aggregation_strategy.as_deref()) == Some("Manual");
     for object in &mut objects {
         without_status(object);
         match object.kind() {
@@ -93,6 +96,10 @@ pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Vec<Object> {
         }
         if object.kind().has_pod_template() {
             arguments(object, inputs.spec);
+            one_name_per_port(object, &named_ports);
+        }
+        if manual {
+            not_aggregated(object);
         }
     }
     objects.extend(objects.iter().filter_map(replicas::disruption_budget).collect::<Vec<_>>());
@@ -175,6 +182,45 @@ fn one_at_a_time(daemon_set: &mut Object) {
     strategy.insert("type".into(), "RollingUpdate".into());
     let rolling = strategy.entry("rollingUpdate").or_insert(Value::Null);
     object::object(rolling).insert("maxUnavailable".into(), 1.into());
+}
+
+/// The port names that Services ask for.
+fn ports_of_services(objects: &[Object]) -> BTreeSet<String> {
+    let services = objects.iter().filter(|o| o.kind() == Kind::Service);
+    let ports = services.filter_map(|o| o.at("/spec/ports").and_then(Value::as_array)).flatten();
+    ports.filter_map(|port| port["targetPort"].as_str().map(Into::into)).collect()
+}
+
+/// Number and protocol name a container's port when it is applied; a second port of the same number can't be. The one
+/// that a Service asks for stays, else the first.
+fn one_name_per_port(object: &mut Object, asked_for: &BTreeSet<String>) {
+    let Some(template) = object.pod_template_mut() else { return };
+    for container in template["spec"]["containers"].as_array_mut().into_iter().flatten() {
+        let Some(ports) = container["ports"].as_array_mut() else { continue };
+        let mut kept: Vec<Value> = vec![];
+        for port in ports.drain(..) {
+            let same = |other: &&mut Value| {
+                other["containerPort"] == port["containerPort"] && other["protocol"] == port["protocol"]
+            };
+            match kept.iter_mut().find(same) {
+                None => kept.push(port),
+                Some(other) if port["name"].as_str().is_some_and(|name| asked_for.contains(name)) => *other = port,
+                Some(_) => {}
+            }
+        }
+        *ports = kept;
+    }
+}
+
+/// With the strategy `Manual`, Kubernetes' own roles do not take in the users' roles.
+fn not_aggregated(object: &mut Object) {
+    let aggregated: Vec<String> = object
+        .labels()
+        .keys()
+        .filter(|key| key.starts_with("rbac.authorization.k8s.io/aggregate-to-"))
+        .map(ToString::to_string)
+        .collect();
+    aggregated.iter().for_each(|key| object.set_label(key, "false"));
 }
 
 /// Gives virt-handler a leg in the network that migrations use.

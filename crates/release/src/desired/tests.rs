@@ -214,3 +214,61 @@ fn what_belongs_to_the_api_server_is_not_applied() {
         assert!(object.value()["metadata"].get("creationTimestamp").is_none(), "{}", object.key());
     }
 }
+
+#[test]
+fn a_number_that_has_two_names_keeps_the_one_a_service_asks_for() {
+    let mut strategy = strategy();
+    let api = strategy.objects.iter_mut().find(|o| o.name() == "virt-api" && o.kind() == Kind::Deployment).unwrap();
+    let port = |name: &str, number: i32| json!({"name": name, "containerPort": number, "protocol": "TCP"});
+    api.value_mut()["spec"]["template"]["spec"]["containers"][0]["ports"] =
+        json!([port("virt-api", 8443), port("other", 1), port("metrics", 8443), port("third", 1)]);
+    let spec = KubeVirtSpec::default();
+    let objects = desired(&strategy, &Inputs { spec: &spec, generation: 1, nodes: 1, control_plane_nodes: 1 });
+    let ports = get(&objects, Kind::Deployment, "virt-api").at("/spec/template/spec/containers/0/ports").unwrap();
+    assert_eq!(*ports, json!([port("metrics", 8443), port("other", 1)]));
+}
+
+#[test]
+fn manual_aggregation_keeps_users_roles_apart() {
+    let label = |spec: Value| {
+        let objects = with(spec, 1, 1);
+        let role = objects.iter().find(|o| o.name() == "kubevirt.io:admin").unwrap();
+        role.label("rbac.authorization.k8s.io/aggregate-to-admin").map(ToString::to_string)
+    };
+    assert_eq!(label(json!({})).as_deref(), Some("true"));
+    assert_eq!(label(json!({"configuration": {"roleAggregationStrategy": "Manual"}})).as_deref(), Some("false"));
+}
+
+/// The rules of the API server, as nanokube has them: known fields, required fields, and lists without two items of
+/// one name, which server-side apply refuses.
+#[test]
+fn an_api_server_takes_every_object() {
+    use apimachinery::{builtin, managed};
+    let spec = json!({
+        "imagePullSecrets": [{"name": "a"}, {"name": "a"}],
+        "infra": {"replicas": 3, "nodePlacement": {"nodeSelector": {"a": "b"}}},
+        "workloads": {"nodePlacement": {"tolerations": [{"operator": "Exists"}]}},
+        "configuration": {"virtualMachineInstancesPerNode": 5, "migrations": {"network": "n"}},
+    });
+    let env = [("KV_IO_EXTRA_ENV_NODE_NAME", "x"), ("KV_IO_EXTRA_ENV_PROXY", "y")];
+    let env = env.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    let own = crate::OwnImage::parse("localhost/kubevirt/virt-operator:v0.2.0", None);
+    let spec: KubeVirtSpec = serde_json::from_value(spec).unwrap();
+    let config = DeploymentConfig::resolve(&own, &env, "kubevirt", &spec).unwrap();
+    let inputs = Inputs { spec: &spec, generation: 1, nodes: 3, control_plane_nodes: 1 };
+    let options = crate::operator_manifest::ManifestOptions::new("localhost/kubevirt", "v0.2.0");
+    let mut objects = desired(&render(&config), &inputs);
+    objects.extend(crate::operator_manifest::operator_manifest(&options));
+    let manager =
+        managed::Manager { name: "test".into(), api_version: String::new(), time: None, subresource: String::new() };
+    for object in &objects {
+        let (api_version, kind) = (object.kind().api_version(), object.kind().name());
+        let schema = builtin::schema(&api_version, kind).unwrap();
+        assert_eq!(schema.unknown_fields(object.value()), Vec::<String>::new(), "{}", object.key());
+        let applied = managed::apply(schema, None, object.value(), &manager, true);
+        let mut stored = applied.unwrap_or_else(|error| panic!("{}: {error}", object.key()));
+        builtin::default(&api_version, kind, &mut stored);
+        let problems = builtin::validate(&api_version, kind, &stored, None);
+        assert!(problems.is_empty(), "{}: {problems:?}", object.key());
+    }
+}

@@ -6,8 +6,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kubevirt_api::names::label;
 
 use crate::object::Object;
+use crate::rbac::{READ, rule};
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+
+/// Every component follows the settings in the CR.
+pub(super) fn settings() -> PolicyRule {
+    rule("kubevirt.io", &["kubevirts"], READ)
+}
+
+/// A component whose certificate is of no use says so in an event on its own pod.
+pub(super) fn report_on_own_pod() -> Vec<PolicyRule> {
+    vec![rule("", &["pods"], &["get"]), rule("", &["events"], &["create"])]
+}
 
 /// A component's rights.
 pub(crate) struct Access {

@@ -80,20 +80,19 @@ pub(crate) fn critical_addon() -> Toleration {
     Toleration { key: Some("CriticalAddonsOnly".into()), operator: Some("Exists".into()), ..Default::default() }
 }
 
-/// What every container of the suite has.
-pub(crate) fn container(name: &str, image: String, config: &DeploymentConfig) -> Container {
+/// What every container of the suite has. Variables of its own stand before those that are passed through.
+pub(crate) fn container(name: &str, image: String, own_env: Vec<EnvVar>, config: &DeploymentConfig) -> Container {
+    let mut env = own_env;
+    for (name, value) in &config.passthrough_env_vars {
+        if env.iter().all(|variable| variable.name != *name) {
+            env.push(EnvVar { name: name.clone(), value: Some(value.clone()), value_from: None });
+        }
+    }
     Container {
         name: name.into(),
         image: Some(image),
         image_pull_policy: Some(config.image_pull_policy().into()),
-        env: Some(
-            config
-                .passthrough_env_vars
-                .iter()
-                .map(|(name, value)| EnvVar { name: name.clone(), value: Some(value.clone()), value_from: None })
-                .collect(),
-        )
-        .filter(|env: &Vec<_>| !env.is_empty()),
+        env: (!env.is_empty()).then_some(env),
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         ..Default::default()
     }

@@ -213,10 +213,15 @@ fn the_rights_of_virt_controller() {
         - apiGroups:
           - ""
           resources:
+          - pods
+          verbs:
+          - get
+        - apiGroups:
+          - ""
+          resources:
           - events
           verbs:
           - create
-          - patch
         - apiGroups:
           - coordination.k8s.io
           resources:
@@ -377,12 +382,17 @@ fn pull_secrets_bring_a_container_that_keeps_the_launcher_image() {
 }
 
 #[test]
-fn pass_through_variables_reach_every_component() {
+fn pass_through_variables_reach_every_component_but_do_not_replace_its_own() {
     let mut config = config();
     config.passthrough_env_vars.insert("HTTP_PROXY".into(), "http://proxy=1:3128".into());
+    config.passthrough_env_vars.insert("NODE_NAME".into(), "elsewhere".into());
     for workload in workloads(&render(&config).objects) {
-        let env = workload.at("/spec/template/spec/containers/0/env").expect("an environment");
-        assert_eq!(env[0], json!({"name": "HTTP_PROXY", "value": "http://proxy=1:3128"}), "{}", workload.key());
+        let env = workload.at("/spec/template/spec/containers/0/env").and_then(Value::as_array).expect("a list");
+        let proxy = json!({"name": "HTTP_PROXY", "value": "http://proxy=1:3128"});
+        assert!(env.contains(&proxy), "{}", workload.key());
+        let own = env.iter().filter(|v| v["name"] == "NODE_NAME").collect::<Vec<_>>();
+        assert_eq!(own.len(), 1);
+        assert_eq!(own[0]["value"].is_null(), workload.name() == "virt-handler");
     }
 }
 

@@ -3,11 +3,10 @@
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{Container, PodSpec, Probe};
 
-use super::access::Access;
+use super::access::{Access, report_on_own_pod, settings};
 use super::pods;
 use super::{CONSOLE_PORT, HTTPS_PORT};
 use crate::config::{Component, DeploymentConfig};
-use crate::rbac::{READ, rule};
 
 const NAME: &str = "virt-api";
 const ACCOUNT: &str = "kubevirt-apiserver";
@@ -15,19 +14,7 @@ const ACCOUNT: &str = "kubevirt-apiserver";
 const READY: &str = "/apis/subresources.kubevirt.io/v1/healthz";
 
 pub(super) fn access() -> Access {
-    Access {
-        account: ACCOUNT,
-        cluster_rules: vec![
-            rule("kubevirt.io", &["kubevirts"], READ),
-            rule(
-                "kubevirt.io",
-                &["virtualmachines", "virtualmachineinstances", "virtualmachineinstancemigrations"],
-                READ,
-            ),
-            rule("", &["namespaces"], READ),
-        ],
-        namespace_rules: vec![rule("", &["events"], &["create", "patch"]), rule("", &["configmaps"], READ)],
-    }
+    Access { account: ACCOUNT, cluster_rules: vec![settings()], namespace_rules: report_on_own_pod() }
 }
 
 pub(super) fn deployment(config: &DeploymentConfig) -> Deployment {
@@ -43,13 +30,14 @@ pub(super) fn deployment(config: &DeploymentConfig) -> Deployment {
             "-v",
             "2",
         ])),
-        ports: Some(vec![pods::port(NAME, HTTPS_PORT), pods::port("metrics", HTTPS_PORT)]),
+        // One number has one name: with two, the list can't be applied. The Service of the API goes by number.
+        ports: Some(vec![pods::port("metrics", HTTPS_PORT)]),
         startup_probe: Some(pods::startup_probe(READY)),
         readiness_probe: Some(Probe { period_seconds: Some(10), ..pods::probe_https(READY) }),
         resources: Some(pods::requests("5m", "32Mi")),
         security_context: Some(pods::restricted_container()),
         volume_mounts: Some(mounts),
-        ..pods::container(NAME, config.image(Component::VirtApi), config)
+        ..pods::container(NAME, config.image(Component::VirtApi), vec![], config)
     };
     deployment_of(
         NAME,

@@ -3,41 +3,30 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, Probe};
 
-use super::access::Access;
+use super::access::{Access, report_on_own_pod, settings};
 use super::virt_api::deployment_of;
 use super::{HTTPS_PORT, pods};
 use crate::config::{Component, DeploymentConfig};
-use crate::rbac::{READ, named, rule};
+use crate::rbac::{named, rule};
 
 const NAME: &str = "virt-controller";
 const ACCOUNT: &str = "kubevirt-controller";
 /// Eight times ten seconds: a controller that works off a long queue is busy, not dead.
 const LIVENESS_FAILURES: i32 = 8;
 
+/// The lease, and reports about itself: the controllers that need more are not part of this release.
 pub(super) fn access() -> Access {
-    Access {
-        account: ACCOUNT,
-        cluster_rules: vec![
-            rule("kubevirt.io", &["kubevirts"], READ),
-            rule(
-                "kubevirt.io",
-                &["virtualmachines", "virtualmachineinstances", "virtualmachineinstancemigrations"],
-                READ,
-            ),
-            rule("", &["nodes", "pods"], READ),
-        ],
-        namespace_rules: vec![
-            rule("", &["events"], &["create", "patch"]),
-            rule("coordination.k8s.io", &["leases"], &["create"]),
-            named("coordination.k8s.io", &["leases"], &[NAME], &["get", "list", "watch", "update", "patch"]),
-        ],
-    }
+    let mut namespace_rules = report_on_own_pod();
+    namespace_rules.extend([
+        rule("coordination.k8s.io", &["leases"], &["create"]),
+        named("coordination.k8s.io", &["leases"], &[NAME], &["get", "list", "watch", "update", "patch"]),
+    ]);
+    Access { account: ACCOUNT, cluster_rules: vec![settings()], namespace_rules }
 }
 
 pub(super) fn deployment(config: &DeploymentConfig) -> Deployment {
     let (volumes, mounts) = pods::volumes(NAME, &config.namespace);
-    let base = pods::container(NAME, config.image(Component::VirtController), config);
-    let mut env = base.env.clone().unwrap_or_default();
+    let mut env = vec![];
     if !config.sidecar_shim_image.is_empty() {
         env.push(EnvVar {
             name: "SIDECAR_SHIM_IMAGE".into(),
@@ -55,7 +44,6 @@ pub(super) fn deployment(config: &DeploymentConfig) -> Deployment {
             "-v",
             "2",
         ])),
-        env: (!env.is_empty()).then_some(env),
         ports: Some(vec![pods::port("metrics", HTTPS_PORT)]),
         // Ready means: leads, or stands by. The path is the contract's.
         startup_probe: Some(pods::startup_probe("/leader")),
@@ -64,7 +52,7 @@ pub(super) fn deployment(config: &DeploymentConfig) -> Deployment {
         resources: Some(pods::requests("10m", "32Mi")),
         security_context: Some(pods::restricted_container()),
         volume_mounts: Some(mounts),
-        ..base
+        ..pods::container(NAME, config.image(Component::VirtController), env, config)
     };
     deployment_of(
         NAME,

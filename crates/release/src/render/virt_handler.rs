@@ -8,10 +8,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::access::Access;
+use super::access::{Access, report_on_own_pod, settings};
 use super::{CONSOLE_PORT, HTTPS_PORT, VMSTATS_PORT, pods};
 use crate::config::{Component, DeploymentConfig};
-use crate::rbac::{READ, rule};
 
 const NAME: &str = "virt-handler";
 const ACCOUNT: &str = "kubevirt-handler";
@@ -33,16 +32,7 @@ const NODE_LABELLER: &str = "node-labeller";
 const NODE_LABELLER_DIR: &str = "/var/lib/kubevirt-node-labeller";
 
 pub(super) fn access() -> Access {
-    Access {
-        account: ACCOUNT,
-        cluster_rules: vec![
-            rule("kubevirt.io", &["kubevirts"], READ),
-            rule("kubevirt.io", &["virtualmachineinstances"], &["list", "watch", "update"]),
-            // Labels and the heartbeat of its own node.
-            rule("", &["nodes"], &["get", "list", "watch", "patch"]),
-        ],
-        namespace_rules: vec![rule("", &["events"], &["create", "patch"]), rule("", &["configmaps"], READ)],
-    }
+    Access { account: ACCOUNT, cluster_rules: vec![settings()], namespace_rules: report_on_own_pod() }
 }
 
 pub(super) fn daemon_set(config: &DeploymentConfig) -> DaemonSet {
@@ -91,10 +81,8 @@ pub(super) fn daemon_set(config: &DeploymentConfig) -> DaemonSet {
 }
 
 fn handler(config: &DeploymentConfig, mounts: Vec<VolumeMount>) -> Container {
-    let base = pods::container(NAME, config.image(Component::VirtHandler), config);
-    let mut env = base.env.clone().unwrap_or_default();
-    env.push(pods::env_from_field("NODE_NAME", "spec.nodeName"));
-    env.push(pods::env_from_field("MY_POD_IP", "status.podIP"));
+    let env =
+        vec![pods::env_from_field("NODE_NAME", "spec.nodeName"), pods::env_from_field("MY_POD_IP", "status.podIP")];
     Container {
         command: Some(pods::texts(&[NAME])),
         args: Some(pods::texts(&[
@@ -117,7 +105,6 @@ fn handler(config: &DeploymentConfig, mounts: Vec<VolumeMount>) -> Container {
             "-v",
             "2",
         ])),
-        env: Some(env),
         ports: Some(vec![pods::port("metrics", HTTPS_PORT), pods::port("vmstats", VMSTATS_PORT)]),
         startup_probe: Some(pods::startup_probe("/healthz")),
         readiness_probe: Some(Probe { period_seconds: Some(20), ..pods::probe_https("/healthz") }),
@@ -133,24 +120,24 @@ fn handler(config: &DeploymentConfig, mounts: Vec<VolumeMount>) -> Container {
             ..Default::default()
         }),
         volume_mounts: Some(mounts),
-        ..base
+        ..pods::container(NAME, config.image(Component::VirtHandler), env, config)
     }
 }
 
 /// Finds out with the release's own launcher what the node's CPU and hypervisor can do.
 fn node_labeller(config: &DeploymentConfig) -> Container {
     let variable = |name: &str| EnvVar { name: name.into(), value: Some("kvm".into()), value_from: None };
+    let env = vec![variable("PREFERRED_VIRTTYPE"), variable("HYPERVISOR_DEVICE")];
     Container {
         command: Some(pods::texts(&["/bin/sh", "-c"])),
         args: Some(pods::texts(&["node-labeller.sh"])),
-        env: Some(vec![variable("PREFERRED_VIRTTYPE"), variable("HYPERVISOR_DEVICE")]),
         security_context: Some(SecurityContext { privileged: Some(true), run_as_user: Some(0), ..Default::default() }),
         volume_mounts: Some(vec![VolumeMount {
             name: NODE_LABELLER.into(),
             mount_path: NODE_LABELLER_DIR.into(),
             ..Default::default()
         }]),
-        ..pods::container("virt-launcher", config.image(Component::VirtLauncher), config)
+        ..pods::container("virt-launcher", config.image(Component::VirtLauncher), env, config)
     }
 }
 
@@ -160,10 +147,9 @@ fn image_holder(config: &DeploymentConfig) -> Container {
     Container {
         command: Some(pods::texts(&["/bin/sh", "-c"])),
         args: Some(pods::texts(&["sleep infinity"])),
-        env: None,
         resources: Some(ResourceRequirements { limits: amounts(), ..Default::default() }),
         security_context: Some(pods::restricted_container()),
-        ..pods::container("virt-launcher-image-holder", config.image(Component::VirtLauncher), config)
+        ..pods::container("virt-launcher-image-holder", config.image(Component::VirtLauncher), vec![], config)
     }
 }
 
