@@ -8,6 +8,7 @@
 //! | [`reconcile`] | one pass: dereference, validate, build, apply, update status |
 //! | [`certificates`] | issuing certificates and judging stored ones |
 //! | [`metrics`] | what is counted |
+//! | [`preview`] | the plan for another version, without carrying it out |
 //!
 //! What a version consists of is `kubevirt-release`'s business, the order of a change `kubevirt-upgrade`'s, and writing
 //! `kubevirt-apply`'s.
@@ -19,6 +20,7 @@ use kubevirt_runtime::host::{Host, Program};
 pub mod cache;
 pub mod certificates;
 pub mod metrics;
+pub mod preview;
 pub mod process;
 pub mod reconcile;
 pub mod settings;

@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::core::{GroupVersionKind, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, conditions, wait, watcher as watch_objects};
@@ -21,6 +21,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, NodeFacts, Nodes, Objects, Pods, Source};
+use crate::reconcile::World;
 
 /// Pause after a failed wait for a definition: installing a manifest takes a few seconds.
 const RETRY: Duration = Duration::from_secs(2);
@@ -54,19 +55,58 @@ fn ours() -> watcher::Config {
     watcher::Config::default().labels(&format!("{} in ({values})", label::MANAGED_BY))
 }
 
-async fn follow_kind(kind: Kind, client: Client, namespace: String, cache: Arc<Cache>) {
+/// Everything the watches would show, read once, without the kinds in `but`: for whoever looks at a cluster without
+/// keeping it.
+///
+/// # Errors
+/// A list was refused or not answered.
+pub async fn look(client: &Client, namespace: &str, but: &[Kind]) -> kube::Result<World> {
+    let list = |config: watcher::Config| ListParams { label_selector: config.label_selector, ..ListParams::default() };
+    let mut world = World::default();
+    for kind in kinds().filter(|kind| !but.contains(kind)) {
+        let (api, config) = scope(kind, client.clone(), namespace);
+        for object in api.list(&list(config)).await?.items {
+            let key = ObjectKey::new(kind, object.namespace().as_deref(), &object.name_any());
+            let live = Arc::new(slim(object));
+            if kind == Kind::KubeVirt {
+                world.crs.push(live);
+            } else {
+                world.objects.insert(key, live);
+            }
+        }
+    }
+    for pod in pods(client.clone()).list(&list(ours())).await?.items {
+        world.pods.insert(pod.name_any(), Arc::new(slim_pod(pod)));
+    }
+    let nodes: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
+    for node in nodes.list(&ListParams::default()).await?.items {
+        world.nodes.insert(node.name_any(), node_facts(node.labels()));
+    }
+    Ok(world)
+}
+
+/// Where objects of a kind are, and which of them are looked at.
+fn scope(kind: Kind, client: Client, namespace: &str) -> (Api<DynamicObject>, watcher::Config) {
     let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.name());
     let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
-    let (api, config): (Api<DynamicObject>, _) = match kind {
-        // The CR's definition comes with the operator's manifest, perhaps after the operator itself.
-        Kind::KubeVirt => {
-            until_established(&client, "kubevirts.kubevirt.io").await;
-            (Api::all_with(client, &resource), watcher::Config::default())
-        }
+    match kind {
+        Kind::KubeVirt => (Api::all_with(client, &resource), watcher::Config::default()),
         // Elsewhere the operator may not read secrets, and needs no configuration.
-        Kind::Secret | Kind::ConfigMap => (Api::namespaced_with(client, &namespace, &resource), ours()),
+        Kind::Secret | Kind::ConfigMap => (Api::namespaced_with(client, namespace, &resource), ours()),
         _ => (Api::all_with(client, &resource), ours()),
-    };
+    }
+}
+
+fn pods(client: Client) -> Api<DynamicObject> {
+    Api::all_with(client, &ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods"))
+}
+
+async fn follow_kind(kind: Kind, client: Client, namespace: String, cache: Arc<Cache>) {
+    if kind == Kind::KubeVirt {
+        // Its definition comes with the operator's manifest, perhaps after the operator itself.
+        until_established(&client, "kubevirts.kubevirt.io").await;
+    }
+    let (api, config) = scope(kind, client, &namespace);
     let key_of = |object: &DynamicObject| ObjectKey::new(kind, object.namespace().as_deref(), &object.name_any());
     let mut listing = Objects::new();
     let mut events = std::pin::pin!(watch_objects(api, config).default_backoff());
@@ -95,10 +135,8 @@ async fn until_established(client: &Client, definition: &str) {
 }
 
 async fn follow_pods(client: Client, cache: Arc<Cache>) {
-    let pods: Api<DynamicObject> =
-        Api::all_with(client, &ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods"));
     let mut listing = Pods::new();
-    let mut events = std::pin::pin!(watch_objects(pods, ours()).default_backoff());
+    let mut events = std::pin::pin!(watch_objects(pods(client), ours()).default_backoff());
     while let Some(event) = next(&mut events, "Pod").await {
         match event {
             Event::Init => listing.clear(),

@@ -1,1 +1,63 @@
-fn main() {}
+//! virtctl: the command line for KubeVirt.
+//!
+//! Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 what was asked for cannot be done in this cluster as it is.
+
+mod cluster;
+mod upgrade;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// What was asked for cannot be done in this cluster as it is; nothing is broken.
+const NOT_POSSIBLE: u8 = 3;
+
+/// Controls virtual machines and the KubeVirt installation
+#[derive(Parser, Debug)]
+#[command(name = "virtctl", version)]
+struct Arguments {
+    #[command(flatten)]
+    cluster: cluster::ClusterArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Show the version of this program and of the installation
+    Version(version::VersionArgs),
+    /// Plan a change of version
+    #[command(subcommand)]
+    Upgrade(upgrade::UpgradeCommand),
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// One JSON document
+    Json,
+}
+
+fn main() -> ExitCode {
+    let Arguments { cluster, command } = Arguments::parse();
+    kubevirt_runtime::process::install_crypto();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let done = runtime.block_on(async {
+        match command {
+            Command::Version(arguments) => version::run(&cluster, &arguments).await,
+            Command::Upgrade(command) => upgrade::run(&cluster, &command).await,
+        }
+    });
+    done.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("virtctl: {error:#}");
+    ExitCode::FAILURE
+}

@@ -78,6 +78,23 @@ pub(crate) fn build(
         finals.insert(kept.key(), kept);
     }
 
+    let planned = plan(cr, target, finals, world)?;
+    Ok(Built { due, renewed, ..planned })
+}
+
+/// The plan alone, without the certificates and what else the operator keeps beside the objects of a version: what an
+/// administrator may ask for who may not read secrets.
+///
+/// # Errors
+/// As for [`build`].
+pub(crate) fn preview(cr: &KubeVirt, target: &Target, world: &World) -> Result<(Plan, Report), Error> {
+    let finals = by_key(desired(&target.strategy, &inputs(cr, &world.nodes)));
+    let Built { plan, report, .. } = plan(cr, target, finals, world)?;
+    Ok((plan, report))
+}
+
+fn plan(cr: &KubeVirt, target: &Target, finals: BTreeMap<ObjectKey, Object>, world: &World) -> Result<Built, Error> {
+    let inputs = inputs(cr, &world.nodes);
     let old = target.observed_strategy.as_ref().map(|strategy| by_key(desired(strategy, &inputs))).unwrap_or_default();
     let transitional = transitional(&finals, &old, world)?;
     let mut snapshot = snapshot(world, &finals, &transitional);
@@ -92,7 +109,7 @@ pub(crate) fn build(
     };
     let (plan, report) = kubevirt_upgrade::plan(&input);
     check::check(&plan, &input.desired).map_err(Error::Plan)?;
-    Ok(Built { plan, report, finals, transitional, due, renewed })
+    Ok(Built { plan, report, finals, transitional, due: None, renewed: Vec::new() })
 }
 
 fn by_key(objects: Vec<Object>) -> BTreeMap<ObjectKey, Object> {

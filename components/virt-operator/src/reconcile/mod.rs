@@ -14,9 +14,11 @@ mod update_status;
 mod validate;
 
 use jiff::Timestamp;
-use kubevirt_api::kubevirt::{Situation, enter};
+use kubevirt_api::kubevirt::{KubeVirt, KubeVirtStatus, Situation, enter};
 use kubevirt_apply::Writer;
+use kubevirt_release::Kind;
 use kubevirt_runtime::clock::Clock;
+use kubevirt_upgrade::{Plan, Report};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -35,6 +37,24 @@ use crate::settings::Settings;
 /// How often a pass plans anew after it has written. A plan has ten steps and each is due at most once in a pass, unless
 /// somebody works against the operator, who then has to wait for the next pass.
 const ROUNDS: usize = 12;
+
+/// The plan for a CR as it stands, without carrying it out.
+///
+/// # Errors
+/// The CR can't be followed, or no plan could be made.
+pub(crate) fn plan_for(
+    cr: &KubeVirt,
+    world: &mut World,
+    settings: &Settings,
+) -> Result<(Plan, Report), crate::preview::Error> {
+    let target = validate::target(cr, world, settings).map_err(|refusal| crate::preview::Error::Refused {
+        code: refusal.reason.as_str(),
+        message: refusal.message,
+    })?;
+    // Certificates and kept strategies are not part of a version.
+    world.objects.retain(|key, _| !matches!(key.kind, Kind::Secret | Kind::ConfigMap));
+    Ok(build::preview(cr, &target, world)?)
+}
 
 /// Why a pass did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -167,9 +187,9 @@ impl Reconciler {
     }
 
     /// Whether the conditions are about to say that an installation or a change of version has begun.
-    fn is_turning_point(&self, cr: &kubevirt_api::kubevirt::KubeVirt, ended: &Ended<'_>, world: &World) -> bool {
+    fn is_turning_point(&self, cr: &KubeVirt, ended: &Ended<'_>, world: &World) -> bool {
         let new = status(cr, ended, world, &self.settings, self.clock.now());
-        let reason = |status: &kubevirt_api::kubevirt::KubeVirtStatus| {
+        let reason = |status: &KubeVirtStatus| {
             let conditions = status.conditions.as_deref().unwrap_or_default();
             conditions.iter().find(|condition| condition.condition_type == "Progressing").and_then(|c| c.reason.clone())
         };
@@ -226,13 +246,7 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn end(
-        &self,
-        cr: &kubevirt_api::kubevirt::KubeVirt,
-        live: &Value,
-        ended: &Ended<'_>,
-        world: &World,
-    ) -> Result<(), Error> {
+    async fn end(&self, cr: &KubeVirt, live: &Value, ended: &Ended<'_>, world: &World) -> Result<(), Error> {
         let now = self.clock.now();
         let new = status(cr, ended, world, &self.settings, now);
         self.metrics.status(&new);
@@ -241,6 +255,6 @@ impl Reconciler {
     }
 }
 
-fn read(live: &Value) -> Option<kubevirt_api::kubevirt::KubeVirt> {
-    kubevirt_api::kubevirt::KubeVirt::deserialize(live).ok()
+fn read(live: &Value) -> Option<KubeVirt> {
+    KubeVirt::deserialize(live).ok()
 }

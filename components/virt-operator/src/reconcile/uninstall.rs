@@ -20,7 +20,9 @@ pub(crate) struct Stage {
 ///
 /// Users' objects go first, with their definitions, while the components that clean up after them still run.
 pub(crate) fn stage(world: &World) -> Option<Stage> {
-    const STAGES: [(&str, fn(Kind) -> bool); 5] = [
+    /// Whether a kind belongs to a stage.
+    type Belongs = fn(Kind) -> bool;
+    const STAGES: [(&str, Belongs); 5] = [
         ("custom resources with their definitions", |kind| kind == Kind::CustomResourceDefinition),
         ("webhooks and aggregated APIs", |kind| kind.phase() == Phase::Admission),
         ("workloads", |kind| kind.phase() == Phase::Workloads),

@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(changes["metadata"]["finalizers"], json!(["example.com/other", finalizer::KUBEVIRT]));
         assert_eq!(changes["metadata"]["resourceVersion"], "7");
         assert_eq!(changes["metadata"].get("annotations"), None);
-        let mut done = cr.clone();
+        let mut done = cr;
         done["metadata"]["finalizers"] = changes["metadata"]["finalizers"].clone();
         assert_eq!(metadata_changes(&done, Finalizer::Keep), None);
         let changes = metadata_changes(&done, Finalizer::Remove).expect("a change");

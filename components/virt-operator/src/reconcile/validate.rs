@@ -109,7 +109,7 @@ fn follow(live: &Live, world: &World, settings: &Settings, ignored: &mut Vec<(Li
     Some(Followed { cr, live: Live::clone(live), wanted })
 }
 
-fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Result<Target, Refusal> {
+pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Result<Target, Refusal> {
     let config = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &cr.spec)
         .map_err(|error| Refusal { reason: Reason::InvalidSpec, message: error.to_string(), config: None })?;
     let id = config.id();

@@ -250,9 +250,8 @@ fn a_failure_and_a_deletion_say_what_they_are() {
 
 #[test]
 fn what_virt_controller_wrote_survives() {
-    let mut cr = KubeVirt::default();
-    cr.status =
-        Some(KubeVirtStatus { outdated_virtual_machine_instance_workloads: Some(7), ..KubeVirtStatus::default() });
+    let status = KubeVirtStatus { outdated_virtual_machine_instance_workloads: Some(7), ..KubeVirtStatus::default() };
+    let cr = KubeVirt { status: Some(status), ..KubeVirt::default() };
     let new = after(&cr, "v0.1.0", Some(2), 1).status.expect("a status");
     assert_eq!(new.outdated_virtual_machine_instance_workloads, Some(7));
     assert_eq!(new.default_architecture.as_deref(), Some("amd64"));

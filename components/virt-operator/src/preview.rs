@@ -1,0 +1,93 @@
+//! The plan for another version, as the operator would make it, without carrying anything out. Reads only.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::Client;
+use kube::api::{Api, ListParams};
+use kubevirt_api::kubevirt::KubeVirt;
+use kubevirt_api::names::label;
+use kubevirt_release::Kind;
+use kubevirt_upgrade::{Plan, Report};
+use serde::Deserialize;
+
+use crate::cache::text;
+use crate::reconcile::{BuildError, World, plan_for};
+use crate::settings::Settings;
+use crate::watches;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the cluster could not be read: {0}")]
+    Read(#[from] kube::Error),
+    #[error("there is no KubeVirt object in the cluster: nothing is installed that could be upgraded")]
+    NoCr,
+    #[error("the KubeVirt object cannot be read: {0}")]
+    UnreadableCr(#[from] serde_json::Error),
+    #[error("there is no virt-operator in namespace {namespace}")]
+    NoOperator { namespace: String },
+    #[error("{0}")]
+    OwnImage(#[from] kubevirt_release::image::ImageError),
+    /// The version can't be planned: usually no strategy of it is in the cluster.
+    #[error("{message}")]
+    Refused { code: &'static str, message: String },
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}
+
+impl Error {
+    /// The machine-readable name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Read(_) => "Unreachable",
+            Self::NoCr => "NotInstalled",
+            Self::UnreadableCr(_) => "InvalidObject",
+            Self::NoOperator { .. } => "NoOperator",
+            Self::OwnImage(_) => "OwnImage",
+            Self::Refused { code, .. } => code,
+            Self::Build(_) => "NoPlan",
+        }
+    }
+}
+
+/// What the operator in the cluster would do if the CR named version `to` now.
+///
+/// # Errors
+/// The cluster can't be read, or that version can't be planned.
+pub async fn preview(client: &Client, to: &str) -> Result<(Plan, Report), Error> {
+    let crs = Api::<KubeVirt>::all(client.clone()).list(&ListParams::default()).await?;
+    let namespace = crs.items.first().and_then(|cr| cr.metadata.namespace.clone()).ok_or(Error::NoCr)?;
+    let settings = operator_settings(client, &namespace).await?;
+    let world = watches::look(client, &namespace, &[Kind::Secret]).await?;
+    plan(world, &settings, to)
+}
+
+/// The same on a world that was read before.
+///
+/// # Errors
+/// As for [`preview`].
+pub fn plan(mut world: World, settings: &Settings, to: &str) -> Result<(Plan, Report), Error> {
+    let is_own = |cr: &&crate::cache::Live| text(cr, "/metadata/namespace") == Some(settings.namespace.as_str());
+    let live = world.crs.iter().find(is_own).ok_or(Error::NoCr)?;
+    let mut cr = KubeVirt::deserialize(live.as_ref())?;
+    cr.spec.image_tag = Some(to.to_owned());
+    plan_for(&cr, &mut world, settings)
+}
+
+/// What the operator in the cluster was started with: its environment is in its Deployment.
+async fn operator_settings(client: &Client, namespace: &str) -> Result<Settings, Error> {
+    let selector = format!("{}=virt-operator", label::KUBEVIRT);
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let found = deployments.list(&ListParams::default().labels(&selector)).await?;
+    let no_operator = || Error::NoOperator { namespace: namespace.to_owned() };
+    let spec = found.items.into_iter().next().and_then(|deployment| deployment.spec).ok_or_else(no_operator)?;
+    let containers = spec.template.spec.map(|pod| pod.containers).unwrap_or_default();
+    let container = containers.into_iter().next().ok_or_else(no_operator)?;
+    let env: BTreeMap<String, String> = container
+        .env
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|variable| Some((variable.name, variable.value?)))
+        .collect();
+    Ok(Settings::new(namespace.to_owned(), env)?)
+}
