@@ -1,17 +1,17 @@
 //! `spec.configuration` of the KubeVirt CR.
 //!
-//! | field | typed |
+//! The fields of the contract (release 1.9) are typed, but for those of the table. What is not typed at this one level
+//! is kept as it is (`other`), and the CRD keeps unknown fields here; below it they are dropped as everywhere else.
+//!
+//! | kept as plain JSON | why |
 //! |---|---|
-//! | developerConfiguration, migrations, network, imagePullPolicy, evictionStrategy, vmRolloutStrategy | yes |
-//! | cpuModel, cpuRequest, machineType, emulatedMachines, defaultRuntimeClass, selinuxLauncherType, smbios | yes |
-//! | apiConfiguration, webhookConfiguration, controllerConfiguration, handlerConfiguration, tlsConfiguration | yes |
-//! | virtualMachineInstancesPerNode, memBalloonStatsPeriod, additionalGuestMemoryOverheadRatio | yes |
-//! | liveUpdateConfiguration, commonInstancetypesDeployment, virtTemplateDeployment, roleAggregationStrategy | yes |
-//! | everything else | no: kept as it is (`other`), and the CRD keeps unknown fields at this one level |
+//! | instancetype, hypervisors, confidentialCompute, persistentReservationConfiguration | no reader yet |
+//! | network.binding.*.computeResourceOverhead, supportContainerResources[].resources | passed on to pods as they are |
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,6 +68,25 @@ configuration! {
     virt_template_deployment: Deployed,
     /// `AggregateToDefault` or `Manual`.
     role_aggregation_strategy: String,
+    architecture_configuration: ArchitectureConfiguration,
+    #[serde(rename = "minCPUModel")]
+    min_cpu_model: String,
+    #[serde(rename = "obsoleteCPUModels")]
+    obsolete_cpu_models: BTreeMap<String, bool>,
+    ovmf_path: String,
+    supported_guest_agent_versions: Vec<String>,
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    support_container_resources: Vec<SupportContainerResources>,
+    permitted_host_devices: PermittedHostDevices,
+    mediated_devices_configuration: MediatedDevicesConfiguration,
+    seccomp_configuration: SeccompConfiguration,
+    vm_state_storage_class: String,
+    virtual_machine_options: VirtualMachineOptions,
+    ksm_configuration: KsmConfiguration,
+    #[serde(rename = "autoCPULimitNamespaceLabelSelector")]
+    #[schemars(schema_with = "textless::<Option<LabelSelector>>")]
+    auto_cpu_limit_namespace_label_selector: LabelSelector,
+    changed_block_tracking_label_selectors: ChangedBlockTrackingSelectors,
 }
 
 api_struct! {
@@ -239,6 +258,143 @@ api_struct! {
     /// Whether a set of objects is installed.
     pub struct Deployed {
         enabled: bool,
+    }
+}
+
+api_struct! {
+    /// What guests of each CPU architecture are built from.
+    pub struct ArchitectureConfiguration {
+        amd64: Architecture,
+        arm64: Architecture,
+        ppc64le: Architecture,
+        s390x: Architecture,
+        default_architecture: String,
+    }
+}
+
+api_struct! {
+    pub struct Architecture {
+        ovmf_path: String,
+        emulated_machines: Vec<String>,
+        machine_type: String,
+    }
+}
+
+/// Resources of the containers that help a guest.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SupportContainerResources {
+    #[serde(rename = "type")]
+    pub container_type: String,
+    #[schemars(schema_with = "open_object")]
+    pub resources: BTreeMap<String, Value>,
+}
+
+api_struct! {
+    /// Devices of nodes that guests may use.
+    pub struct PermittedHostDevices {
+        pci_host_devices: Vec<PciHostDevice>,
+        mediated_devices: Vec<MediatedHostDevice>,
+        usb: Vec<UsbHostDevice>,
+    }
+}
+
+api_struct! {
+    pub struct PciHostDevice {
+        /// `vendor:product`, in hexadecimal.
+        pci_vendor_selector: String,
+        resource_name: String,
+        /// Another program offers the resource on the nodes.
+        external_resource_provider: bool,
+    }
+}
+
+api_struct! {
+    pub struct MediatedHostDevice {
+        mdev_name_selector: String,
+        resource_name: String,
+        external_resource_provider: bool,
+    }
+}
+
+api_struct! {
+    pub struct UsbHostDevice {
+        resource_name: String,
+        selectors: Vec<UsbSelector>,
+        external_resource_provider: bool,
+    }
+}
+
+api_struct! {
+    pub struct UsbSelector {
+        vendor: String,
+        product: String,
+    }
+}
+
+api_struct! {
+    /// Mediated devices that are made on nodes.
+    pub struct MediatedDevicesConfiguration {
+        mediated_device_types: Vec<String>,
+        /// Older spelling of `mediatedDeviceTypes`.
+        mediated_devices_types: Vec<String>,
+        node_mediated_device_types: Vec<NodeMediatedDeviceTypes>,
+        enabled: bool,
+    }
+}
+
+api_struct! {
+    pub struct NodeMediatedDeviceTypes {
+        node_selector: BTreeMap<String, String>,
+        mediated_device_types: Vec<String>,
+        mediated_devices_types: Vec<String>,
+    }
+}
+
+api_struct! {
+    /// System call filters of launchers.
+    pub struct SeccompConfiguration {
+        virtual_machine_instance_profile: SeccompProfile,
+    }
+}
+
+api_struct! {
+    pub struct SeccompProfile {
+        custom_profile: CustomProfile,
+    }
+}
+
+api_struct! {
+    /// One of the two.
+    pub struct CustomProfile {
+        localhost_profile: String,
+        runtime_default_profile: bool,
+    }
+}
+
+api_struct! {
+    /// Switches for all guests; each is on when present.
+    pub struct VirtualMachineOptions {
+        disable_free_page_reporting: Empty,
+        disable_serial_console_log: Empty,
+    }
+}
+
+api_struct! {
+    /// Nodes on which equal memory pages are merged.
+    pub struct KsmConfiguration {
+        #[schemars(schema_with = "textless::<Option<LabelSelector>>")]
+        node_label_selector: LabelSelector,
+    }
+}
+
+api_struct! {
+    /// Guests whose disks' changed blocks are tracked.
+    pub struct ChangedBlockTrackingSelectors {
+        #[schemars(schema_with = "textless::<Option<LabelSelector>>")]
+        namespace_label_selector: LabelSelector,
+        #[schemars(schema_with = "textless::<Option<LabelSelector>>")]
+        virtual_machine_label_selector: LabelSelector,
     }
 }
 
