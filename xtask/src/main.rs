@@ -1,1 +1,60 @@
-fn main() {}
+//! The project's own tasks: demo, test, release, tidy. Contracts: README.md, "Commands".
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "xtask runs on the machine of a person or of CI; nothing of it is simulated"
+)]
+
+mod audit;
+mod demo;
+mod oci;
+mod paths;
+mod release;
+mod setup;
+mod term;
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the kubevirt-rs repository")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install a release, then a newer operator, then upgrade: the main job from start to end, on simulated nodes
+    Demo(demo::Options),
+    /// Everything CI runs: format, lints, architecture, tests, release, demo
+    Test(test::Options),
+    /// Write a release: manifests, images, checksums
+    Release(release::Options),
+    /// Check the invariants of ARCHITECTURE.md
+    Tidy {
+        /// The tree to check
+        #[arg(long, default_value_os_t = paths::root())]
+        root: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Release(options) => release::run(&options),
+        Task::Tidy { root } => tidy::run(&root),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{} {error:#}", term::red("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}

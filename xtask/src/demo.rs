@@ -1,0 +1,198 @@
+//! The main job from start to end: install a release, install a newer operator while the custom resource pins the old
+//! version, reference the new version, watch the suite change. Real `kubectl` against nanokube; simulated nodes.
+
+mod kubectl;
+mod server;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::{audit, paths, release, setup, term};
+use kubectl::Kubectl;
+use server::Server;
+
+const OLD: &str = "v0.1.0";
+const NEW: &str = "v0.2.0";
+/// A simulated pod takes about 2 s from creation to Ready, a step a handful of them: a minute means that something hangs.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// The suite's workloads in the order in which an upgrade must change them (the words: handler, controller, api).
+const ORDER: [&str; 3] = ["virt-handler", "virt-controller", "virt-api"];
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Simulated nodes
+    #[arg(long, default_value_t = 3)]
+    nodes: u32,
+    /// Seed of everything the simulation draws
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// What the demo measured; its JSON is the last line of the output.
+struct Figures {
+    install: Duration,
+    upgrade: Duration,
+    operator_requests: usize,
+    order: Vec<String>,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// A prerequisite is missing, or the product did not do what the demo says.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::run()?;
+    term::heading("Build");
+    term::command("cargo build --package nanokube-cli --package virtctl");
+    let status = paths::cargo().args(["build", "--package", "nanokube-cli", "--package", "virtctl"]).status()?;
+    ensure!(status.success(), "the build failed");
+
+    let scratch = paths::target()?.join("demo");
+    if scratch.exists() {
+        std::fs::remove_dir_all(&scratch).with_context(|| format!("empty {}", scratch.display()))?;
+    }
+    let dist = scratch.join("dist");
+    std::fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
+
+    term::heading(&format!("A Kubernetes API with {} simulated nodes", options.nodes));
+    let server = Server::start(&scratch, options)?;
+    let kubectl = Kubectl::new(&server.kubeconfig);
+    kubectl.show(&["get", "nodes"])?;
+
+    publish(&dist, OLD)?;
+    let install = install(&kubectl, &server, &dist)?;
+    let operator_requests = audit::read(&server.audit_log)?.iter().filter(|entry| entry.by_operator()).count();
+    pin_and_replace_operator(&kubectl, &dist)?;
+    let upgrade = upgrade(&kubectl, &server)?;
+    let (upgrade, order) = upgrade;
+
+    report(options, &Figures { install, upgrade, operator_requests, order })
+}
+
+fn publish(dist: &Path, version: &str) -> Result<()> {
+    term::heading(&format!("Release {version} is published"));
+    term::command(&format!("cargo xtask release --version {version} --out {} --manifests-only", dist.display()));
+    let written = release::write(&release::Options::manifests_only(version, dist))?;
+    term::output(&written.join("\n"));
+    Ok(())
+}
+
+/// Reads `latest`, applies the operator and the custom resource, and waits until the suite is there.
+fn install(kubectl: &Kubectl, server: &Server, dist: &Path) -> Result<Duration> {
+    term::heading("Install, step one: the operator");
+    let latest = dist.join("latest");
+    term::command(&format!("RELEASE=$(cat {})", latest.display()));
+    let release = std::fs::read_to_string(&latest).with_context(|| format!("read {}", latest.display()))?;
+    let release = release.trim();
+    term::output(release);
+    kubectl.apply(&dist.join(release).join("kubevirt-operator.yaml"))?;
+    kubectl.wait(&["deployment/virt-operator", "--for=condition=Available"], "virt-operator becomes available")?;
+    kubectl.show_pods()?;
+
+    let writes: Vec<_> =
+        audit::read(&server.audit_log)?.into_iter().filter(|entry| entry.by_operator() && entry.is_write()).collect();
+    let others = writes.iter().filter(|entry| entry.object_ref.resource != "leases").count();
+    check(
+        others == 0,
+        &format!(
+            "without a KubeVirt custom resource the operator wrote nothing but its lease ({} lease writes)",
+            writes.len()
+        ),
+    )?;
+
+    term::heading("Install, step two: the custom resource");
+    let started = Instant::now();
+    kubectl.apply(&dist.join(release).join("kubevirt-cr.yaml"))?;
+    kubectl.wait(&["kubevirt/kubevirt", "--for=condition=Available"], "the suite is installed")?;
+    let took = started.elapsed();
+    kubectl.show_pods()?;
+    kubectl.show(&["get", "kubevirt", "-n", "kubevirt"])?;
+    check(true, &format!("installed {release} in {:.1} s", took.as_secs_f64()))?;
+    Ok(took)
+}
+
+/// A newer operator must not move anything while the custom resource names the old version.
+fn pin_and_replace_operator(kubectl: &Kubectl, dist: &Path) -> Result<()> {
+    term::heading("The custom resource pins the version that runs");
+    kubectl.patch_tag(OLD)?;
+    kubectl.wait_for_version("observedKubeVirtVersion", OLD, "the pin is observed")?;
+    let before = suite(kubectl)?;
+
+    publish(dist, NEW)?;
+    term::heading("The newer operator is installed");
+    kubectl.apply(&dist.join(NEW).join("kubevirt-operator.yaml"))?;
+    kubectl.rollout("deployment/virt-operator")?;
+    kubectl.wait_for_version("operatorVersion", NEW, "the new operator takes over")?;
+    kubectl.show_pods()?;
+    let after = suite(kubectl)?;
+    check(
+        before == after,
+        &format!("the new operator reconciles, the suite stays at {OLD}: {} pods, none moved", after.len()),
+    )
+}
+
+/// References the new version and waits for the end, showing each step of the way.
+fn upgrade(kubectl: &Kubectl, server: &Server) -> Result<(Duration, Vec<String>)> {
+    term::heading(&format!("Upgrade: the custom resource references {NEW}"));
+    let entries_before = audit::read(&server.audit_log)?.len();
+    let started = Instant::now();
+    kubectl.patch_tag(NEW)?;
+    kubectl.wait_until_upgraded(NEW, STEP_TIMEOUT)?;
+    let took = started.elapsed();
+    kubectl.show_pods()?;
+
+    let order = audit::workload_order(&audit::read(&server.audit_log)?[entries_before..]);
+    check(order == ORDER, &format!("the audit log shows the order {}", order.join(", ")))?;
+    let (_, versions) = (suite(kubectl)?, kubectl.suite_versions()?);
+    let all_new = !versions.is_empty() && versions.values().all(|version| version == NEW);
+    check(all_new, &format!("{} pods of the suite, all at {NEW}, after {:.1} s", versions.len(), took.as_secs_f64()))?;
+    Ok((took, order))
+}
+
+/// Name and uid of every pod of the suite (the operator's own aside).
+fn suite(kubectl: &Kubectl) -> Result<BTreeMap<String, String>> {
+    let pods = kubectl.json(&["get", "pods", "-n", "kubevirt"])?;
+    let mut found = BTreeMap::new();
+    for pod in pods["items"].as_array().context("kubectl printed no list of pods")? {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        if !name.starts_with("virt-operator-") {
+            found.insert(name.to_owned(), pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn check(good: bool, what: &str) -> Result<()> {
+    term::verdict(good, what);
+    if good { Ok(()) } else { bail!("not as promised: {what}") }
+}
+
+fn report(options: &Options, figures: &Figures) -> Result<()> {
+    let Figures { install, upgrade, operator_requests, order } = figures;
+    term::heading("Measured (simulated nodes: a pod takes a seeded 2 s from creation to Ready)");
+    let seconds = |time: &Duration| (time.as_secs_f64() * 100.0).round() / 100.0;
+    term::table(
+        &["FIGURE", "VALUE"],
+        &[
+            vec!["custom resource applied to Available".into(), format!("{:.2} s", seconds(install))],
+            vec!["imageTag patched to upgraded".into(), format!("{:.2} s", seconds(upgrade))],
+            vec!["requests of the operator until installed".into(), operator_requests.to_string()],
+            vec!["order of the upgrade".into(), order.join(", ")],
+        ],
+    );
+    let line: Value = json!({
+        "install_seconds": seconds(install),
+        "upgrade_seconds": seconds(upgrade),
+        "operator_requests": operator_requests,
+        "order": order,
+        "nodes": options.nodes,
+        "seed": options.seed,
+        "label": "simulated",
+    });
+    println!("\n{line}");
+    Ok(())
+}
