@@ -136,7 +136,6 @@ impl DeploymentConfig {
             return Err(ConfigError::InvalidPullPolicy { policy });
         }
 
-        let overridden = tag.is_some() || registry.is_some();
         let version = tag.unwrap_or_else(|| own.version.clone());
         let registry = registry.unwrap_or_else(|| own.registry.clone());
         let own_release = version == own.version && registry == own.registry;
@@ -144,10 +143,10 @@ impl DeploymentConfig {
             Some(image) if own_release => image.clone(),
             _ => String::new(),
         };
-        let virt_operator_image = if overridden && !own_release {
-            reference(&registry, &format!("{}virt-operator", own.prefix), &version)
-        } else {
+        let virt_operator_image = if own_release {
             own.image.clone()
+        } else {
+            reference(&registry, &format!("{}virt-operator", own.prefix), &version)
         };
         let config = Self {
             namespace: namespace.into(),
