@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, PostParams};
+use kubevirt_runtime::causes::Causes;
 use kubevirt_runtime::host::Host;
 use kubevirt_runtime::tls::Invalid;
 use tokio::sync::watch;
@@ -47,7 +48,7 @@ pub(crate) async fn tell(
         let events = Api::<Event>::namespaced(host.client.clone(), &host.namespace);
         let failed = match timeout(REQUEST_TIMEOUT, events.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => Some(Causes(&error).to_string()),
             Err(_) => Some(format!("no answer within {REQUEST_TIMEOUT:?}")),
         };
         match failed {

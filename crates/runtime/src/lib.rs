@@ -6,6 +6,7 @@
 //! component cannot tell the difference.
 
 pub mod admission;
+pub mod causes;
 pub mod cli;
 pub mod clock;
 pub mod health;

@@ -14,6 +14,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::causes::Causes;
 use crate::cli::{LogFormat, ProcessArgs};
 use crate::clock::Clock;
 use crate::host::{Files, Host, Program};
@@ -90,7 +91,7 @@ pub fn run(parse: impl FnOnce(&[String]) -> Result<ProcessArgs, clap::Error>, pr
 
 /// The last line on standard error is what Kubernetes shows as the termination message.
 fn failed(error: &anyhow::Error) -> ExitCode {
-    tracing::error!("{error:#}");
+    tracing::error!("{}", Causes(&**error));
     ExitCode::FAILURE
 }
 
@@ -171,6 +172,9 @@ pub fn init_log(process: &ProcessArgs) {
     };
     let libraries = ["hyper", "hyper_util", "rustls", "tower", "kube_client", "h2"];
     let targets = Targets::new().with_default(ours).with_targets(libraries.map(|name| (name, others)));
+    // It logs every failed request, which whoever made the request does with more to say.
+    let client = if others == LevelFilter::WARN { LevelFilter::OFF } else { others };
+    let targets = targets.with_target("kube_client::client::builder", client);
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
     let registry = tracing_subscriber::registry().with(targets);
     // Err: the log is already set up.

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -58,6 +59,8 @@ pub enum Fault {
     Hang,
     /// It takes effect, the answer is lost.
     LoseReply,
+    /// It takes effect this much later, even if its sender has given up meanwhile; then it is answered.
+    Late(Duration),
 }
 
 type FaultRule = Arc<dyn Fn(&str, &Method, &str) -> Fault + Send + Sync>;
@@ -176,8 +179,19 @@ impl TinyApi {
         let (status, reply) = match fault {
             Fault::Status(code) => (code, Some(status(code, "the test wants it so"))),
             Fault::Hang => (0, None),
-            Fault::None | Fault::LoseReply if is_watch => (200, Some(self.watch(&path, &query))),
-            Fault::None | Fault::LoseReply => {
+            Fault::Late(delay) if !is_watch => {
+                let (api, method, path, query) = (self.clone(), parts.method.clone(), path.clone(), query.clone());
+                let acting = tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    let done = api.lock().act(&method, &path, &query, &body);
+                    api.raise();
+                    done
+                });
+                let (code, value) = acting.await.unwrap_or_else(|_| (500, failure(500, "the test is over")));
+                (code, Some(reply(code, &value)))
+            }
+            Fault::None | Fault::LoseReply | Fault::Late(_) if is_watch => (200, Some(self.watch(&path, &query))),
+            Fault::None | Fault::LoseReply | Fault::Late(_) => {
                 let (code, value) = self.lock().act(&parts.method, &path, &query, &body);
                 (code, (fault == Fault::None).then(|| reply(code, &value)))
             }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::record::{self, Record, Term};
 use super::{Claim, Fence, LEASE_DURATION, LeaseConfig, RENEW_EVERY, REQUEST_TIMEOUT, SAFETY_MARGIN};
+use crate::causes::Causes;
 use crate::clock::Clock;
 
 /// First pause after a failure. Short, because a leader has 5 s left when its first try fails.
@@ -81,6 +82,8 @@ pub(super) struct Elector {
     highest: u64,
     /// An application whose answer never came; the watch may show that it was accepted.
     applied: Option<Term>,
+    /// Until when somebody else may believe that it leads.
+    others_until: Instant,
     failures: u32,
 }
 
@@ -95,7 +98,19 @@ impl Elector {
     ) -> Self {
         let api = Api::namespaced(client, &config.namespace);
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        Self { config, api, clock, rng, claim, fence, known: None, highest: 0, applied: None, failures: 0 }
+        Self {
+            config,
+            api,
+            clock,
+            rng,
+            claim,
+            fence,
+            known: None,
+            highest: 0,
+            applied: None,
+            others_until: Instant::now(),
+            failures: 0,
+        }
     }
 
     pub(super) async fn run(mut self, release: CancellationToken) {
@@ -113,7 +128,7 @@ impl Elector {
                     self.fence.close();
                     self.claim.send_replace(Claim::Standby { holder: None });
                     tracing::warn!(lease = %self.config.name, generation = term.generation, "lost the lease");
-                    self.known = None;
+                    self.somebody_leads();
                 }
             }
         }
@@ -134,7 +149,7 @@ impl Elector {
             let mut version = listed.metadata.resource_version.clone().unwrap_or_default();
             match listed.items.first() {
                 Some(lease) => self.see(lease),
-                None => self.see_nothing(),
+                None => self.find_nothing(),
             }
             let params = WatchParams::default().fields(&fields);
             let mut stream: Option<(BoxStream<'static, kube::Result<WatchEvent<Lease>>>, Instant)> = None;
@@ -149,8 +164,16 @@ impl Elector {
                         Ok(won) => return won,
                         Err(error) if matches!(error.code(), 404 | 409) => {
                             tracing::debug!(lease = %self.config.name, "somebody else was faster");
+                            self.somebody_leads();
                         }
-                        Err(error) => self.pause("claiming the lease", &error).await,
+                        Err(error) => {
+                            // A create whose outcome is unknown may have met another's Lease. (A replace cannot: it names
+                            // the version it replaces.)
+                            if error.code() == 0 && matches!(self.known, Some(Known::Absent { .. })) {
+                                self.somebody_leads();
+                            }
+                            self.pause("claiming the lease", &error).await;
+                        }
                     }
                     break;
                 }
@@ -178,7 +201,7 @@ impl Elector {
                     }
                     Some(Ok(WatchEvent::Deleted(lease))) => {
                         version = lease.metadata.resource_version.clone().unwrap_or_default();
-                        self.see_nothing();
+                        self.see_deleted();
                     }
                     Some(Ok(WatchEvent::Bookmark(bookmark))) => version = bookmark.metadata.resource_version,
                     Some(Ok(WatchEvent::Error(status))) if status.code == 410 => break,
@@ -214,14 +237,35 @@ impl Elector {
         let now = Instant::now();
         // A free lease is free at once: its holder closed its fence before it let go.
         let free_at = if record.holder.is_some() { now + record.duration } else { now };
+        if !self.applied.as_ref().is_some_and(|term| self.is_mine(&record, term)) {
+            self.others_until = free_at;
+        }
         self.announce(record.holder.clone());
         self.known = Some(Known::Seen { record, free_at });
     }
 
-    fn see_nothing(&mut self) {
+    /// The Lease was deleted while it was watched. Its holder still believes in its fence.
+    fn see_deleted(&mut self) {
+        let free_at = self.known.as_ref().map_or_else(Instant::now, Known::free_at);
+        self.announce(None);
+        self.known = Some(Known::Absent { free_at });
+    }
+
+    /// Somebody else holds or may hold the lease, even if the Lease is gone again when it is looked for.
+    fn somebody_leads(&mut self) {
+        self.others_until = Instant::now() + LEASE_DURATION;
+        self.known = Some(Known::Absent { free_at: self.others_until });
+    }
+
+    /// There is no Lease. If there was one before, somebody may have renewed it last just now.
+    fn find_nothing(&mut self) {
         let now = Instant::now();
-        // The holder of a Lease that was deleted under it still believes in its fence.
-        let free_at = self.known.as_ref().map_or(now, Known::free_at);
+        let free_at = match &self.known {
+            None => now,
+            Some(Known::Absent { free_at }) => *free_at,
+            Some(Known::Seen { .. }) => now + LEASE_DURATION,
+        };
+        self.others_until = self.others_until.max(free_at);
         self.announce(None);
         self.known = Some(Known::Absent { free_at });
     }
@@ -269,7 +313,9 @@ impl Elector {
     async fn accepted_late(&mut self) -> Option<(Term, String, Instant)> {
         let term = self.applied.clone()?;
         let Some(Known::Seen { record, .. }) = &self.known else { return None };
-        if !self.is_mine(record, &term) {
+        // An application that created the Lease may have been carried out long after it was sent, and after somebody else's
+        // Lease was deleted: that holder's time has to be over.
+        if !self.is_mine(record, &term) || Instant::now() < self.others_until {
             return None;
         }
         let lease = record::held(&self.config, &term, self.clock.now(), Some(&record.resource_version));
@@ -376,6 +422,7 @@ impl Elector {
         let Some(version) = version else { return };
         let lease = record::freed(&self.config, term, self.clock.now(), version);
         if let Err(error) = limited(self.api.replace(&self.config.name, &PostParams::default(), &lease)).await {
+            let error = Causes(&error);
             tracing::warn!(lease = %self.config.name, %error, "the lease could not be released and will run out");
         }
     }
@@ -391,6 +438,7 @@ impl Elector {
         let pause = RETRY_FIRST.saturating_mul(1 << self.failures.min(8)).min(RETRY_LONGEST);
         self.failures = self.failures.saturating_add(1);
         let jitter = pause.mul_f64(f64::from(self.rng.next_u32()) / f64::from(u32::MAX) / 2.0);
+        let error = Causes(error);
         tracing::warn!(lease = %self.config.name, %error, retry_in = ?(pause + jitter), "{what} failed");
         pause + jitter
     }

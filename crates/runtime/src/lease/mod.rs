@@ -5,6 +5,10 @@
 //! the Lease was *seen*; the times written in the Lease are for people, so a wrong wall clock does no harm. Every claim
 //! goes through the API server's compare-and-swap on `resourceVersion`.
 //!
+//! What it does not survive: somebody deletes the Lease and a process that never saw it starts before the holder writes it
+//! again (up to 5 s). Such a process leads at once, because it cannot tell this from a fresh cluster, where waiting would
+//! delay every installation. Clearing `holderIdentity` by hand has the same effect.
+//!
 //! This module never decides what a leader does.
 
 mod elector;
