@@ -1,1 +1,185 @@
-//! (being written)
+//! An embedded Kubernetes API server: store, watch, verbs, discovery, authentication, authorization, audit and faults.
+//!
+//! [`Nanokube`] is the server. [`Nanokube::client`] hands out in-process clients (no sockets, no threads: with paused time
+//! and one seed a run repeats itself), [`Nanokube::serve_https`] serves the same over TLS. Controllers and nodes are other
+//! crates and reach it only through such clients.
+//!
+//! It keeps everything in memory and is for tests, simulations and rehearsals. It knows Kubernetes, and nothing of what
+//! runs on it.
+//!
+//! # What is not implemented
+//!
+//! | what | what happens instead |
+//! |---|---|
+//! | admission webhooks, `ValidatingAdmissionPolicy` | the objects are stored, nothing calls or evaluates them |
+//! | CEL rules in definitions (`x-kubernetes-validations`) | stored, not evaluated |
+//! | conversion webhooks | all versions of a definition are served as stored, with another `apiVersion` |
+//! | aggregated APIs | `APIService` objects are stored; their groups answer 503 |
+//! | `pods/exec`, `attach`, `portforward`, `proxy`, `resize`, `log` | 501 with a reason |
+//! | server-side apply to `scale` | 501 with a reason |
+//! | protobuf, gzip, YAML answers | 406 or JSON |
+//! | metrics, OIDC discovery | 501 |
+//! | the implicit service account `default` of a pod must exist | it need not; a named account must |
+//! | quotas and limit ranges | stored, not enforced |
+//! | controllers of any kind | other crates; namespaces, garbage and roll-outs need them |
+//! | priority and fairness, API server leader leases, persistence | absent |
+
+mod audit;
+mod authn;
+mod authz;
+mod core;
+mod crd;
+mod discovery;
+mod faults;
+mod filter;
+mod https;
+mod identity;
+mod jsonpaths;
+mod kinds;
+mod openapi;
+mod pki;
+mod registry;
+mod reply;
+mod request;
+mod reviews;
+mod schemas;
+mod server;
+mod status;
+mod store;
+mod strategy;
+mod table;
+mod tokens;
+mod verbs;
+
+use std::sync::Arc;
+
+use kubevirt_runtime::clock::Clock;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use audit::{AuditSink, MemorySink, WriterSink};
+pub use faults::{After, Before, Call, Faults, NoFaults, OnEvent};
+pub use https::ServeError;
+pub use identity::UserInfo;
+pub use pki::{Pair, Pki, PkiError};
+pub use request::{Query, RequestInfo, ResourcePath};
+pub use server::ConnectionLost;
+
+use crate::core::Core;
+use crate::registry::resource_key;
+use crate::server::{ApiService, Peer};
+use crate::store::Name;
+
+/// How many events of each resource a watcher may be behind: a rollout of a thousand pods writes some ten thousand, and at
+/// a few kilobytes each (states are shared with the store) this stays within tens of megabytes.
+const DEFAULT_HISTORY: usize = 10_000;
+
+/// The namespaces a cluster starts with.
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// How a server is set up.
+pub struct Options {
+    pub clock: Clock,
+    /// Uids, name suffixes and the token key are drawn from it.
+    pub seed: u64,
+    pub audit: Option<Box<dyn AuditSink>>,
+    pub faults: Arc<dyn Faults>,
+    /// Events kept per resource; a watcher further behind gets 410 and lists again.
+    pub history: usize,
+}
+
+impl Options {
+    /// No audit, no faults.
+    pub fn new(clock: Clock, seed: u64) -> Self {
+        Self { clock, seed, audit: None, faults: Arc::new(NoFaults), history: DEFAULT_HISTORY }
+    }
+
+    #[must_use]
+    pub fn with_audit(self, sink: impl AuditSink) -> Self {
+        Self { audit: Some(Box::new(sink)), ..self }
+    }
+
+    #[must_use]
+    pub fn with_faults(self, faults: Arc<dyn Faults>) -> Self {
+        Self { faults, ..self }
+    }
+}
+
+/// The server. Clones are the same server.
+#[derive(Clone)]
+pub struct Nanokube {
+    core: Arc<Core>,
+}
+
+impl Nanokube {
+    /// A server with the namespaces and roles a cluster starts with.
+    pub fn new(options: Options) -> Self {
+        let Options { clock, seed, audit, faults, history } = options;
+        let core = Arc::new(Core::new(clock, seed, audit, faults, history));
+        for name in NAMESPACES {
+            let object = json!({
+                "apiVersion": "v1", "kind": "Namespace",
+                "metadata": {
+                    "name": name, "uid": core.uid(), "creationTimestamp": core.now_text(),
+                    "labels": {"kubernetes.io/metadata.name": name},
+                },
+                "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+            });
+            core.store
+                .create(&resource_key("", "namespaces"), &Name::new("", name), object)
+                .expect("the store is empty");
+        }
+        authz::bootstrap(&core);
+        Self { core }
+    }
+
+    /// A client in this process that acts as `user`. Needs no runtime until it is used.
+    pub fn client(&self, user: UserInfo) -> kube::Client {
+        self.in_process(Some(user), None)
+    }
+
+    /// A client in this process that authenticates with a bearer token, like any other client.
+    pub fn client_with_token(&self, token: &str) -> kube::Client {
+        self.in_process(None, Some(token))
+    }
+
+    fn in_process(&self, user: Option<UserInfo>, token: Option<&str>) -> kube::Client {
+        let namespace =
+            user.as_ref().and_then(|user| user.as_service_account()).map_or("default", |(own, _)| own).to_owned();
+        let peer = Peer { user, address: "127.0.0.1".to_owned() };
+        let service = ApiService { core: self.core.clone(), peer };
+        let authorization = token.and_then(|token| http::HeaderValue::from_str(&format!("Bearer {token}")).ok());
+        let service = tower::util::MapRequest::new(service, move |mut request: http::Request<kube::client::Body>| {
+            if let Some(value) = &authorization {
+                request.headers_mut().insert(http::header::AUTHORIZATION, value.clone());
+            }
+            request
+        });
+        kube::Client::new(service, namespace)
+    }
+
+    /// Serves HTTPS on `listener` until `stop` is cancelled, then lets requests under way finish. Every open watch, of
+    /// in-process clients too, ends with it.
+    ///
+    /// # Errors
+    /// The certificates cannot be used.
+    pub async fn serve_https(
+        &self,
+        listener: TcpListener,
+        pki: &Pki,
+        stop: CancellationToken,
+    ) -> Result<(), ServeError> {
+        https::serve(self.core.clone(), listener, pki, stop).await
+    }
+
+    /// The revision of the last write.
+    pub fn revision(&self) -> u64 {
+        self.core.store.revision()
+    }
+
+    /// Forgets the history up to `revision`, as etcd's compaction does: watches and pages from before get 410.
+    pub fn compact(&self, revision: u64) {
+        self.core.store.compact(revision);
+    }
+}

@@ -1,0 +1,283 @@
+//! Custom resource definitions: what they serve, their conditions and their own validity. Pure.
+
+use std::sync::{Arc, OnceLock};
+
+use apimachinery::FieldError;
+use apimachinery::schema::Schema;
+use serde_json::{Value, json};
+
+use crate::kinds::{Keeping, Sub};
+use crate::registry::{Custom, CustomColumn, CustomScale, Resource, Rules, Table, join_version, resource_key};
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn versions(spec: &Value) -> &[Value] {
+    spec["versions"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// What a definition leaves out and the server fills in.
+pub(crate) fn default(definition: &mut Value) {
+    let spec = &mut definition["spec"];
+    let kind = text(&spec["names"], "kind").to_owned();
+    let names = &mut spec["names"];
+    if text(names, "singular").is_empty() {
+        names["singular"] = json!(kind.to_lowercase());
+    }
+    if text(names, "listKind").is_empty() {
+        names["listKind"] = json!(format!("{kind}List"));
+    }
+    if spec["conversion"].is_null() {
+        spec["conversion"] = json!({"strategy": "None"});
+    }
+}
+
+/// The status of a definition that was just created.
+pub(crate) fn initial_status(definition: &mut Value) {
+    let storage = storage_version(&definition["spec"]);
+    definition["status"] = json!({
+        "conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": [storage],
+    });
+}
+
+fn storage_version(spec: &Value) -> String {
+    versions(spec)
+        .iter()
+        .find(|version| version["storage"] == true)
+        .map(|version| text(version, "name").to_owned())
+        .unwrap_or_default()
+}
+
+/// A change of the storage version is remembered: objects of the old one may still be there.
+pub(crate) fn remember_storage_version(definition: &mut Value) {
+    let storage = storage_version(&definition["spec"]);
+    let mut stored = texts(&definition["status"]["storedVersions"]);
+    if !storage.is_empty() && !stored.contains(&storage) {
+        stored.push(storage);
+        definition["status"]["storedVersions"] = json!(stored);
+    }
+}
+
+/// What is wrong with a definition, beside what the schema of definitions says.
+pub(crate) fn validate(definition: &Value) -> Vec<FieldError> {
+    let spec = &definition["spec"];
+    let mut errors = Vec::new();
+    let name = text(&definition["metadata"], "name");
+    let (plural, group) = (text(&spec["names"], "plural"), text(spec, "group"));
+    if name != format!("{plural}.{group}") {
+        let value = json!(name);
+        errors.push(FieldError::invalid("metadata.name", &value, "must be spec.names.plural+\".\"+spec.group"));
+    }
+    if !matches!(text(spec, "scope"), "Namespaced" | "Cluster") {
+        let allowed = [json!("Cluster"), json!("Namespaced")];
+        errors.push(FieldError::not_supported("spec.scope", &spec["scope"], &allowed));
+    }
+    for (field, value) in
+        [("spec.group", group), ("spec.names.plural", plural), ("spec.names.kind", text(&spec["names"], "kind"))]
+    {
+        if value.is_empty() {
+            errors.push(FieldError::required(field, ""));
+        }
+    }
+    let storage = versions(spec).iter().filter(|version| version["storage"] == true).count();
+    if storage != 1 {
+        let value = json!(versions(spec).iter().map(|version| text(version, "name")).collect::<Vec<_>>());
+        errors.push(FieldError::invalid(
+            "spec.versions",
+            &value,
+            "must have exactly one version marked as storage version",
+        ));
+    }
+    for (index, version) in versions(spec).iter().enumerate() {
+        let path = format!("spec.versions[{index}]");
+        let schema = &version["schema"]["openAPIV3Schema"];
+        if schema.is_null() {
+            errors.push(FieldError::required(format!("{path}.schema.openAPIV3Schema"), "schemas are required"));
+            continue;
+        }
+        if let Err(found) = Schema::from_crd(schema) {
+            errors.extend(found.into_iter().map(|mut error| {
+                error.field = if error.field.is_empty() {
+                    format!("{path}.schema.openAPIV3Schema")
+                } else {
+                    format!("{path}.schema.openAPIV3Schema.{}", error.field)
+                };
+                error
+            }));
+        }
+    }
+    errors
+}
+
+/// The status a definition should have, and what it serves.
+pub(crate) fn settle(definition: &Value, table: &Table, now: &str) -> (Value, Vec<Resource>) {
+    let spec = &definition["spec"];
+    let conflict = name_conflict(definition, table);
+    let accepted = conflict.is_none();
+    let mut status = definition["status"].clone();
+    let names = match (&conflict, status["acceptedNames"]["kind"].as_str()) {
+        // Names once accepted are kept while the wanted ones are taken.
+        (Some(_), _) => status["acceptedNames"].clone(),
+        (None, _) => spec["names"].clone(),
+    };
+    status["acceptedNames"] = names;
+    let (reason, message) = match &conflict {
+        None => ("NoConflicts", "no conflicts found".to_owned()),
+        Some((reason, message)) => (*reason, message.clone()),
+    };
+    set_condition(&mut status, "NamesAccepted", accepted, reason, &message, now);
+    let established = accepted || condition_is_true(&status, "Established");
+    let (reason, message) = if established {
+        ("InitialNamesAccepted", "the initial names have been accepted")
+    } else {
+        ("NotAccepted", "not all names are accepted")
+    };
+    set_condition(&mut status, "Established", established, reason, message, now);
+    let resources = if established { resources(definition) } else { Vec::new() };
+    (status, resources)
+}
+
+fn condition_is_true(status: &Value, kind: &str) -> bool {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
+}
+
+fn set_condition(status: &mut Value, kind: &str, truth: bool, reason: &str, message: &str, now: &str) {
+    let truth = if truth { "True" } else { "False" };
+    let mut list = status["conditions"].as_array().cloned().unwrap_or_default();
+    let old = list.iter().position(|condition| condition["type"] == kind);
+    let since = old
+        .map(|index| &list[index])
+        .filter(|condition| condition["status"] == truth)
+        .and_then(|condition| condition["lastTransitionTime"].as_str())
+        .unwrap_or(now);
+    let new = json!({"type": kind, "status": truth, "lastTransitionTime": since, "reason": reason, "message": message});
+    match old {
+        Some(index) => list[index] = new,
+        None => list.push(new),
+    }
+    status["conditions"] = Value::Array(list);
+}
+
+/// A name that another definition of the group uses already.
+fn name_conflict(definition: &Value, table: &Table) -> Option<(&'static str, String)> {
+    let spec = &definition["spec"];
+    let own = text(&definition["metadata"], "name");
+    let group = text(spec, "group");
+    let names = &spec["names"];
+    let others = || {
+        table.iter().filter(|resource| {
+            resource.group == group && resource.custom.as_ref().is_none_or(|custom| custom.definition != own)
+        })
+    };
+    let used = |name: &str| {
+        others()
+            .any(|other| other.plural == name || other.singular == name || other.short_names.iter().any(|s| s == name))
+    };
+    let taken = |name: &str| format!("\"{name}\" is already in use");
+    let plural = text(names, "plural");
+    if used(plural) {
+        return Some(("PluralConflict", taken(plural)));
+    }
+    let singular = text(names, "singular");
+    if !singular.is_empty() && used(singular) {
+        return Some(("SingularConflict", taken(singular)));
+    }
+    if let Some(short) = texts(&names["shortNames"]).iter().find(|short| used(short)) {
+        return Some(("ShortNamesConflict", taken(short)));
+    }
+    for (field, reason) in [("kind", "KindConflict"), ("listKind", "ListKindConflict")] {
+        let name = text(names, field);
+        if others().any(|other| other.kind == name || other.list_kind == name) {
+            return Some((reason, taken(name)));
+        }
+    }
+    None
+}
+
+/// The resources of the served versions.
+fn resources(definition: &Value) -> Vec<Resource> {
+    let spec = &definition["spec"];
+    versions(spec)
+        .iter()
+        .filter(|version| version["served"] == true)
+        .map(|version| resource(definition, version))
+        .collect()
+}
+
+fn resource(definition: &Value, version: &Value) -> Resource {
+    let spec = &definition["spec"];
+    let names = &spec["names"];
+    let (group, plural) = (text(spec, "group"), text(names, "plural"));
+    let schema = Schema::from_crd(&version["schema"]["openAPIV3Schema"]).ok();
+    let subresources = &version["subresources"];
+    let mut subs = Vec::new();
+    if subresources["status"].is_object() {
+        subs.push(Sub::Status);
+    }
+    let scale = subresources["scale"].is_object().then(|| {
+        subs.push(Sub::Scale);
+        let scale = &subresources["scale"];
+        CustomScale {
+            spec_replicas: text(scale, "specReplicasPath").to_owned(),
+            status_replicas: text(scale, "statusReplicasPath").to_owned(),
+            label_selector: scale["labelSelectorPath"].as_str().map(str::to_owned),
+        }
+    });
+    let name = text(version, "name");
+    let deprecation = (version["deprecated"] == true).then(|| {
+        let default = format!("{group}/{name} {} is deprecated", text(names, "kind"));
+        version["deprecationWarning"].as_str().map_or(default, str::to_owned)
+    });
+    Resource {
+        group: group.to_owned(),
+        version: name.to_owned(),
+        plural: plural.to_owned(),
+        singular: text(names, "singular").to_owned(),
+        kind: text(names, "kind").to_owned(),
+        list_kind: text(names, "listKind").to_owned(),
+        short_names: texts(&names["shortNames"]),
+        categories: texts(&names["categories"]),
+        namespaced: text(spec, "scope") == "Namespaced",
+        subresources: subs,
+        selectors: version["selectableFields"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|field| text(field, "jsonPath").trim_start_matches('.').to_owned())
+            .collect(),
+        generation: true,
+        shows_deleted: false,
+        keeping: Keeping::Own,
+        key: resource_key(group, plural),
+        stored_as: join_version(group, &storage_version(spec)),
+        rules: OnceLock::from(schema.map(|schema| Rules::Own(Arc::new(schema)))),
+        custom: Some(Custom {
+            definition: text(&definition["metadata"], "name").to_owned(),
+            columns: columns(version),
+            scale,
+            deprecation,
+        }),
+    }
+}
+
+fn columns(version: &Value) -> Vec<CustomColumn> {
+    version["additionalPrinterColumns"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|column| CustomColumn {
+            name: text(column, "name").to_owned(),
+            kind: text(column, "type").to_owned(),
+            format: text(column, "format").to_owned(),
+            description: text(column, "description").to_owned(),
+            priority: column["priority"].as_i64().unwrap_or(0),
+            path: text(column, "jsonPath").to_owned(),
+        })
+        .collect()
+}

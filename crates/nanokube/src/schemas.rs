@@ -1,0 +1,35 @@
+//! Where a resource's rules come from: the tables of built-in kinds or the schema of a definition.
+
+use apimachinery::FieldError;
+use apimachinery::schema::Schema;
+use serde_json::Value;
+
+use crate::registry::Resource;
+
+/// The schema of a built-in kind; `None` when it is only stored.
+pub(crate) fn built_in(api_version: &str, kind: &str) -> Option<&'static Schema> {
+    apimachinery::builtin::schema(api_version, kind)
+}
+
+/// Fills in defaults.
+pub(crate) fn default(resource: &Resource, object: &mut Value) {
+    match (&resource.custom, resource.schema()) {
+        (None, _) => apimachinery::builtin::default(&resource.api_version(), &resource.kind, object),
+        (Some(_), Some(schema)) => schema.default(object),
+        (Some(_), None) => {}
+    }
+}
+
+/// Drops what the schema does not know and says what that was.
+pub(crate) fn prune(resource: &Resource, object: &mut Value) -> Vec<String> {
+    resource.schema().map(|schema| schema.prune(object)).unwrap_or_default()
+}
+
+/// What is wrong with an object; `old` is the state it replaces.
+pub(crate) fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    match (&resource.custom, resource.schema()) {
+        (None, _) => apimachinery::builtin::validate(&resource.api_version(), &resource.kind, object, old),
+        (Some(_), Some(schema)) => schema.validate(object),
+        (Some(_), None) => Vec::new(),
+    }
+}

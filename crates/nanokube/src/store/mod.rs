@@ -1,0 +1,430 @@
+//! The multi-version store: one revision counter, objects with compare-and-swap, a bounded history per resource.
+//!
+//! Watchers are cursors over the history, woken by a watch channel: nothing is queued per watcher, so no event can be lost
+//! on the way; a watcher that falls behind the history is told so ([`StoreError::Compacted`]) and lists again.
+//! The store never looks into an object except to write `metadata.resourceVersion`; it has no clock and does no IO.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::watch;
+
+mod cursor;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use cursor::Cursor;
+
+/// A position in the history of the whole store.
+pub(crate) type Revision = u64;
+
+/// Where objects of one resource live: `plural.group`, or the bare plural in the core group. Versions share it.
+pub(crate) type ResourceKey = Arc<str>;
+
+/// An object's place below its resource. Cluster-scoped objects have an empty namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Name {
+    pub(crate) fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
+/// One state of one object, immutable and shared by readers, history and watchers.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub value: Value,
+    pub revision: Revision,
+    tail: OnceLock<Bytes>,
+}
+
+impl Stored {
+    fn new(mut value: Value, revision: Revision) -> Arc<Self> {
+        set_revision(&mut value, revision);
+        Arc::new(Self { value, revision, tail: OnceLock::new() })
+    }
+
+    /// A state that is shown but not kept: the result of a dry run, or the last sight of a deleted object.
+    pub(crate) fn unstored(value: Value) -> Self {
+        Self { value, revision: 0, tail: OnceLock::new() }
+    }
+
+    /// The object as JSON without its opening brace, `apiVersion` and `kind`; serialised once for all who ask.
+    ///
+    /// What an answer puts in front differs (list items have neither, other versions other values), the rest is shared.
+    pub(crate) fn tail(&self) -> &Bytes {
+        self.tail.get_or_init(|| tail_of(&self.value))
+    }
+}
+
+/// Serialises `value` without opening brace, `apiVersion` and `kind`.
+pub(crate) fn tail_of(value: &Value) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    let mut first = true;
+    if let Some(map) = value.as_object() {
+        for (key, field) in map.iter().filter(|(key, _)| *key != "apiVersion" && *key != "kind") {
+            if !first {
+                out.push(b',');
+            }
+            first = false;
+            serde_json::to_writer(&mut out, key).expect("a string serialises");
+            out.push(b':');
+            serde_json::to_writer(&mut out, field).expect("a JSON value serialises");
+        }
+    }
+    out.push(b'}');
+    Bytes::from(out)
+}
+
+fn set_revision(value: &mut Value, revision: Revision) {
+    if let Some(map) = value.as_object_mut() {
+        let metadata = map.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        if let Some(metadata) = metadata.as_object_mut() {
+            metadata.insert("resourceVersion".to_owned(), Value::String(revision.to_string()));
+        }
+    }
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// One entry of the history.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub revision: Revision,
+    pub change: Change,
+    pub name: Name,
+    /// The state after the change; for a deletion the last state, carrying the deletion's revision.
+    pub object: Arc<Stored>,
+    /// The state before the change.
+    pub previous: Option<Arc<Stored>>,
+    frame: OnceLock<Bytes>,
+}
+
+impl Event {
+    /// The event as the watch frame that most watchers see, rendered once by the first of them.
+    pub(crate) fn frame_or_init(&self, render: impl FnOnce() -> Bytes) -> Bytes {
+        self.frame.get_or_init(render).clone()
+    }
+}
+
+/// Why the store refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("the object exists already")]
+    Exists,
+    #[error("there is no such object")]
+    NotFound,
+    #[error("the object changed: expected revision {expected}, found {found}")]
+    Conflict { expected: Revision, found: Revision },
+    #[error("revision {asked} is compacted, the oldest that is left is {oldest}")]
+    Compacted { asked: Revision, oldest: Revision },
+    #[error("revision {asked} is in the future, the store is at {current}")]
+    Future { asked: Revision, current: Revision },
+}
+
+/// A consistent list.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub revision: Revision,
+    /// In order of namespace and name.
+    pub objects: Vec<Arc<Stored>>,
+}
+
+struct Shelf {
+    objects: BTreeMap<Name, Arc<Stored>>,
+    events: VecDeque<Arc<Event>>,
+    /// Events up to and including this revision are gone from the history.
+    compacted: Revision,
+    changed: Revision,
+    wake: watch::Sender<Revision>,
+}
+
+impl Shelf {
+    fn new() -> Self {
+        Self { objects: BTreeMap::new(), events: VecDeque::new(), compacted: 0, changed: 0, wake: watch::channel(0).0 }
+    }
+
+    fn record(&mut self, event: Event, limit: usize) {
+        let revision = event.revision;
+        self.changed = revision;
+        self.events.push_back(Arc::new(event));
+        while self.events.len() > limit {
+            if let Some(gone) = self.events.pop_front() {
+                self.compacted = gone.revision;
+            }
+        }
+        self.wake.send_replace(revision);
+    }
+}
+
+struct State {
+    revision: Revision,
+    shelves: BTreeMap<ResourceKey, Shelf>,
+}
+
+impl State {
+    fn shelf(&mut self, resource: &ResourceKey) -> &mut Shelf {
+        if !self.shelves.contains_key(resource) {
+            self.shelves.insert(resource.clone(), Shelf::new());
+        }
+        self.shelves.get_mut(resource).expect("inserted above")
+    }
+}
+
+/// The store. Cheap to clone; all clones are the same store.
+#[derive(Clone)]
+pub(crate) struct Store {
+    state: Arc<Mutex<State>>,
+    history: usize,
+}
+
+impl Store {
+    /// An empty store that keeps `history` events of each resource.
+    pub(crate) fn new(history: usize) -> Self {
+        let state = State { revision: 1, shelves: BTreeMap::new() };
+        Self { state: Arc::new(Mutex::new(state)), history: history.max(1) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock is held leaves the maps consistent: every method changes them in its last steps.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The revision of the last write.
+    pub(crate) fn revision(&self) -> Revision {
+        self.lock().revision
+    }
+
+    pub(crate) fn get(&self, resource: &ResourceKey, name: &Name) -> Option<Arc<Stored>> {
+        self.lock().shelves.get(resource)?.objects.get(name).cloned()
+    }
+
+    /// The revision of the last change of a resource, 0 when there was none.
+    pub(crate) fn last_change(&self, resource: &ResourceKey) -> Revision {
+        self.lock().shelves.get(resource).map_or(0, |shelf| shelf.changed)
+    }
+
+    /// How many objects of a resource there are, in one namespace or (empty) in all.
+    pub(crate) fn count(&self, resource: &ResourceKey, namespace: &str) -> usize {
+        let state = self.lock();
+        let Some(shelf) = state.shelves.get(resource) else { return 0 };
+        if namespace.is_empty() { shelf.objects.len() } else { range(&shelf.objects, namespace).count() }
+    }
+
+    /// The current objects of a resource, in one namespace or (empty) in all.
+    pub(crate) fn list(&self, resource: &ResourceKey, namespace: &str) -> Snapshot {
+        let state = self.lock();
+        let objects = match state.shelves.get(resource) {
+            None => Vec::new(),
+            Some(shelf) if namespace.is_empty() => shelf.objects.values().cloned().collect(),
+            Some(shelf) => range(&shelf.objects, namespace).map(|(_, object)| object.clone()).collect(),
+        };
+        Snapshot { revision: state.revision, objects }
+    }
+
+    /// The objects of a resource as they were at `revision`: today's, with the younger history undone.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when the history no longer reaches back, [`StoreError::Future`] when it is not there yet.
+    pub(crate) fn list_at(
+        &self,
+        resource: &ResourceKey,
+        namespace: &str,
+        revision: Revision,
+    ) -> Result<Snapshot, StoreError> {
+        let state = self.lock();
+        if revision > state.revision {
+            return Err(StoreError::Future { asked: revision, current: state.revision });
+        }
+        let Some(shelf) = state.shelves.get(resource) else { return Ok(Snapshot { revision, objects: Vec::new() }) };
+        if revision < shelf.compacted {
+            return Err(StoreError::Compacted { asked: revision, oldest: shelf.compacted });
+        }
+        let mut objects: BTreeMap<&Name, &Arc<Stored>> = shelf.objects.iter().collect();
+        for event in shelf.events.iter().rev().take_while(|event| event.revision > revision) {
+            match &event.previous {
+                Some(previous) => objects.insert(&event.name, previous),
+                None => objects.remove(&event.name),
+            };
+        }
+        let within = |name: &Name| namespace.is_empty() || name.namespace == namespace;
+        let objects = objects.into_iter().filter(|(name, _)| within(name)).map(|(_, object)| object.clone()).collect();
+        Ok(Snapshot { revision, objects })
+    }
+
+    /// Adds an object.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`].
+    pub(crate) fn create(&self, resource: &ResourceKey, name: &Name, value: Value) -> Result<Arc<Stored>, StoreError> {
+        let mut state = self.lock();
+        if state.shelf(resource).objects.contains_key(name) {
+            return Err(StoreError::Exists);
+        }
+        state.revision += 1;
+        let revision = state.revision;
+        let stored = Stored::new(value, revision);
+        let shelf = state.shelf(resource);
+        shelf.objects.insert(name.clone(), stored.clone());
+        let event = Event {
+            revision,
+            change: Change::Added,
+            name: name.clone(),
+            object: stored.clone(),
+            previous: None,
+            frame: OnceLock::new(),
+        };
+        shelf.record(event, self.history);
+        Ok(stored)
+    }
+
+    /// Replaces an object if it is still at `expected`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Conflict`].
+    pub(crate) fn update(
+        &self,
+        resource: &ResourceKey,
+        name: &Name,
+        expected: Revision,
+        value: Value,
+    ) -> Result<Arc<Stored>, StoreError> {
+        let mut state = self.lock();
+        let previous = expect(state.shelf(resource), name, expected)?;
+        state.revision += 1;
+        let revision = state.revision;
+        let stored = Stored::new(value, revision);
+        let shelf = state.shelf(resource);
+        shelf.objects.insert(name.clone(), stored.clone());
+        let event = Event {
+            revision,
+            change: Change::Modified,
+            name: name.clone(),
+            object: stored.clone(),
+            previous: Some(previous),
+            frame: OnceLock::new(),
+        };
+        shelf.record(event, self.history);
+        Ok(stored)
+    }
+
+    /// Removes an object if it is still at `expected`; `last` is its final state as watchers see it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Conflict`].
+    pub(crate) fn delete(
+        &self,
+        resource: &ResourceKey,
+        name: &Name,
+        expected: Revision,
+        last: Value,
+    ) -> Result<Arc<Stored>, StoreError> {
+        let mut state = self.lock();
+        let previous = expect(state.shelf(resource), name, expected)?;
+        state.revision += 1;
+        let revision = state.revision;
+        let stored = Stored::new(last, revision);
+        let shelf = state.shelf(resource);
+        shelf.objects.remove(name);
+        let event = Event {
+            revision,
+            change: Change::Deleted,
+            name: name.clone(),
+            object: stored.clone(),
+            previous: Some(previous),
+            frame: OnceLock::new(),
+        };
+        shelf.record(event, self.history);
+        Ok(stored)
+    }
+
+    /// A cursor that sees every change of the resource after `from`.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`], [`StoreError::Future`].
+    pub(crate) fn watch(&self, resource: &ResourceKey, from: Revision) -> Result<Cursor, StoreError> {
+        let mut state = self.lock();
+        if from > state.revision {
+            return Err(StoreError::Future { asked: from, current: state.revision });
+        }
+        let shelf = state.shelf(resource);
+        if from < shelf.compacted {
+            return Err(StoreError::Compacted { asked: from, oldest: shelf.compacted });
+        }
+        let wake = shelf.wake.subscribe();
+        Ok(Cursor::new(self.clone(), resource.clone(), from, wake))
+    }
+
+    /// The current objects and a cursor that continues exactly there.
+    pub(crate) fn list_and_watch(&self, resource: &ResourceKey, namespace: &str) -> (Snapshot, Cursor) {
+        let snapshot = self.list(resource, namespace);
+        let mut state = self.lock();
+        let wake = state.shelf(resource).wake.subscribe();
+        drop(state);
+        let cursor = Cursor::new(self.clone(), resource.clone(), snapshot.revision, wake);
+        (snapshot, cursor)
+    }
+
+    /// Forgets the history of every resource up to `revision`, as etcd's compaction does.
+    pub(crate) fn compact(&self, revision: Revision) {
+        let mut state = self.lock();
+        let revision = revision.min(state.revision);
+        for shelf in state.shelves.values_mut() {
+            while shelf.events.front().is_some_and(|event| event.revision <= revision) {
+                shelf.events.pop_front();
+            }
+            shelf.compacted = shelf.compacted.max(revision);
+            // Watchers wake up and notice that they are behind.
+            shelf.wake.send_replace(revision);
+        }
+    }
+
+    /// The events after `after`, at most `limit`, and the revision up to which the caller has then seen everything.
+    fn events_after(
+        &self,
+        resource: &ResourceKey,
+        after: Revision,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Event>>, Revision), StoreError> {
+        let state = self.lock();
+        let Some(shelf) = state.shelves.get(resource) else { return Ok((Vec::new(), state.revision)) };
+        if after < shelf.compacted {
+            return Err(StoreError::Compacted { asked: after, oldest: shelf.compacted });
+        }
+        let start = shelf.events.partition_point(|event| event.revision <= after);
+        let events: Vec<_> = shelf.events.range(start..).take(limit).cloned().collect();
+        let seen = if start + events.len() == shelf.events.len() {
+            state.revision
+        } else {
+            events.last().map_or(after, |event| event.revision)
+        };
+        Ok((events, seen))
+    }
+}
+
+fn expect(shelf: &Shelf, name: &Name, expected: Revision) -> Result<Arc<Stored>, StoreError> {
+    let found = shelf.objects.get(name).ok_or(StoreError::NotFound)?;
+    if found.revision != expected {
+        return Err(StoreError::Conflict { expected, found: found.revision });
+    }
+    Ok(found.clone())
+}
+
+fn range<'a>(
+    objects: &'a BTreeMap<Name, Arc<Stored>>,
+    namespace: &'a str,
+) -> impl Iterator<Item = (&'a Name, &'a Arc<Stored>)> {
+    objects.range(Name::new(namespace, "")..).take_while(move |(name, _)| name.namespace == namespace)
+}

@@ -1,0 +1,157 @@
+//! Pods: service account, priority, tolerations, quality of service.
+
+use serde_json::{Value, json};
+
+use crate::registry::resource_key;
+use crate::status::ApiError;
+use crate::store::Name;
+use crate::verbs::{Target, metadata_text};
+
+/// Where a container finds its service account's token.
+const TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// How long a projected token lives; the odd seven seconds mark tokens that were mounted without being asked for.
+const TOKEN_SECONDS: i64 = 3607;
+/// How long a pod stays on a node that is gone, unless it says otherwise.
+const TOLERATION_SECONDS: i64 = 300;
+
+pub(super) fn create(target: &Target<'_>, pod: &mut Value) -> Result<(), ApiError> {
+    account(target, pod)?;
+    priority(target, pod)?;
+    tolerations(pod);
+    let qos = quality(pod);
+    pod["status"] = json!({"phase": "Pending", "qosClass": qos});
+    Ok(())
+}
+
+/// A write that does not repeat the node keeps it; the quality of service never changes.
+pub(super) fn update(old: &Value, pod: &mut Value) {
+    if pod["spec"]["nodeName"].is_null() && !old["spec"]["nodeName"].is_null() {
+        pod["spec"]["nodeName"] = old["spec"]["nodeName"].clone();
+    }
+}
+
+fn account(target: &Target<'_>, pod: &mut Value) -> Result<(), ApiError> {
+    let spec = &mut pod["spec"];
+    let named = spec["serviceAccountName"].as_str().or(spec["serviceAccount"].as_str()).unwrap_or_default().to_owned();
+    let name = if named.is_empty() { "default".to_owned() } else { named.clone() };
+    spec["serviceAccountName"] = json!(name);
+    spec["serviceAccount"] = json!(name);
+    let namespace = target.path.namespace.clone();
+    let found = target.core.store.get(&resource_key("", "serviceaccounts"), &Name::new(&namespace, &name));
+    if found.is_none() && !named.is_empty() && named != "default" {
+        let why = format!("error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found");
+        return Err(ApiError::forbidden(target.about(metadata_text(pod, "name")), &why));
+    }
+    let account = found.map(|stored| stored.value.clone()).unwrap_or_default();
+    let spec = &mut pod["spec"];
+    if spec["imagePullSecrets"].as_array().is_none_or(Vec::is_empty) && account["imagePullSecrets"].is_array() {
+        spec["imagePullSecrets"] = account["imagePullSecrets"].clone();
+    }
+    let mount = spec["automountServiceAccountToken"].as_bool().or(account["automountServiceAccountToken"].as_bool());
+    if mount.unwrap_or(true) {
+        mount_token(spec, &target.core.suffix());
+    }
+    Ok(())
+}
+
+fn mount_token(spec: &mut Value, suffix: &str) {
+    let volume = format!("kube-api-access-{suffix}");
+    let mut used = false;
+    for list in ["initContainers", "containers"] {
+        for container in spec[list].as_array_mut().into_iter().flatten() {
+            let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
+            if mounts.iter().any(|mount| mount["mountPath"] == TOKEN_DIR) {
+                continue;
+            }
+            let mut mounts = mounts;
+            mounts.push(json!({"name": volume, "readOnly": true, "mountPath": TOKEN_DIR}));
+            container["volumeMounts"] = json!(mounts);
+            used = true;
+        }
+    }
+    if !used {
+        return;
+    }
+    let mut volumes = spec["volumes"].as_array().cloned().unwrap_or_default();
+    volumes.push(json!({"name": volume, "projected": {"defaultMode": 420, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [
+            {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}},
+        ]}},
+    ]}}));
+    spec["volumes"] = json!(volumes);
+}
+
+fn priority(target: &Target<'_>, pod: &mut Value) -> Result<(), ApiError> {
+    let key = resource_key("scheduling.k8s.io", "priorityclasses");
+    let name = pod["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
+    let (value, policy, class) = match name.as_str() {
+        "" => {
+            let classes = target.core.store.list(&key, "").objects;
+            match classes.iter().find(|class| class.value["globalDefault"] == true) {
+                Some(class) => (
+                    class.value["value"].clone(),
+                    class.value["preemptionPolicy"].clone(),
+                    metadata_text(&class.value, "name").to_owned(),
+                ),
+                None => (json!(0), Value::Null, String::new()),
+            }
+        }
+        name => match target.core.store.get(&key, &Name::new("", name)) {
+            Some(class) => (class.value["value"].clone(), class.value["preemptionPolicy"].clone(), name.to_owned()),
+            None => {
+                let why = format!("no PriorityClass with name {name} was found");
+                return Err(ApiError::forbidden(target.about(metadata_text(pod, "name")), &why));
+            }
+        },
+    };
+    let spec = &mut pod["spec"];
+    spec["priority"] = value;
+    if !class.is_empty() {
+        spec["priorityClassName"] = json!(class);
+    }
+    if spec["preemptionPolicy"].is_null() {
+        spec["preemptionPolicy"] = policy.as_str().map_or(json!("PreemptLowerPriority"), |policy| json!(policy));
+    }
+    Ok(())
+}
+
+fn tolerations(pod: &mut Value) {
+    let spec = &mut pod["spec"];
+    let mut list = spec["tolerations"].as_array().cloned().unwrap_or_default();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let covered = list.iter().any(|toleration| {
+            let same_key = toleration["key"] == key || toleration["key"].as_str().unwrap_or_default().is_empty();
+            let effect = toleration["effect"].as_str().unwrap_or_default();
+            same_key && matches!(effect, "" | "NoExecute")
+        });
+        if !covered {
+            list.push(json!({
+                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS,
+            }));
+        }
+    }
+    spec["tolerations"] = json!(list);
+}
+
+/// Guaranteed: every container limits cpu and memory and requests as much. BestEffort: nobody asks for anything.
+fn quality(pod: &Value) -> &'static str {
+    let containers =
+        ["initContainers", "containers"].iter().flat_map(|list| pod["spec"][*list].as_array().into_iter().flatten());
+    let mut any = false;
+    let mut all_guaranteed = true;
+    for container in containers {
+        let resources = &container["resources"];
+        for name in ["cpu", "memory"] {
+            let (request, limit) = (&resources["requests"][name], &resources["limits"][name]);
+            any |= !request.is_null() || !limit.is_null();
+            all_guaranteed &= !limit.is_null() && (request.is_null() || request == limit);
+        }
+    }
+    match (any, all_guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}

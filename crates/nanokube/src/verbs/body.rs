@@ -1,0 +1,123 @@
+//! Request bodies: decoding, and the checks that belong to it.
+
+use serde_json::Value;
+
+use super::{Target, metadata_text};
+use crate::registry::{Resource, join_version};
+use crate::request::FieldValidation;
+use crate::schemas;
+use crate::status::ApiError;
+
+const OBJECT_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// The media type without parameters, lower case.
+pub(super) fn media_type(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The body as JSON, whatever of the two it came as.
+pub(super) fn parse(target: &Target<'_>, what: &str) -> Result<Value, ApiError> {
+    parse_as(&media_type(&target.context.content_type), &target.context.body, what)
+}
+
+fn parse_as(media: &str, body: &[u8], what: &str) -> Result<Value, ApiError> {
+    match media {
+        "" | "application/json" => serde_json::from_slice(body).map_err(|error| {
+            let text = String::from_utf8_lossy(body);
+            ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {what}): couldn't get version/kind; json parse \
+                 error: {error} ({})",
+                text.chars().take(64).collect::<String>()
+            ))
+        }),
+        "application/yaml" | "application/apply-patch+yaml" => parse_yaml(body),
+        _ => Err(ApiError::unsupported_media(OBJECT_TYPES)),
+    }
+}
+
+/// A YAML document (JSON is one, too).
+pub(super) fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Ok(value);
+    }
+    let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("error decoding YAML: not UTF-8"))?;
+    serde_saphyr::from_str(text).map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))
+}
+
+/// An object of the target's kind from the body.
+pub(super) fn object(target: &Target<'_>) -> Result<Value, ApiError> {
+    let mut value = parse(target, &target.resource.kind)?;
+    check_kind(&target.resource, &mut value)?;
+    Ok(value)
+}
+
+/// Checks `apiVersion` and `kind`; absent ones are filled in.
+pub(super) fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), ApiError> {
+    if !value.is_object() {
+        return Err(ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): it is not an object",
+            resource.kind
+        )));
+    }
+    let expected = resource.api_version();
+    let version = value["apiVersion"].as_str().unwrap_or_default().to_owned();
+    let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+    if resource.custom.is_some() && (version.is_empty() || kind.is_empty()) {
+        let missing = if kind.is_empty() { "kind" } else { "apiVersion" };
+        return Err(ApiError::bad_request(format!("Object '{missing}' is missing in '{value}'")));
+    }
+    if !kind.is_empty() && kind != resource.kind {
+        let short = |group_version: &str| group_version.rsplit('/').next().unwrap_or_default().to_owned();
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version \"{}\" cannot be handled as a {}: converting ({}.{kind}) to ({}.{}): unknown conversion",
+            short(&version),
+            resource.kind,
+            short(&version),
+            if resource.group.is_empty() { "core" } else { resource.group.split('.').next().unwrap_or_default() },
+            resource.kind,
+        )));
+    }
+    if !version.is_empty() && version != expected {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({})",
+            join_version(&resource.group, &resource.version)
+        )));
+    }
+    value["apiVersion"] = Value::String(expected);
+    value["kind"] = Value::String(resource.kind.clone());
+    Ok(())
+}
+
+/// Prunes unknown fields; depending on the level they are refused, warned about or ignored.
+pub(super) fn prune(target: &Target<'_>, object: &mut Value, level: FieldValidation) -> Result<Vec<String>, ApiError> {
+    let unknown = schemas::prune(&target.resource, object);
+    let texts: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+    match level {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(texts),
+        FieldValidation::Strict if texts.is_empty() => Ok(texts),
+        FieldValidation::Strict => Err(ApiError::bad_request(format!(
+            "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {}",
+            target.resource.version,
+            texts.join(", "),
+            kind = target.resource.kind,
+        ))),
+    }
+}
+
+/// The namespace of the body must be that of the path.
+pub(super) fn check_namespace(target: &Target<'_>, object: &mut Value) -> Result<(), ApiError> {
+    let wanted = if target.resource.namespaced { target.path.namespace.as_str() } else { "" };
+    let found = metadata_text(object, "namespace");
+    if !found.is_empty() && found != wanted {
+        let text = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(ApiError::bad_request(text));
+    }
+    let metadata = super::meta::metadata_mut(object);
+    if wanted.is_empty() {
+        metadata.remove("namespace");
+    } else {
+        metadata.insert("namespace".to_owned(), Value::String(wanted.to_owned()));
+    }
+    Ok(())
+}

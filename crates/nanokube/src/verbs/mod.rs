@@ -1,0 +1,161 @@
+//! The verbs: from a parsed request to an answer.
+
+mod body;
+mod delete;
+mod events;
+mod meta;
+mod read;
+mod render;
+mod subresources;
+mod tidying;
+mod watch;
+mod write;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub(crate) use meta::metadata_text;
+
+use crate::core::Core;
+use crate::kinds::{Keeping, Sub};
+use crate::registry::{Resource, resource_key};
+use crate::reply::Reply;
+use crate::request::ResourcePath;
+use crate::server::Context;
+use crate::status::{About, ApiError};
+use crate::store::{Name, Stored};
+use crate::{discovery, reviews};
+
+/// A request to a resource, looked up.
+pub(crate) struct Target<'a> {
+    pub core: &'a Arc<Core>,
+    pub context: &'a Context,
+    pub resource: Arc<Resource>,
+    pub path: &'a ResourcePath,
+}
+
+impl Target<'_> {
+    /// The object's name in the store.
+    pub(crate) fn name(&self) -> Name {
+        let namespace = if self.resource.namespaced { self.path.namespace.as_str() } else { "" };
+        Name::new(namespace, &self.path.name)
+    }
+
+    /// For errors that show the plural.
+    pub(crate) fn about<'b>(&'b self, name: &'b str) -> About<'b> {
+        About { group: &self.resource.group, what: &self.resource.plural, name }
+    }
+
+    /// For errors that show the kind.
+    pub(crate) fn about_kind<'b>(&'b self, name: &'b str) -> About<'b> {
+        About { group: &self.resource.group, what: &self.resource.kind, name }
+    }
+
+    /// The object the path names.
+    pub(crate) fn live(&self) -> Result<Arc<Stored>, ApiError> {
+        let name = self.name();
+        let found = self.core.store.get(&self.resource.key, &name);
+        found.ok_or_else(|| ApiError::not_found(self.about(&name.name)))
+    }
+
+    pub(crate) fn query(&self) -> &crate::request::Query {
+        &self.context.info.query
+    }
+
+    /// Warnings every answer of this resource carries.
+    fn warnings(&self) -> Vec<String> {
+        self.resource.custom.as_ref().and_then(|custom| custom.deprecation.clone()).into_iter().collect()
+    }
+}
+
+/// Answers a request that was let in.
+pub(crate) async fn handle(core: &Arc<Core>, context: &Context) -> Result<Reply, ApiError> {
+    let Some(path) = &context.info.resource else { return discovery::handle(core, context) };
+    let table = core.registry.table();
+    let Some(resource) = table.get(&path.group, &path.version, &path.plural) else {
+        return Err(missing(core, path));
+    };
+    if !resource.namespaced && !path.namespace.is_empty() && !resource.is("", "namespaces") {
+        return Err(ApiError::no_resource());
+    }
+    let target = Target { core, context, resource, path };
+    let reply = if !path.subresource.is_empty() {
+        subresource(&target)
+    } else if target.resource.keeping == Keeping::Review {
+        if context.info.verb == "create" { reviews::create(&target) } else { Err(ApiError::method_not_allowed()) }
+    } else {
+        main(&target).await
+    };
+    reply.map(|reply| reply.with_warnings(target.warnings()))
+}
+
+async fn main(target: &Target<'_>) -> Result<Reply, ApiError> {
+    let namespace_missing = target.resource.namespaced && target.path.namespace.is_empty();
+    match target.context.info.verb.as_str() {
+        "list" => read::list(target),
+        "watch" => watch::watch(target),
+        _ if namespace_missing => Err(ApiError::method_not_allowed()),
+        "get" => read::get(target),
+        "create" if target.path.name.is_empty() => write::create(target),
+        "update" => write::update(target, None),
+        "patch" if !target.path.name.is_empty() => write::patch(target, None),
+        "delete" => delete::delete(target),
+        "deletecollection" if target.resource.is("", "namespaces") => Err(ApiError::method_not_allowed()),
+        "deletecollection" => delete::delete_collection(target),
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+fn subresource(target: &Target<'_>) -> Result<Reply, ApiError> {
+    let served = target.resource.subresources.iter().find(|sub| sub.path() == target.path.subresource);
+    let Some(sub) = served.copied() else {
+        return Err(match target.path.subresource.as_str() {
+            "exec" | "attach" | "portforward" | "proxy" | "resize" if target.resource.group.is_empty() => {
+                let what = format!("{}/{}", target.resource.plural, target.path.subresource);
+                ApiError::not_implemented(&what)
+            }
+            _ => ApiError::no_resource(),
+        });
+    };
+    match (sub, target.context.info.verb.as_str()) {
+        (Sub::Status | Sub::EphemeralContainers, "get") => read::get(target),
+        (Sub::Status | Sub::EphemeralContainers | Sub::Finalize, "update") => write::update(target, Some(sub)),
+        (Sub::Status | Sub::EphemeralContainers, "patch") => write::patch(target, Some(sub)),
+        (Sub::Scale, "get") => subresources::get_scale(target),
+        (Sub::Scale, "update") => subresources::update_scale(target),
+        (Sub::Scale, "patch") => subresources::patch_scale(target),
+        (Sub::Binding, "create") => subresources::bind(target),
+        (Sub::Eviction, "create") => subresources::evict(target),
+        (Sub::Token, "create") => subresources::token(target),
+        (Sub::Log, "get") => {
+            target.live()?;
+            Err(ApiError::not_implemented("pods/log: logs are kept by the nodes, which this server does not reach"))
+        }
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// A path below a group and version that names no served resource.
+fn missing(core: &Core, path: &ResourcePath) -> ApiError {
+    let table = core.registry.table();
+    if table.serves(&path.group, &path.version) {
+        return ApiError::no_resource();
+    }
+    if aggregated(core, &path.group, &path.version) {
+        return unavailable();
+    }
+    ApiError::no_path()
+}
+
+/// Whether an `APIService` with a backend claims this group and version. Backends are not called.
+pub(crate) fn aggregated(core: &Core, group: &str, version: &str) -> bool {
+    let name = Name::new("", &format!("{version}.{group}"));
+    let found = core.store.get(&resource_key("apiregistration.k8s.io", "apiservices"), &name);
+    found.is_some_and(|object| object.value.pointer("/spec/service").is_some_and(Value::is_object))
+}
+
+/// The answer for an aggregated API: it cannot be reached.
+pub(crate) fn unavailable() -> ApiError {
+    ApiError { plain: true, ..ApiError::unavailable("service unavailable\n") }
+}

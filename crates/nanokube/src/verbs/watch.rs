@@ -1,0 +1,254 @@
+//! Watch: a stream of events from a version on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{Target, read, render};
+use crate::core::Core;
+use crate::faults::{Call, OnEvent};
+use crate::filter::Filter;
+use crate::identity::UserInfo;
+use crate::kinds::Keeping;
+use crate::registry::Resource;
+use crate::reply::{JSON, Reply, Shape, negotiate};
+use crate::request::{ListOptions, RequestInfo};
+use crate::status::ApiError;
+use crate::store::{Change, Cursor, Event, Revision, Stored};
+use crate::table;
+
+/// A watch without `timeoutSeconds` ends after this time; a real server draws 30 to 60 minutes, a fixed one repeats.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(45 * 60);
+/// How often an idle watch with bookmarks learns the current version: about as often as a real server sends them.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+pub(super) fn watch(target: &Target<'_>) -> Result<Reply, ApiError> {
+    let shape = negotiate(&target.context.accept)?;
+    let options = ListOptions::parse(target.query(), true)?;
+    let filter = read::filter(target, &options)?;
+    let (core, resource) = (target.core.clone(), target.resource.clone());
+    let from = options.resource_version.unwrap_or(0);
+    let initial = options.send_initial_events.unwrap_or(from == 0);
+    let mut pending = VecDeque::new();
+    let namespace = if resource.namespaced { target.path.namespace.as_str() } else { "" };
+    let opened = if initial {
+        if from > core.store.revision() {
+            return Err(ApiError::future_version(from, core.store.revision()));
+        }
+        let (snapshot, cursor) = core.store.list_and_watch(&resource.key, namespace);
+        pending.extend(snapshot.objects.into_iter().filter(|stored| filter.matches(&stored.value)).map(Item::Initial));
+        if options.send_initial_events == Some(true) && options.bookmarks {
+            pending.push_back(Item::InitialEnd(snapshot.revision));
+        }
+        Ok(cursor)
+    } else if options.send_initial_events == Some(false) && from == 0 {
+        Ok(core.store.list_and_watch(&resource.key, namespace).1)
+    } else {
+        core.store.watch(&resource.key, from)
+    };
+    let cursor = match opened {
+        Ok(cursor) => Some(cursor),
+        Err(error @ crate::store::StoreError::Compacted { .. }) => {
+            pending.push_back(Item::Failed(read::store_error(&error)));
+            None
+        }
+        Err(error) => return Err(read::store_error(&error)),
+    };
+    let now = Instant::now();
+    let view = View { shape, query_header: target.query().clone(), resource, filter, header_shown: false };
+    let timeout = options.timeout_seconds.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let watch = Watch {
+        core,
+        view,
+        user: target.context.user.clone(),
+        request: target.context.info.clone(),
+        user_agent: target.context.user_agent.clone(),
+        pending,
+        cursor,
+        ends: now + timeout,
+        bookmarks: options.bookmarks,
+        next_bookmark: now + BOOKMARK_EVERY,
+    };
+    let stream = futures::stream::unfold(watch, |mut watch| async move {
+        let frame = watch.next().await?;
+        Some((frame, watch))
+    });
+    let content_type = match shape {
+        Shape::Full => JSON.to_owned(),
+        Shape::Table => format!("{JSON};as=Table;g=meta.k8s.io;v=v1"),
+        Shape::Metadata => format!("{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"),
+    };
+    Ok(Reply::stream(&content_type, stream.boxed()))
+}
+
+enum Item {
+    Initial(Arc<Stored>),
+    InitialEnd(Revision),
+    Event(Arc<Event>),
+    Failed(ApiError),
+}
+
+struct Watch {
+    core: Arc<Core>,
+    view: View,
+    user: UserInfo,
+    request: RequestInfo,
+    user_agent: String,
+    pending: VecDeque<Item>,
+    /// Gone once the watch has failed.
+    cursor: Option<Cursor>,
+    ends: Instant,
+    bookmarks: bool,
+    next_bookmark: Instant,
+}
+
+impl Watch {
+    /// The next frame; `None` ends the stream.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            while let Some(item) = self.pending.pop_front() {
+                let Some(frame) = self.view.frame(&self.core, &item) else { continue };
+                let revision = match &item {
+                    Item::Initial(stored) => stored.revision,
+                    Item::Event(event) => event.revision,
+                    Item::InitialEnd(_) | Item::Failed(_) => return Some(frame),
+                };
+                let call = Call { user: &self.user, request: &self.request, user_agent: &self.user_agent };
+                match self.core.faults.event(call, revision) {
+                    OnEvent::Deliver => {}
+                    OnEvent::Delay(time) => tokio::time::sleep(time).await,
+                    OnEvent::Cut => return None,
+                }
+                return Some(frame);
+            }
+            let cursor = self.cursor.as_mut()?;
+            let bookmark_at = if self.bookmarks { self.next_bookmark } else { self.ends };
+            tokio::select! {
+                biased;
+                events = cursor.next() => match events {
+                    Ok(events) => self.pending.extend(events.into_iter().map(Item::Event)),
+                    Err(error) => {
+                        self.cursor = None;
+                        self.pending.push_back(Item::Failed(read::store_error(&error)));
+                    }
+                },
+                () = tokio::time::sleep_until(self.ends) => return None,
+                () = tokio::time::sleep_until(bookmark_at) => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    // Nothing is pending and the cursor was empty: everything up to what it has seen was delivered.
+                    let seen = cursor.seen();
+                    return Some(self.view.bookmark(seen, false));
+                }
+            }
+        }
+    }
+}
+
+/// How one watcher sees events.
+struct View {
+    shape: Shape,
+    query_header: crate::request::Query,
+    resource: Arc<Resource>,
+    filter: Filter,
+    /// Only the first table of a watch carries its columns.
+    header_shown: bool,
+}
+
+impl View {
+    fn frame(&mut self, core: &Core, item: &Item) -> Option<Bytes> {
+        match item {
+            Item::Initial(stored) => Some(self.object("ADDED", core, stored, None)),
+            Item::InitialEnd(revision) => Some(self.bookmark(*revision, true)),
+            Item::Failed(error) => Some(line(&json!({"type": "ERROR", "object": error.to_value()}))),
+            Item::Event(event) => self.event(core, event),
+        }
+    }
+
+    fn event(&mut self, core: &Core, event: &Arc<Event>) -> Option<Bytes> {
+        let was = event.previous.as_ref().is_some_and(|previous| self.filter.matches(&previous.value));
+        let is = event.change != Change::Deleted && self.filter.matches(&event.object.value);
+        let (kind, natural) = match (was, is) {
+            (false, false) => return None,
+            (false, true) => ("ADDED", event.change == Change::Added),
+            (true, true) => ("MODIFIED", true),
+            (true, false) => ("DELETED", event.change == Change::Deleted),
+        };
+        if kind == "DELETED" && !natural {
+            // It left the selection: the last state the watcher knew, at the version of the change.
+            let previous = event.previous.as_ref()?;
+            let mut value = previous.value.clone();
+            value["metadata"]["resourceVersion"] = json!(event.revision.to_string());
+            return Some(self.object(kind, core, &Stored::unstored(value), None));
+        }
+        let shared = natural.then_some(event);
+        Some(self.object(kind, core, &event.object, shared))
+    }
+
+    /// The frame of an object; most watchers see the same bytes, which the event then keeps.
+    fn object(&mut self, kind: &str, core: &Core, stored: &Stored, shared: Option<&Arc<Event>>) -> Bytes {
+        let resource = &self.resource;
+        match self.shape {
+            Shape::Full => {
+                let render = || {
+                    let mut out = Vec::with_capacity(stored.tail().len() + 128);
+                    out.extend_from_slice(b"{\"type\":\"");
+                    out.extend_from_slice(kind.as_bytes());
+                    out.extend_from_slice(b"\",\"object\":");
+                    render::write_object(&mut out, resource, stored);
+                    out.extend_from_slice(b"}\n");
+                    Bytes::from(out)
+                };
+                let common = resource.keeping == Keeping::Own && resource.api_version() == resource.stored_as;
+                match shared.filter(|_| common) {
+                    Some(event) => event.frame_or_init(render),
+                    None => render(),
+                }
+            }
+            Shape::Metadata => line(&json!({"type": kind, "object": render::partial(&stored.value)})),
+            Shape::Table => {
+                let value = render::versioned(resource, &stored.value);
+                let version = super::metadata_text(&stored.value, "resourceVersion");
+                let now = core.clock.now();
+                let mut object = table::table(resource, now, &self.query_header, version, None, &[&value]);
+                if std::mem::replace(&mut self.header_shown, true) {
+                    object["columnDefinitions"] = Value::Null;
+                }
+                line(&json!({"type": kind, "object": object}))
+            }
+        }
+    }
+
+    fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.shape {
+            Shape::Full => {
+                json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata})
+            }
+            Shape::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Shape::Table => {
+                let object = json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata});
+                json!({
+                    "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()},
+                    "columnDefinitions": null, "rows": [{"cells": [], "object": object}],
+                })
+            }
+        };
+        line(&json!({"type": "BOOKMARK", "object": object}))
+    }
+}
+
+fn line(value: &Value) -> Bytes {
+    let mut text = value.to_string();
+    text.push('\n');
+    Bytes::from(text)
+}
