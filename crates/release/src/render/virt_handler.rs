@@ -1,9 +1,12 @@
 //! virt-handler: one per node that runs VMs. It drives the launchers of its node, so it has rights there that no other
 //! component has.
+//!
+//! The released suite has an init container here that runs the launcher's image to find out what the node can do. It is
+//! rendered once a release ships that image: until then a real node could not pull it, and no handler would start.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar, HostPathVolumeSource, ObjectFieldSelector,
+    Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, HostPathVolumeSource, ObjectFieldSelector,
     PodSpec, Probe, ResourceRequirements, SELinuxOptions, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -26,10 +29,7 @@ const HOST_PATHS: &[(&str, &str, &str, Option<&str>)] = &[
     ("virt-private-dir", "/var/run/kubevirt-private", "/var/run/kubevirt-private", None),
     ("kubelet-pods", "/var/lib/kubelet/pods", "/pods", None),
     ("kubelet", "/var/lib/kubelet", "/var/lib/kubelet", Some("HostToContainer")),
-    (NODE_LABELLER, NODE_LABELLER_DIR, NODE_LABELLER_DIR, None),
 ];
-const NODE_LABELLER: &str = "node-labeller";
-const NODE_LABELLER_DIR: &str = "/var/lib/kubevirt-node-labeller";
 
 pub(super) fn access() -> Access {
     Access { account: ACCOUNT, cluster_rules: vec![settings()], namespace_rules: report_on_own_pod() }
@@ -59,7 +59,6 @@ pub(super) fn daemon_set(config: &DeploymentConfig) -> DaemonSet {
     }
     let pod = PodSpec {
         host_pid: Some(true),
-        init_containers: Some(vec![node_labeller(config)]),
         containers,
         volumes: Some(volumes),
         termination_grace_period_seconds: Some(GRACE_PERIOD_SECONDS),
@@ -121,23 +120,6 @@ fn handler(config: &DeploymentConfig, mounts: Vec<VolumeMount>) -> Container {
         }),
         volume_mounts: Some(mounts),
         ..pods::container(NAME, config.image(Component::VirtHandler), env, config)
-    }
-}
-
-/// Finds out with the release's own launcher what the node's CPU and hypervisor can do.
-fn node_labeller(config: &DeploymentConfig) -> Container {
-    let variable = |name: &str| EnvVar { name: name.into(), value: Some("kvm".into()), value_from: None };
-    let env = vec![variable("PREFERRED_VIRTTYPE"), variable("HYPERVISOR_DEVICE")];
-    Container {
-        command: Some(pods::texts(&["/bin/sh", "-c"])),
-        args: Some(pods::texts(&["node-labeller.sh"])),
-        security_context: Some(SecurityContext { privileged: Some(true), run_as_user: Some(0), ..Default::default() }),
-        volume_mounts: Some(vec![VolumeMount {
-            name: NODE_LABELLER.into(),
-            mount_path: NODE_LABELLER_DIR.into(),
-            ..Default::default()
-        }]),
-        ..pods::container("virt-launcher", config.image(Component::VirtLauncher), env, config)
     }
 }
 
