@@ -7,11 +7,10 @@ use crate::authz::Attributes;
 use crate::identity::UserInfo;
 use crate::reply::Reply;
 use crate::status::ApiError;
-use crate::verbs::Target;
+use crate::verbs::{Target, parse_body};
 
 pub(crate) fn create(target: &Target<'_>) -> Result<Reply, ApiError> {
-    let mut review: Value = serde_json::from_slice(&target.context.body)
-        .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?;
+    let mut review = parse_body(target, &target.resource.kind)?;
     review["kind"] = json!(target.resource.kind);
     review["apiVersion"] = json!(target.resource.api_version());
     if !review["metadata"].is_object() {

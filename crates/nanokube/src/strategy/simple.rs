@@ -26,9 +26,9 @@ fn entry<'a>(object: &'a mut Value, path: &[&str]) -> &'a mut Map<String, Value>
 pub(super) fn namespace(object: &mut Value) {
     let name = metadata_text(object, "name").to_owned();
     entry(object, &["metadata", "labels"]).insert("kubernetes.io/metadata.name".to_owned(), json!(name));
-    let finalizers = &mut entry(object, &["spec"])["finalizers"];
-    if finalizers.as_array().is_none_or(Vec::is_empty) {
-        *finalizers = json!(["kubernetes"]);
+    let spec = entry(object, &["spec"]);
+    if spec.get("finalizers").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        spec.insert("finalizers".to_owned(), json!(["kubernetes"]));
     }
     object["status"] = json!({"phase": "Active"});
 }

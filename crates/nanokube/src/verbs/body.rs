@@ -16,8 +16,13 @@ pub(super) fn media_type(content_type: &str) -> String {
 }
 
 /// The body as JSON, whatever of the two it came as.
-pub(super) fn parse(target: &Target<'_>, what: &str) -> Result<Value, ApiError> {
-    parse_as(&media_type(&target.context.content_type), &target.context.body, what)
+pub(crate) fn parse(target: &Target<'_>, what: &str) -> Result<Value, ApiError> {
+    let value = parse_as(&media_type(&target.context.content_type), &target.context.body, what)?;
+    if value.is_object() { Ok(value) } else { Err(not_an_object(what)) }
+}
+
+fn not_an_object(what: &str) -> ApiError {
+    ApiError::bad_request(format!("the object provided is unrecognized (must be of type {what}): it is not an object"))
 }
 
 fn parse_as(media: &str, body: &[u8], what: &str) -> Result<Value, ApiError> {
@@ -54,10 +59,7 @@ pub(super) fn object(target: &Target<'_>) -> Result<Value, ApiError> {
 /// Checks `apiVersion` and `kind`; absent ones are filled in.
 pub(super) fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), ApiError> {
     if !value.is_object() {
-        return Err(ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): it is not an object",
-            resource.kind
-        )));
+        return Err(not_an_object(&resource.kind));
     }
     let expected = resource.api_version();
     let version = value["apiVersion"].as_str().unwrap_or_default().to_owned();

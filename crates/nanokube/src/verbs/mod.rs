@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub(crate) use body::parse as parse_body;
 pub(crate) use meta::metadata_text;
 
 use crate::core::Core;
