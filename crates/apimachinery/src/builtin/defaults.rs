@@ -10,7 +10,7 @@ use super::normal;
 /// become canonical, always-present objects appear. Other kinds are left alone.
 pub fn default(api_version: &str, kind: &str, object: &mut Value) {
     let Some(schema) = super::schema(api_version, kind) else { return };
-    normal::normalize(schema, object);
+    normal::stored_form(schema, object);
     schema.default(object);
     match kind {
         "Pod" => {

@@ -124,6 +124,9 @@ impl Reader<'_> {
 
 /// Adds to a type what the tables say about its fields.
 fn complete(short: &str, made: &mut Schema) {
+    for (_, fields) in tables::ALWAYS_ZERO.iter().filter(|(t, _)| *t == short) {
+        made.required.extend(fields.iter().map(|f| (*f).to_owned()));
+    }
     for (name, s) in &mut made.properties {
         let here = |(t, f): &(&str, &str)| *t == short && *f == name.as_str();
         let required = made.required.contains(name);
@@ -140,12 +143,19 @@ fn complete(short: &str, made: &mut Schema) {
         if tables::ALWAYS_PRESENT.iter().any(here) {
             changed.always_present = true;
         }
+        if tables::NULL_LISTS.iter().any(here) {
+            changed.always_null = true;
+        }
+        if tables::NULL_TIMES.iter().any(here) {
+            changed.nullable = true;
+            changed.default = Some(Value::Null);
+        }
         if let Some((_, _, json)) = tables::DEFAULTS.iter().find(|(t, f, _)| *t == short && f == name) {
             changed.default = Some(serde_json::from_str(json).expect("the table of defaults holds JSON"));
         }
         changed.zero_is_absent = !required
             && match changed.kind {
-                Type::String => !tables::MEANINGFUL_EMPTY.iter().any(here),
+                Type::String => !changed.nullable && !tables::MEANINGFUL_EMPTY.iter().any(here),
                 Type::Array => true,
                 Type::Object => changed.additional.is_some(),
                 Type::Integer | Type::Boolean => tables::ZERO_IS_ABSENT.iter().any(here),

@@ -6,13 +6,27 @@ use serde_json::{Map, Value};
 use crate::quantity::Quantity;
 use crate::schema::{Schema, Type};
 
-/// Brings a value into stored form.
-pub(super) fn normalize(schema: &Schema, value: &mut Value) {
+/// Brings an object into stored form. Counts and flags every status of its type has are there even when zero.
+pub(super) fn stored_form(schema: &Schema, object: &mut Value) {
+    normalize(schema, object);
+    let Some(status) = schema.properties.get("status").filter(|s| s.always_present) else { return };
+    let Some(map) = object.get_mut("status").and_then(Value::as_object_mut) else { return };
+    for name in &status.required {
+        let zero = match status.properties.get(name).map(|s| s.kind) {
+            Some(Type::Integer) => Value::from(0),
+            Some(Type::Boolean) => Value::from(false),
+            _ => continue,
+        };
+        map.entry(name.as_str()).or_insert(zero);
+    }
+}
+
+fn normalize(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|name, v| {
                 let Some(s) = schema.properties.get(name) else { return !v.is_null() || schema.preserve_unknown };
-                !(v.is_null() && (!schema.required.contains(name) || s.kind == Type::Object))
+                !v.is_null() || s.nullable || (schema.required.contains(name) && s.kind != Type::Object)
             });
             for (name, v) in map.iter_mut() {
                 if let Some(s) = schema.properties.get(name).or(schema.additional.as_ref()) {

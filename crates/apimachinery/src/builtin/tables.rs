@@ -175,6 +175,33 @@ pub(super) const ALWAYS_PRESENT: &[(&str, &str)] = &[
     ("ValidatingWebhook", "clientConfig"),
 ];
 
+/// Lists that are null, not absent, in an empty object: nobody owns their presence.
+pub(super) const NULL_LISTS: &[(&str, &str)] = &[("PodSpec", "containers"), ("CSINodeSpec", "drivers")];
+
+/// Counts that a status always shows although its type calls them optional.
+pub(super) const ALWAYS_ZERO: &[(&str, &[&str])] =
+    &[("PodDisruptionBudgetStatus", &["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"])];
+
+/// Times that are served as null when nobody sets them.
+pub(super) const NULL_TIMES: &[(&str, &str)] = &[
+    ("APIServiceCondition", "lastTransitionTime"),
+    ("CustomResourceDefinitionCondition", "lastTransitionTime"),
+    ("DaemonSetCondition", "lastTransitionTime"),
+    ("DeploymentCondition", "lastTransitionTime"),
+    ("DeploymentCondition", "lastUpdateTime"),
+    ("JobCondition", "lastProbeTime"),
+    ("JobCondition", "lastTransitionTime"),
+    ("NamespaceCondition", "lastTransitionTime"),
+    ("NodeCondition", "lastHeartbeatTime"),
+    ("NodeCondition", "lastTransitionTime"),
+    ("PersistentVolumeClaimCondition", "lastProbeTime"),
+    ("PersistentVolumeClaimCondition", "lastTransitionTime"),
+    ("PodCondition", "lastProbeTime"),
+    ("PodCondition", "lastTransitionTime"),
+    ("ReplicaSetCondition", "lastTransitionTime"),
+    ("StatefulSetCondition", "lastTransitionTime"),
+];
+
 /// Optional texts that may be empty and still mean something; every other optional text that is empty is absent.
 pub(super) const MEANINGFUL_EMPTY: &[(&str, &str)] = &[
     ("PersistentVolumeClaimSpec", "storageClassName"),

@@ -90,14 +90,12 @@ fn conflict_message(all: &[Conflict]) -> String {
     {
         return format!("Apply failed with {count}: {head}: {field}");
     }
-    let mut out = format!("Apply failed with {count}:");
+    let mut lines = Vec::new();
     for (head, fields) in by_manager {
-        let _ = write!(out, " {head}:");
-        for field in fields {
-            let _ = write!(out, "\n- {field}");
-        }
+        lines.push(format!("{}:", head.replacen("conflict", "conflicts", 1)));
+        lines.extend(fields.iter().map(|field| format!("- {field}")));
     }
-    out
+    format!("Apply failed with {count}: {}", lines.join("\n"))
 }
 
 /// Server-side apply: `config` is everything this manager wants to say about the object. The result is the object to
@@ -166,6 +164,10 @@ pub fn record_update(schema: &Schema, old: Option<&Value>, new: &mut Value, mana
     let mut taken = change.added.clone();
     taken.union(&change.modified);
     strip(&mut taken);
+    if old.is_none() && schema.properties.get("status").is_some_and(|s| s.always_present) {
+        // A new object's status is the server's, whatever the request says.
+        taken.cut(&["f:status"]);
+    }
     let id = Id::update(manager);
     entries.release(None, &change.removed);
     entries.release(Some(&id), &taken);

@@ -54,10 +54,10 @@ fn named<'a>(schema: &Schema, list: &'a [Value]) -> (Vec<Step>, BTreeMap<Step, &
     let mut items = BTreeMap::new();
     for item in list {
         let step = item_step(schema, item);
-        if !items.contains_key(&step) {
+        items.entry(step).or_insert_with_key(|step| {
             order.push(step.clone());
-            items.insert(step, item);
-        }
+            item
+        });
     }
     (order, items)
 }

@@ -142,7 +142,7 @@ impl Reader {
             }
         }
         if flag(map, "uniqueItems") {
-            let why = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
+            let why = "use x-kubernetes-list-type: set instead";
             self.errors.push(FieldError::forbidden(field::child(path, "uniqueItems"), why));
         }
         let inner = if place == Place::Logic { Place::Logic } else { Place::Field };
@@ -173,7 +173,7 @@ impl Reader {
         if let Some(s) = map.get("items") {
             let at = field::child(path, "items");
             if s.is_array() {
-                self.errors.push(FieldError::forbidden(at, "items must be a schema object and not an array"));
+                self.errors.push(FieldError::forbidden(at, "must be one schema, not a list of them"));
             } else {
                 let inner = if place == Place::Logic { Place::Logic } else { Place::Item };
                 out.items = Some(Arc::new(self.node(&at, inner, s)));
@@ -206,11 +206,10 @@ impl Reader {
             }
             if out.embedded_resource {
                 if out.kind != Type::Object {
-                    let why = "must be object if x-kubernetes-embedded-resource is true";
+                    let why = "an embedded resource is an object";
                     self.errors.push(FieldError::invalid(field::child(path, "type"), &json!(map.get("type")), why));
                 } else if out.properties.is_empty() && !out.preserve_unknown {
-                    let why = "must not be empty if x-kubernetes-embedded-resource is true without \
-                               x-kubernetes-preserve-unknown-fields";
+                    let why = "an embedded resource declares its fields, or keeps unknown ones";
                     self.errors.push(FieldError::required(field::child(path, "properties"), why));
                 }
                 out.embed();
@@ -233,7 +232,7 @@ impl Reader {
             }
             name => {
                 if int_or_string {
-                    let why = "must be empty if x-kubernetes-int-or-string is true";
+                    let why = "an int-or-string has no type";
                     self.errors.push(FieldError::invalid(at.clone(), &json!(name), why));
                 }
                 match name {
@@ -260,7 +259,7 @@ impl Reader {
             None => {}
             Some(name) => {
                 if out.kind != Type::Array {
-                    let why = "must be array if x-kubernetes-list-type is specified";
+                    let why = "must be array, as there is a list type";
                     self.errors.push(FieldError::invalid(field::child(path, "type"), &json!(map.get("type")), why));
                 }
                 out.list = match name {
@@ -287,13 +286,13 @@ impl Reader {
         let keys_at = field::child(path, "x-kubernetes-list-map-keys");
         if out.list != ListType::Map {
             if !out.map_keys.is_empty() {
-                let why = "must be map if x-kubernetes-list-map-keys is non-empty";
+                let why = "must be map, as there are map keys";
                 self.errors.push(FieldError::invalid(at, &json!(map.get("x-kubernetes-list-type")), why));
             }
             return;
         }
         if out.map_keys.is_empty() {
-            let why = "must not be empty if x-kubernetes-list-type is map";
+            let why = "a list map needs keys";
             self.errors.push(FieldError::required(keys_at, why));
             return;
         }
@@ -311,8 +310,7 @@ impl Reader {
                 }
                 Some(s) if s.default.is_none() && !items.required.contains(key) => {
                     let at = field::key(&field::child(&field::child(path, "items"), "properties"), key);
-                    let why = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a \
-                               required property";
+                    let why = "a key of a list map needs a default or must be required";
                     self.errors.push(FieldError::required(field::child(&at, "default"), why));
                 }
                 Some(_) => {}

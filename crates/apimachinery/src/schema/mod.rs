@@ -1,7 +1,7 @@
 //! Structural schemas: what fields an object has, what is filled in, what is dropped, what is refused, and how its lists
 //! and maps merge. The same tree serves custom resources ([`Schema::from_crd`]) and built-in kinds ([`crate::builtin`]).
 //! It never evaluates rules written in CEL; it carries them ([`Schema::rules`]) and says where they apply
-//! ([`Schema::visit_rules`]).
+//! ([`Schema::rule_sites`]).
 
 mod crd;
 mod fill;
@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value};
+
+use crate::field;
 
 /// The JSON type of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,11 +127,13 @@ pub struct Schema {
     pub patch: PatchStrategy,
     /// Only where there are any.
     pub limits: Option<Box<Limits>>,
-    /// `x-kubernetes-validations`, as written; [`Schema::visit_rules`] is the seam for their evaluation.
+    /// `x-kubernetes-validations`, as written; [`Schema::rule_sites`] is the seam for their evaluation.
     pub rules: Vec<Value>,
     /// Built-in kinds only: the object is there, empty, even when nobody sets it (a struct held by value). Such an object
     /// is served as `{}`, and nobody owns its presence.
     pub always_present: bool,
+    /// Built-in kinds only: the field is there, null, when nobody sets it.
+    pub always_null: bool,
     /// Built-in kinds only: an empty or zero value is the same as none, and is not stored.
     pub zero_is_absent: bool,
 }
@@ -174,14 +178,14 @@ impl Schema {
         for (name, s) in &self.properties {
             if s.always_present {
                 map.insert(name.clone(), s.zero_or_empty());
+            } else if s.always_null {
+                map.insert(name.clone(), Value::Null);
             } else if self.required.contains(name) {
                 match s.kind {
                     Type::String => map.insert(name.clone(), "".into()),
                     Type::Integer | Type::Number => map.insert(name.clone(), 0.into()),
                     Type::Boolean => map.insert(name.clone(), false.into()),
-                    Type::Array => map.insert(name.clone(), Value::Null),
-                    Type::Object if s.additional.is_some() => map.insert(name.clone(), Value::Null),
-                    Type::Object | Type::Any | Type::IntOrString => None,
+                    Type::Array | Type::Object | Type::Any | Type::IntOrString => None,
                 };
             }
         }
@@ -195,36 +199,33 @@ impl Schema {
         }
     }
 
-    /// Calls `visit` for each node that carries CEL rules and is present in `value`, with the value before the change
-    /// where it can be matched (list items by their map keys, otherwise not at all).
-    pub fn visit_rules<'v>(
-        &self,
-        value: &'v Value,
-        old: Option<&'v Value>,
-        visit: &mut dyn FnMut(&str, &Schema, &'v Value, Option<&'v Value>),
-    ) {
-        self.visit_rules_at("", value, old, visit);
+    /// Every place of `value` where the schema carries CEL rules, with the value before the change where it can be
+    /// matched (list items by their map keys, items of other lists not at all).
+    pub fn rule_sites<'v>(&'v self, value: &'v Value, old: Option<&'v Value>) -> Vec<RuleSite<'v>> {
+        let mut sites = Vec::new();
+        self.rule_sites_at("", value, old, &mut sites);
+        sites
     }
 
-    fn visit_rules_at<'v>(
-        &self,
+    fn rule_sites_at<'v>(
+        &'v self,
         path: &str,
         value: &'v Value,
         old: Option<&'v Value>,
-        visit: &mut dyn FnMut(&str, &Schema, &'v Value, Option<&'v Value>),
+        sites: &mut Vec<RuleSite<'v>>,
     ) {
         if !self.rules.is_empty() {
-            visit(path, self, value, old);
+            sites.push(RuleSite { path: path.to_owned(), schema: self, value, old });
         }
         match value {
             Value::Object(map) => {
                 for (name, v) in map {
                     let (sub, path) = match (self.properties.get(name), &self.additional) {
-                        (Some(s), _) => (s, crate::field::child(path, name)),
-                        (None, Some(s)) => (s, crate::field::key(path, name)),
+                        (Some(s), _) => (s, field::child(path, name)),
+                        (None, Some(s)) => (s, field::key(path, name)),
                         (None, None) => continue,
                     };
-                    sub.visit_rules_at(&path, v, old.and_then(|o| o.get(name)), visit);
+                    sub.rule_sites_at(&path, v, old.and_then(|o| o.get(name)), sites);
                 }
             }
             Value::Array(list) => {
@@ -234,12 +235,22 @@ impl Schema {
                         .then(|| old.and_then(Value::as_array))
                         .flatten()
                         .and_then(|o| o.iter().find(|o| self.map_keys.iter().all(|k| o.get(k) == v.get(k))));
-                    items.visit_rules_at(&crate::field::index(path, i), v, before, visit);
+                    items.rule_sites_at(&field::index(path, i), v, before, sites);
                 }
             }
             _ => {}
         }
     }
+}
+
+/// A place where CEL rules apply.
+#[derive(Clone, Debug)]
+pub struct RuleSite<'v> {
+    pub path: String,
+    /// The node whose [`Schema::rules`] apply.
+    pub schema: &'v Schema,
+    pub value: &'v Value,
+    pub old: Option<&'v Value>,
 }
 
 #[cfg(test)]

@@ -112,6 +112,46 @@ impl Schema {
         }
     }
 
+    /// Values that a reader of typed objects could not even decode: wrong JSON types, and amounts, times and bytes that are
+    /// none. `null` stands for "not set" everywhere and is no error here.
+    pub fn undecodable(&self, value: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        self.undecodable_at("", value, &mut errors);
+        errors
+    }
+
+    fn undecodable_at(&self, path: &str, value: &Value, errors: &mut Vec<FieldError>) {
+        if value.is_null() {
+            return;
+        }
+        if !self.has_type(value) {
+            let name = self.kind.as_str().unwrap_or("integer or string");
+            errors.push(FieldError::type_invalid(path, value, &format!("must be of type {name}")));
+            return;
+        }
+        match value {
+            Value::String(text) => {
+                let format = self.limits.as_ref().and_then(|l| l.format.as_deref()).unwrap_or_default();
+                if matches!(format, "quantity" | "date-time" | "byte") && !has_format(format, text) {
+                    errors.push(FieldError::type_invalid(path, value, &format!("must be of type {format}")));
+                }
+            }
+            Value::Object(map) => {
+                for (name, v) in map {
+                    if let Some((s, _)) = self.field(name) {
+                        s.undecodable_at(&field::child(path, name), v, errors);
+                    }
+                }
+            }
+            Value::Array(list) => {
+                for (i, v) in list.iter().enumerate() {
+                    self.item().undecodable_at(&field::index(path, i), v, errors);
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn has_type(&self, value: &Value) -> bool {
         match self.kind {
             Type::Any => true,
