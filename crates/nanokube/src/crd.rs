@@ -142,6 +142,12 @@ pub(crate) fn settle(definition: &Value, table: &Table, now: &str) -> (Value, Ve
     (status, resources)
 }
 
+/// Says that the definition's objects are about to be deleted.
+pub(crate) fn mark_terminating(definition: &mut Value, now: &str) {
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    set_condition(&mut definition["status"], "Terminating", true, "InstanceDeletionPending", message, now);
+}
+
 fn condition_is_true(status: &Value, kind: &str) -> bool {
     let conditions = status["conditions"].as_array().into_iter().flatten();
     conditions.into_iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
@@ -260,6 +266,7 @@ fn resource(definition: &Value, version: &Value) -> Resource {
         custom: Some(Custom {
             definition: text(&definition["metadata"], "name").to_owned(),
             columns: columns(version),
+            openapi: version["schema"]["openAPIV3Schema"].clone(),
             scale,
             deprecation,
         }),

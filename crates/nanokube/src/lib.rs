@@ -17,7 +17,8 @@
 //! | aggregated APIs | `APIService` objects are stored; their groups answer 503 |
 //! | `pods/exec`, `attach`, `portforward`, `proxy`, `resize`, `log` | 501 with a reason |
 //! | server-side apply to `scale` | 501 with a reason |
-//! | protobuf, gzip, YAML answers | 406 or JSON |
+//! | protobuf bodies of all but a few small kinds | 415 |
+//! | protobuf, gzip and YAML answers | JSON, or 406 when the client takes nothing else |
 //! | metrics, OIDC discovery | 501 |
 //! | the implicit service account `default` of a pod must exist | it need not; a named account must |
 //! | quotas and limit ranges | stored, not enforced |
@@ -38,6 +39,7 @@ mod jsonpaths;
 mod kinds;
 mod openapi;
 mod pki;
+mod protobuf;
 mod registry;
 mod reply;
 mod request;

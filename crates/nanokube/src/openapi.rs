@@ -58,9 +58,10 @@ fn group_version_kind(resource: &Resource) -> Value {
 }
 
 fn schema_of(resource: &Resource) -> Value {
-    let mut schema = match resource.schema() {
-        Some(schema) => schema.to_openapi(),
-        None => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+    let mut schema = match (&resource.custom, resource.schema()) {
+        (Some(custom), _) if custom.openapi.is_object() => custom.openapi.clone(),
+        (_, Some(schema)) => schema.to_openapi(),
+        _ => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
     };
     schema["type"] = json!("object");
     let properties = &mut schema["properties"];

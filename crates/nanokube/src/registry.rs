@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use apimachinery::schema::Schema;
+use serde_json::Value;
 
 use crate::kinds::{BUILT_IN, Keeping, Kind, Sub};
 use crate::schemas;
@@ -61,6 +62,8 @@ pub(crate) struct Custom {
     pub definition: String,
     pub columns: Vec<CustomColumn>,
     pub scale: Option<CustomScale>,
+    /// The schema as its author wrote it, descriptions included, for OpenAPI documents.
+    pub openapi: Value,
     /// The `Warning` header's text when the version is deprecated.
     pub deprecation: Option<String>,
 }

@@ -6,8 +6,9 @@ use crate::authn;
 use crate::authz::Attributes;
 use crate::identity::UserInfo;
 use crate::reply::Reply;
+use crate::request::WriteOptions;
 use crate::status::ApiError;
-use crate::verbs::{Target, parse_body};
+use crate::verbs::{Target, parse_body, record_owner};
 
 pub(crate) fn create(target: &Target<'_>) -> Result<Reply, ApiError> {
     let mut review = parse_body(target, &target.resource.kind)?;
@@ -17,6 +18,10 @@ pub(crate) fn create(target: &Target<'_>) -> Result<Reply, ApiError> {
         review["metadata"] = json!({});
     }
     let user = &target.context.user;
+    if !matches!(target.resource.plural.as_str(), "selfsubjectrulesreviews" | "selfsubjectreviews") {
+        let options = WriteOptions::parse(target.query(), "CreateOptions")?;
+        record_owner(target, &options, &mut review)?;
+    }
     match target.resource.plural.as_str() {
         "subjectaccessreviews" | "localsubjectaccessreviews" => {
             let local = target.resource.namespaced;

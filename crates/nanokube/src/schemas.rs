@@ -1,6 +1,7 @@
 //! Where a resource's rules come from: the tables of built-in kinds or the schema of a definition.
 
 use apimachinery::FieldError;
+use apimachinery::names::{self, NameRule};
 use apimachinery::schema::Schema;
 use serde_json::Value;
 
@@ -29,7 +30,12 @@ pub(crate) fn prune(resource: &Resource, object: &mut Value) -> Vec<String> {
 pub(crate) fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     match (&resource.custom, resource.schema()) {
         (None, _) => apimachinery::builtin::validate(&resource.api_version(), &resource.kind, object, old),
-        (Some(_), Some(schema)) => schema.validate(object),
-        (Some(_), None) => Vec::new(),
+        (Some(_), schema) => {
+            // Definitions describe everything but metadata, whose rules are the same for all.
+            let mut errors = names::metadata(object, NameRule::Subdomain);
+            errors.extend(old.map(|old| names::metadata_update(object, old)).unwrap_or_default());
+            errors.extend(schema.map(|schema| schema.validate(object)).unwrap_or_default());
+            errors
+        }
     }
 }

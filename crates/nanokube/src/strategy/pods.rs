@@ -58,7 +58,7 @@ fn mount_token(spec: &mut Value, suffix: &str) {
     let volume = format!("kube-api-access-{suffix}");
     let mut used = false;
     for list in ["initContainers", "containers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
             if mounts.iter().any(|mount| mount["mountPath"] == TOKEN_DIR) {
                 continue;

@@ -87,7 +87,7 @@ fn assign(target: &Target<'_>, service: &mut Value, old: Option<&Value>) -> Resu
             .filter_map(|port| port["nodePort"].as_u64())
             .collect();
         let before = old.map(|old| old["spec"]["ports"].clone()).unwrap_or_default();
-        for (index, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+        for (index, port) in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
             if port["nodePort"].as_u64().is_some_and(|number| number > 0) {
                 continue;
             }

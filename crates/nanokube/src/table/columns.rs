@@ -109,7 +109,7 @@ pub(super) fn of(resource: &Resource) -> Vec<Column> {
         ("apps" | "batch", _) => workloads(&resource.plural),
         _ => others(&resource.plural),
     });
-    if !columns.iter().any(|column| column.name == "Age") {
+    if !columns.iter().any(|column| matches!(column.name.as_str(), "Age" | "Created At")) {
         let at = columns.iter().position(|column| column.priority > 0).unwrap_or(columns.len());
         columns.insert(at, age_column());
     }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Target, metadata_text};
+use crate::protobuf::{self, ProtobufError};
 use crate::registry::{Resource, join_version};
 use crate::request::FieldValidation;
 use crate::schemas;
@@ -36,6 +37,10 @@ fn parse_as(media: &str, body: &[u8], what: &str) -> Result<Value, ApiError> {
             ))
         }),
         "application/yaml" | "application/apply-patch+yaml" => parse_yaml(body),
+        protobuf::MEDIA => protobuf::read(body).map_err(|error| match error {
+            ProtobufError::Kind(_) => ApiError::unsupported_media(OBJECT_TYPES),
+            ProtobufError::Damaged => ApiError::bad_request(error.to_string()),
+        }),
         _ => Err(ApiError::unsupported_media(OBJECT_TYPES)),
     }
 }

@@ -177,7 +177,11 @@ fn step(target: &Target<'_>, name: &Name, live: &Arc<Stored>, options: &DeleteOp
     let previous_grace = value["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
     let tracked = core.registry.table();
     let holds = holding_finalizer(resource, &value, &tracked);
-    if !began {
+    let graceful = resource.is("", "pods");
+    let at_once = !graceful && holds.is_none() && !began && held_by_nothing(&value);
+    if at_once {
+        // Nothing waits for this deletion, so nobody is told that it has begun.
+    } else if !began {
         let metadata = meta::metadata_mut(&mut value);
         let ends = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(now);
         metadata.insert("deletionTimestamp".to_owned(), json!(seconds(ends)));
@@ -197,6 +201,7 @@ fn step(target: &Target<'_>, name: &Name, live: &Arc<Stored>, options: &DeleteOp
             let mut finalizers: Vec<String> = meta::finalizers(&value).into_iter().map(str::to_owned).collect();
             finalizers.push(finalizer.to_owned());
             meta::metadata_mut(&mut value).insert("finalizers".to_owned(), json!(finalizers));
+            crate::crd::mark_terminating(&mut value, &core.now_text());
         }
     } else if grace < previous_grace {
         // A second, shorter deletion brings the end forward.
@@ -205,7 +210,7 @@ fn step(target: &Target<'_>, name: &Name, live: &Arc<Stored>, options: &DeleteOp
         metadata.insert("deletionTimestamp".to_owned(), json!(seconds(ends)));
         metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
     }
-    let complete = super::write::completes_deletion(&value);
+    let complete = at_once || super::write::completes_deletion(&value);
     if options.dry_run {
         let shown = Arc::new(Stored::unstored(value));
         return Ok(if complete { Outcome::Gone(shown) } else { Outcome::Begun(shown) });
@@ -221,6 +226,13 @@ fn step(target: &Target<'_>, name: &Name, live: &Arc<Stored>, options: &DeleteOp
     let stored = core.store.update(&resource.key, name, live.revision, value)?;
     tidying::after_write(core, resource, &stored);
     Ok(Outcome::Begun(stored))
+}
+
+/// Whether an object may go right away: no finalizers, neither in metadata nor (namespaces) in the specification.
+fn held_by_nothing(value: &Value) -> bool {
+    let listed = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    let namespace = value["kind"] == "Namespace" && value["apiVersion"] == "v1";
+    !listed(&value["metadata"]["finalizers"]) && !(namespace && listed(&value["spec"]["finalizers"]))
 }
 
 /// Definitions stay until their objects are gone.

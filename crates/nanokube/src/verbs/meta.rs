@@ -1,6 +1,5 @@
 //! Rules for `metadata` that hold for every kind. Pure.
 
-use apimachinery::FieldError;
 use serde_json::{Map, Value, json};
 
 /// A text field of `metadata`, empty when absent.
@@ -62,24 +61,6 @@ fn drop_empty(metadata: &mut Map<String, Value>) {
         "generateName" | "namespace" => value.as_str().is_some_and(|text| !text.is_empty()),
         _ => !value.is_null(),
     });
-}
-
-/// Changes of finalizers that are forbidden while the object is being deleted.
-pub(crate) fn finalizer_errors(live: &Value, new: &Value) -> Vec<FieldError> {
-    if !is_terminating(live) {
-        return Vec::new();
-    }
-    let old = finalizers(live);
-    let added: Vec<String> =
-        finalizers(new).iter().filter(|name| !old.contains(name)).map(|name| format!("\"{name}\"")).collect();
-    if added.is_empty() {
-        return Vec::new();
-    }
-    let text = format!(
-        "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-        added.join(", ")
-    );
-    vec![FieldError::forbidden("metadata.finalizers", &text)]
 }
 
 /// Whether two states differ in anything a client can see, apart from the times in `managedFields`.

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 pub(crate) use body::parse as parse_body;
 pub(crate) use meta::metadata_text;
+pub(crate) use write::record_owner;
 
 use crate::core::Core;
 use crate::kinds::{Keeping, Sub};

@@ -61,6 +61,11 @@ fn drop_status(resource: &Resource, object: &mut Value) {
     }
 }
 
+/// Records who wrote an object that is answered and not kept.
+pub(crate) fn record_owner(target: &Target<'_>, options: &WriteOptions, object: &mut Value) -> Result<(), ApiError> {
+    record(&target.resource, None, object, &manager(target, options, ""))
+}
+
 fn record(resource: &Resource, old: Option<&Value>, new: &mut Value, manager: &Manager) -> Result<(), ApiError> {
     if let Some(problem) = managed::metadata_problem(new) {
         return Err(ApiError::bad_request(format!("metadata.managedFields: {problem}")));
@@ -253,8 +258,7 @@ pub(super) fn finish_update(
         let generation = current["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         meta::metadata_mut(&mut new).insert("generation".to_owned(), json!(generation));
     }
-    let mut errors = meta::finalizer_errors(&current, &new);
-    errors.extend(schemas::validate(resource, &new, Some(&current)));
+    let errors = schemas::validate(resource, &new, Some(&current));
     if !errors.is_empty() {
         return Err(ApiError::invalid(target.about_kind(name), &errors));
     }
