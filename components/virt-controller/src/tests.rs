@@ -129,3 +129,19 @@ async fn a_taken_port_ends_the_process_with_a_reason() {
 fn the_document_is_the_table() {
     expect_test::expect_file!["../ENDPOINTS.md"].assert_eq(&table().document("Endpoints of virt-controller"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_process_leaves_nothing_open() {
+    let world = World::new();
+    let pod = world.pod(1).await;
+    let (mut open, _) = testing::connect(&*world.kubelet, pod.addr).await.unwrap();
+    open.ready().await.unwrap();
+    pod.process.abort();
+    assert!(pod.process.await.unwrap_err().is_cancelled());
+    assert!(world.net.listening(pod.addr.ip()).is_empty(), "its port is closed");
+    assert!(open.ready().await.is_err(), "and so are its connections");
+    world.api.until(|api| api.object(LEASE).is_some()).await;
+    let requests = world.api.seen().len();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.api.seen().len(), requests, "no task of it lives on");
+}

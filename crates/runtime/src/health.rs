@@ -68,7 +68,13 @@ impl Health {
 
     /// A part that is asked at each probe. `check` must be quick and must not probe in turn.
     pub fn check(&self, probe: Probe, name: &'static str, check: impl Fn() -> Status + Send + Sync + 'static) {
-        self.lock().push(Entry { probe, name, check: Box::new(check) });
+        let entry = Entry { probe, name, check: Box::new(check) };
+        let mut entries = self.lock();
+        // A part that begins anew takes its own place: its earlier self has nothing to say any more.
+        match entries.iter_mut().find(|other| other.probe == probe && other.name == name) {
+            Some(place) => *place = entry,
+            None => entries.push(entry),
+        }
     }
 
     /// What speaks against a positive answer. What is not alive is not ready either.
@@ -132,5 +138,9 @@ mod tests {
         assert_eq!(health.answer(Probe::Ready).0, StatusCode::OK);
         alive.set(Err(Reason::new("Stuck", "for 3 minutes")));
         assert_eq!(health.reasons(Probe::Ready), [("loop", Reason::new("Stuck", "for 3 minutes"))]);
+        let anew = health.part(Probe::Live, "loop");
+        assert_eq!(health.reasons(Probe::Live).len(), 1, "it replaces its earlier self");
+        anew.set(Ok(()));
+        assert_eq!(health.answer(Probe::Ready).0, StatusCode::OK);
     }
 }
