@@ -127,7 +127,7 @@ impl Review {
         })
     }
 
-    /// What is asked about, as people write it: `virtualmachines.kubevirt.io/v1/status`.
+    /// What is asked about, as people write it: `deployments.apps/v1/scale`.
     pub fn target(&self) -> String {
         let mut target = self.resource.clone();
         if !self.group.is_empty() {

@@ -5,13 +5,15 @@
 //! server) speaks it, upgrades need it, and one open request per connection is what makes the bound on connections a
 //! bound on work.
 
+mod body;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,6 +24,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+
+pub use body::{BODY_BYTES, BODY_TIMEOUT, BodyError, read_body};
 
 use crate::net::{BoxStream, Listener};
 
@@ -35,12 +39,6 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent between requests or within a request's head. Longer than the 90 s for which
 /// clients written in Go keep an idle connection, so that it is they who close it and no request meets a closing server.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(100);
-
-/// How long a body may take: the API server gives a webhook 10 s in all.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Largest body. An AdmissionReview carries an object twice (new and old), and an object is at most 1.5 MiB in etcd.
-pub const BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long a drain waits for requests under way: what is left of the usual grace period of 30 s for leaving in order.
 pub const DRAIN: Duration = Duration::from_secs(20);
@@ -156,41 +154,6 @@ async fn connection(
         () = stop.cancelled() => served.as_mut().graceful_shutdown(),
     }
     Ok(served.await?)
-}
-
-/// Why a body was not read.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    #[error("the body has more than {BODY_BYTES} bytes")]
-    TooLarge,
-    #[error("the body did not arrive within {BODY_TIMEOUT:?}")]
-    Timeout,
-    #[error("the body broke off: {0}")]
-    Broken(String),
-}
-
-impl BodyError {
-    /// The status that tells a client.
-    pub fn status(&self) -> http::StatusCode {
-        match self {
-            Self::TooLarge => http::StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Timeout => http::StatusCode::REQUEST_TIMEOUT,
-            Self::Broken(_) => http::StatusCode::BAD_REQUEST,
-        }
-    }
-}
-
-/// Reads a whole body within [`BODY_BYTES`] and [`BODY_TIMEOUT`].
-///
-/// # Errors
-/// It is too large, too slow or incomplete.
-pub async fn read_body(body: Incoming) -> Result<Bytes, BodyError> {
-    match timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES).collect()).await {
-        Err(_) => Err(BodyError::Timeout),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
-        Ok(Err(error)) => Err(BodyError::Broken(error.to_string())),
-    }
 }
 
 /// A response with a plain text.

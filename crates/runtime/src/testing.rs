@@ -182,7 +182,7 @@ impl TinyApi {
             Fault::Late(delay) if !is_watch => {
                 let (api, method, path, query) = (self.clone(), parts.method.clone(), path.clone(), query.clone());
                 let acting = tokio::spawn(async move {
-                    tokio::time::sleep(delay).await;
+                    tokio::time::sleep_until(tokio::time::Instant::now() + delay).await;
                     let done = api.lock().act(&method, &path, &query, &body);
                     api.raise();
                     done
