@@ -96,3 +96,22 @@ async fn a_silent_peer_is_let_go_and_an_idle_one_does_not_delay_the_drain() {
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     drop(idle);
 }
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_bounded_and_an_idle_one_makes_room_in_the_end() {
+    let world = serving(handler(|_| async { text(StatusCode::OK, "") })).await;
+    let begin = Instant::now();
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        open.push(testing::connect(&*world.client, world.addr).await.unwrap());
+    }
+    let more = testing::connect(&*world.client, world.addr);
+    assert!(timeout(Duration::from_secs(5), more).await.is_err(), "one too many waits");
+    open.pop();
+    let more = testing::connect(&*world.client, world.addr).await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(6));
+    open.push(more);
+    testing::get(&*world.client, world.addr, "/").await.unwrap();
+    let waited = begin.elapsed();
+    assert!(waited >= HEAD_TIMEOUT && waited < HEAD_TIMEOUT + Duration::from_secs(10), "{waited:?}");
+}
