@@ -320,3 +320,53 @@ pub(crate) fn dry_run(values: &[String], kind: &str) -> Result<bool, ApiError> {
     let text = format!("Unsupported value: [{shown}]: supported values: \"All\"");
     Err(ApiError::invalid_option(kind, "dryRun", "FieldValueNotSupported", &text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(method: &str, path: &str, query: &str) -> String {
+        let info = RequestInfo::parse(method, path, query);
+        let Some(path) = info.resource else { return format!("{} -", info.verb) };
+        let ResourcePath { group, version, namespace, plural, name, subresource, rest: _ } = path;
+        format!("{} {group}/{version} {namespace}:{plural}:{name}:{subresource}", info.verb)
+    }
+
+    #[test]
+    fn paths_name_resources() {
+        assert_eq!(shown("GET", "/api/v1/pods", ""), "list /v1 :pods::");
+        assert_eq!(shown("GET", "/api/v1/namespaces/a/pods", "watch=1"), "watch /v1 a:pods::");
+        assert_eq!(shown("GET", "/api/v1/namespaces/a/pods/p/status", ""), "get /v1 a:pods:p:status");
+        assert_eq!(
+            shown("DELETE", "/apis/apps/v1/namespaces/a/deployments", ""),
+            "deletecollection apps/v1 a:deployments::"
+        );
+        assert_eq!(shown("GET", "/api/v1/namespaces/a", ""), "get /v1 a:namespaces:a:");
+        assert_eq!(shown("PUT", "/api/v1/namespaces/a/finalize", ""), "update /v1 a:namespaces:a:finalize");
+        assert_eq!(shown("GET", "/api/v1/namespaces", ""), "list /v1 :namespaces::");
+        assert_eq!(shown("GET", "/apis/apps/v1", ""), "get -");
+        assert_eq!(shown("GET", "/version", ""), "get -");
+        assert_eq!(shown("GET", "/", ""), "get -");
+    }
+
+    #[test]
+    fn queries_are_decoded() {
+        let query = Query::parse("labelSelector=a%3Db+c&watch&x=%zz&limit=");
+        assert_eq!(query.get("labelSelector"), Some("a=b c"));
+        assert!(query.flag("watch") && !query.flag("missing"));
+        assert_eq!(query.get("x"), Some("%zz"));
+        assert_eq!(query.get("limit"), None);
+    }
+
+    #[test]
+    fn senseless_options_are_refused() {
+        let list = |text: &str, watch: bool| ListOptions::parse(&Query::parse(text), watch).map_err(|error| error.code);
+        assert_eq!(list("resourceVersionMatch=Exact", false).unwrap_err(), 422);
+        assert_eq!(list("limit=x", false).unwrap_err(), 400);
+        assert_eq!(list("sendInitialEvents=true", true).unwrap_err(), 422);
+        assert!(list("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", true).is_ok());
+        let write = |text: &str| WriteOptions::parse(&Query::parse(text), "CreateOptions").map_err(|error| error.code);
+        assert_eq!(write("dryRun=Maybe").unwrap_err(), 422);
+        assert!(write("dryRun=All&fieldValidation=Strict").unwrap().dry_run);
+    }
+}
