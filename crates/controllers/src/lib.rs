@@ -8,15 +8,20 @@ pub mod action;
 pub mod cache;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
+pub mod endpoints;
 pub mod events;
 mod execute;
+pub mod job;
 pub mod kinds;
 mod manager;
+pub mod node_lifecycle;
 pub mod ownership;
 pub mod placement;
 pub mod pods;
 pub mod replicaset;
 pub mod scheduler;
+pub mod serviceaccounts;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -32,8 +37,8 @@ use crate::manager::Manager;
 
 pub use scheduler::milli;
 
-/// The user that reads for all controllers.
-pub const READER: &str = "system:kube-controller-manager";
+/// The user that the controllers share, the scheduler excepted; it also reads for all of them.
+pub const MANAGER: &str = "system:kube-controller-manager";
 
 /// How the controllers run.
 #[derive(Clone, Debug)]
@@ -54,8 +59,8 @@ pub enum Error {
     EmptyLag(RangeInclusive<Duration>),
 }
 
-/// Runs all controllers until `stop` is cancelled. `client_for` gives a client for a user name; every controller acts as
-/// a user of its own, as on a real cluster, and [`READER`] reads for all.
+/// Runs all controllers until `stop` is cancelled. `client_for` gives a client for a user name; the
+/// scheduler is a user of its own, and [`MANAGER`] is all others.
 ///
 /// # Errors
 /// Options that cannot be honoured. A server that fails is no error: requests are tried again.
@@ -69,6 +74,11 @@ pub async fn run(client_for: impl Fn(&str) -> Client, options: Options, stop: Ca
         Box::new(scheduler::Scheduler { seed }),
         Box::new(deployment::Deployments),
         Box::new(daemonset::DaemonSets),
+        Box::new(endpoints::EndpointsOfServices { seed, lag: endpoint_lag }),
+        Box::new(serviceaccounts::NamespaceContents),
+        Box::new(disruption::DisruptionBudgets),
+        Box::new(job::Jobs),
+        Box::new(node_lifecycle::NodeLifecycle),
     ];
     let controllers = controllers
         .into_iter()
@@ -85,8 +95,16 @@ pub async fn run(client_for: impl Fn(&str) -> Client, options: Options, stop: Ca
         Kind::Deployment,
         Kind::DaemonSet,
         Kind::ControllerRevision,
+        Kind::Service,
+        Kind::Endpoints,
+        Kind::EndpointSlice,
+        Kind::ServiceAccount,
+        Kind::PodDisruptionBudget,
+        Kind::Job,
+        Kind::Lease,
     ];
-    let watches = watches.into_iter().map(Watch::all).collect();
-    Manager::new(controllers, client_for(READER), clock).run(watches, stop).await;
+    let root_ca = Watch::fields(Kind::ConfigMap, format!("metadata.name={}", serviceaccounts::ROOT_CA));
+    let watches = watches.into_iter().map(Watch::all).chain([root_ca]).collect();
+    Manager::new(controllers, client_for(MANAGER), clock).run(watches, stop).await;
     Ok(())
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::action::{Controller, View};
+use crate::action::{Action, Controller, View};
 use crate::cache::{Change, Fed, Name, Watch, follow};
 use crate::events::Recorder;
 use crate::execute::{Learned, Outcome, execute};
@@ -174,10 +174,13 @@ impl Manager {
                 self.failed.remove(&key);
                 continue;
             }
+            let (actions, held_back) = one_write_per_object(decision.actions);
+            if held_back {
+                waiting.insert(key.clone());
+            }
             let recorder = self.recorder.clone();
             self.busy.insert(key.clone());
-            self.running
-                .push(Box::pin(async move { Done::Acted(key, execute(client, recorder, decision.actions).await) }));
+            self.running.push(Box::pin(async move { Done::Acted(key, execute(client, recorder, actions).await) }));
         }
         self.queue.append(&mut waiting);
     }
@@ -220,6 +223,19 @@ impl Manager {
         let asked = kind.visit(Check { client: self.reader.clone(), name });
         self.running.push(Box::pin(async move { Done::Checked(asked.await) }));
     }
+}
+
+/// Keeps the first patch of each object. A second one would carry a version that the first has made old; what it is for
+/// is decided again once the answer to the first is known. Also tells whether any was held back.
+fn one_write_per_object(mut actions: Vec<Action>) -> (Vec<Action>, bool) {
+    let before = actions.len();
+    let mut patched = BTreeSet::new();
+    actions.retain(|action| match action {
+        Action::Patch { kind, name, .. } => patched.insert((*kind, name.clone())),
+        _ => true,
+    });
+    let held_back = actions.len() < before;
+    (actions, held_back)
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -28,7 +28,7 @@ pub struct ReplicaSets;
 
 impl Controller for ReplicaSets {
     fn user(&self) -> &'static str {
-        "system:serviceaccount:kube-system:replicaset-controller"
+        crate::MANAGER
     }
 
     fn needs(&self) -> &'static [Kind] {

@@ -35,7 +35,7 @@ pub struct DaemonSets;
 
 impl Controller for DaemonSets {
     fn user(&self) -> &'static str {
-        "system:serviceaccount:kube-system:daemon-set-controller"
+        crate::MANAGER
     }
 
     fn needs(&self) -> &'static [Kind] {

@@ -34,7 +34,7 @@ pub struct Deployments;
 
 impl Controller for Deployments {
     fn user(&self) -> &'static str {
-        "system:serviceaccount:kube-system:deployment-controller"
+        crate::MANAGER
     }
 
     fn needs(&self) -> &'static [Kind] {

@@ -2,8 +2,6 @@
 
 mod container;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
