@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
-use kube::core::{GroupVersionKind, PartialObjectMeta};
+use kube::core::{GroupVersionKind, PartialObjectMeta, TypeMeta};
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, conditions, wait, watcher as watch_objects};
+use kube::runtime::{conditions, wait, watcher as watch_objects};
 use kube::{Client, ResourceExt};
 use kubevirt_api::names::{annotation, label};
 use kubevirt_apply::FIELD_MANAGER;
@@ -23,8 +23,11 @@ use tokio::task::JoinSet;
 use crate::cache::{Cache, NodeFacts, Nodes, Objects, Pods, Source};
 use crate::reconcile::World;
 
-/// Pause after a failed wait for a definition: installing a manifest takes a few seconds.
-const RETRY: Duration = Duration::from_secs(2);
+/// The first pause after a failure: an API server that restarts is not hammered.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// The longest pause: how late a cluster that was unreachable is noticed to be back.
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
 /// The kinds that are followed: those of ours that every cluster serves, and the KubeVirt CR. Kinds of optional APIs and
 /// kinds that the operator's manifest creates, not the operator, are left out.
@@ -67,7 +70,7 @@ pub async fn look(client: &Client, namespace: &str, but: &[Kind]) -> kube::Resul
         let (api, config) = scope(kind, client.clone(), namespace);
         for object in api.list(&list(config)).await?.items {
             let key = ObjectKey::new(kind, object.namespace().as_deref(), &object.name_any());
-            let live = Arc::new(slim(object));
+            let live = Arc::new(slim(kind, object));
             if kind == Kind::KubeVirt {
                 world.crs.push(live);
             } else {
@@ -109,15 +112,15 @@ async fn follow_kind(kind: Kind, client: Client, namespace: String, cache: Arc<C
     let (api, config) = scope(kind, client, &namespace);
     let key_of = |object: &DynamicObject| ObjectKey::new(kind, object.namespace().as_deref(), &object.name_any());
     let mut listing = Objects::new();
-    let mut events = std::pin::pin!(watch_objects(api, config).default_backoff());
+    let mut events = std::pin::pin!(watch_objects(api, config));
     while let Some(event) = next(&mut events, kind.name()).await {
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(object) => {
-                listing.insert(key_of(&object), Arc::new(slim(object)));
+                listing.insert(key_of(&object), Arc::new(slim(kind, object)));
             }
             Event::InitDone => cache.replace_kind(kind, std::mem::take(&mut listing)),
-            Event::Apply(object) => cache.store(key_of(&object), slim(object)),
+            Event::Apply(object) => cache.store(key_of(&object), slim(kind, object)),
             Event::Delete(object) => cache.remove(&key_of(&object), object.uid().as_deref()),
         }
     }
@@ -130,13 +133,13 @@ async fn until_established(client: &Client, definition: &str) {
         wait::await_condition(definitions.clone(), definition, conditions::is_crd_established()).await
     {
         tracing::warn!(definition, %error, "waiting for the definition");
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(RETRY_LONGEST).await;
     }
 }
 
 async fn follow_pods(client: Client, cache: Arc<Cache>) {
     let mut listing = Pods::new();
-    let mut events = std::pin::pin!(watch_objects(pods(client), ours()).default_backoff());
+    let mut events = std::pin::pin!(watch_objects(pods(client), ours()));
     while let Some(event) = next(&mut events, "Pod").await {
         match event {
             Event::Init => listing.clear(),
@@ -155,7 +158,7 @@ async fn follow_pods(client: Client, cache: Arc<Cache>) {
 async fn follow_nodes(client: Client, cache: Arc<Cache>) {
     let mut listing = Nodes::new();
     let nodes: Api<PartialObjectMeta<Node>> = Api::all(client);
-    let mut events = std::pin::pin!(watch_objects(nodes, watcher::Config::default()).default_backoff());
+    let mut events = std::pin::pin!(watch_objects(nodes, watcher::Config::default()));
     while let Some(event) = next(&mut events, "Node").await {
         match event {
             Event::Init => listing.clear(),
@@ -178,12 +181,18 @@ fn node_facts(labels: &BTreeMap<String, String>) -> NodeFacts {
     }
 }
 
-/// The next event; a failed request is logged and tried again by the stream itself, with growing pauses.
+/// The next event. A failed request is logged and tried again after a pause; kube's own back-off would draw its jitter
+/// from the system's randomness, and one operator's few watches need none.
 async fn next<K>(events: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin), kind: &str) -> Option<Event<K>> {
+    let mut pause = RETRY_FIRST;
     loop {
         match events.next().await? {
             Ok(event) => return Some(event),
-            Err(error) => tracing::warn!(kind, %error, "a watch was interrupted"),
+            Err(error) => {
+                tracing::warn!(kind, %error, retry_in = ?pause, "a watch was interrupted");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_LONGEST);
+            }
         }
     }
 }
@@ -193,8 +202,9 @@ async fn stand_still() {
     pending::<()>().await;
 }
 
-/// The object as a tree, with only our own part of the record of who manages what.
-pub fn slim(mut object: DynamicObject) -> Value {
+/// The object as a tree, with its type (items of a list come without), and with only our own part of the record of who manages what.
+fn slim(kind: Kind, mut object: DynamicObject) -> Value {
+    object.types = Some(TypeMeta { api_version: kind.api_version(), kind: kind.name().to_owned() });
     let ours = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
     if let Some(entries) = &mut object.metadata.managed_fields {
         entries.retain(ours);

@@ -38,7 +38,7 @@ pub(crate) async fn run(cluster: &ClusterArgs, command: &UpgradeCommand) -> anyh
             match output {
                 Output::Text => eprintln!("No plan for {to}: {error}"),
                 Output::Json => {
-                    println!("{:#}", json!({"error": {"code": error.code(), "message": error.to_string()}}))
+                    println!("{:#}", json!({"error": {"code": error.code(), "message": error.to_string()}}));
                 }
             }
             return Ok(ExitCode::from(NOT_POSSIBLE));

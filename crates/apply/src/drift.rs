@@ -17,6 +17,8 @@ pub const FIELD_MANAGER: &str = "virt-operator";
 pub struct Drift {
     /// Where, e.g. `spec.template.spec.containers[0].image`.
     pub path: String,
+    /// The same place as a JSON pointer.
+    pub pointer: String,
     pub kind: DriftKind,
 }
 
@@ -62,15 +64,19 @@ enum Segment {
 
 impl Path {
     fn drift(&self, kind: DriftKind) -> Option<Drift> {
-        let mut path = String::new();
+        let (mut path, mut pointer) = (String::new(), String::new());
         for segment in &self.0 {
+            match segment {
+                Segment::Field(name) => pointer.push_str(&format!("/{}", name.replace('~', "~0").replace('/', "~1"))),
+                Segment::Index(index) => pointer.push_str(&format!("/{index}")),
+            }
             match segment {
                 Segment::Field(name) if path.is_empty() => path.push_str(name),
                 Segment::Field(name) => path.push_str(&format!(".{name}")),
                 Segment::Index(index) => path.push_str(&format!("[{index}]")),
             }
         }
-        Some(Drift { path, kind })
+        Some(Drift { path, pointer, kind })
     }
 
     fn with<T>(&mut self, segment: Segment, look: impl FnOnce(&mut Self) -> T) -> T {
@@ -96,16 +102,19 @@ impl Path {
 
 fn contained(wanted: &Value, live: &Value, ignored: &[&str], path: &mut Path) -> Option<Drift> {
     match (wanted, live) {
-        (Value::Object(wanted), Value::Object(live)) => wanted.iter().find_map(|(name, wanted)| {
-            if is_skipped(path, name, ignored) {
-                return None;
-            }
-            path.with(Segment::Field(name.clone()), |path| match live.get(name) {
-                Some(live) => contained(wanted, live, ignored, path),
-                None if is_omitted(wanted, path) => None,
-                None => path.drift(DriftKind::Missing),
+        (Value::Object(wanted), Value::Object(live)) => wanted
+            .iter()
+            .find_map(|(name, wanted)| {
+                if is_skipped(path, name, ignored) {
+                    return None;
+                }
+                path.with(Segment::Field(name.clone()), |path| match live.get(name) {
+                    Some(live) => contained(wanted, live, ignored, path),
+                    None if is_omitted(wanted, path) => None,
+                    None => path.drift(DriftKind::Missing),
+                })
             })
-        }),
+            .or_else(|| foreign_list(wanted, live, path)),
         (Value::Array(wanted), Value::Array(live)) if wanted.len() != live.len() => path.drift(DriftKind::Length),
         (Value::Array(wanted), Value::Array(live)) => {
             wanted.iter().zip(live).enumerate().find_map(|(index, (wanted, live))| {
@@ -117,10 +126,30 @@ fn contained(wanted: &Value, live: &Value, ignored: &[&str], path: &mut Path) ->
     }
 }
 
+/// Lists of a pod template that are ours as a whole: no server fills them in, so one that is there and not wanted was put
+/// there by somebody.
+fn foreign_list(wanted: &Map<String, Value>, live: &Map<String, Value>, path: &mut Path) -> Option<Drift> {
+    const OF_CONTAINER: &[&str] = &["args", "command", "env", "envFrom", "ports", "volumeDevices", "volumeMounts"];
+    const OF_POD: &[&str] = &["hostAliases", "imagePullSecrets", "initContainers", "tolerations", "volumes"];
+    let names = match path.0.as_slice() {
+        [.., Segment::Field(list), Segment::Index(_)] if matches!(list.as_str(), "containers" | "initContainers") => {
+            OF_CONTAINER
+        }
+        [.., Segment::Field(template), Segment::Field(spec)] if template == "template" && spec == "spec" => OF_POD,
+        _ => return None,
+    };
+    let is_foreign = |name: &&&str| {
+        !wanted.contains_key(**name) && live.get(**name).and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+    };
+    let name = names.iter().find(is_foreign)?;
+    path.with(Segment::Field((*name).to_owned()), |path| path.drift(DriftKind::Length))
+}
+
 /// What is never compared: what the server owns, and annotations that are no reason to write.
 fn is_skipped(path: &Path, name: &str, ignored: &[&str]) -> bool {
     match path.fields().as_slice() {
-        [] => name == "status",
+        // Items of a list lack their own type; it is what was asked for.
+        [] => matches!(name, "status" | "apiVersion" | "kind"),
         ["metadata"] => {
             matches!(name, "creationTimestamp" | "managedFields" | "resourceVersion" | "uid" | "generation")
         }

@@ -11,9 +11,9 @@ use kube::core::GroupVersionKind;
 use kubevirt_release::desired::NO_REASON_TO_WRITE;
 use kubevirt_release::{Object, ObjectKey};
 use kubevirt_runtime::lease::{Fence, NotLeader};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::drift::{self, Drift, FIELD_MANAGER};
+use crate::drift::{self, Drift, DriftKind, FIELD_MANAGER};
 
 /// Where a live object differs from what is wanted, or `None` when there is nothing to write.
 pub fn differs(wanted: &Object, live: &Value) -> Option<Drift> {
@@ -144,7 +144,47 @@ impl Writer {
         let patch = Patch::Apply(wanted.value());
         let stored = self.request(&key, api.patch(&key.name, &parameters, &patch)).await?;
         let outcome = if live.is_some() { Outcome::Applied } else { Outcome::Created };
-        Ok(Written { outcome, live: serde_json::to_value(stored).ok() })
+        let stored = serde_json::to_value(stored).ok();
+        let live = match stored {
+            Some(stored) => Some(self.take_out_foreign_elements(wanted, stored, &api).await?),
+            None => None,
+        };
+        Ok(Written { outcome, live })
+    }
+
+    /// Server-side apply leaves alone what another manager put into a list of ours. The lists we write are ours as a
+    /// whole (containers, their environment, ports, rules), so what is left over is replaced.
+    async fn take_out_foreign_elements(
+        &self,
+        wanted: &Object,
+        mut live: Value,
+        api: &Api<DynamicObject>,
+    ) -> Result<Value, Error> {
+        /// Lists that are put right in one write of an object; whoever edits more at once waits for the next pass.
+        const LISTS: usize = 8;
+        let key = wanted.key();
+        for _ in 0..LISTS {
+            let Some(Drift { path, pointer, kind: DriftKind::Length }) = differs(wanted, &live) else {
+                break;
+            };
+            let change = match wanted.value().pointer(&pointer) {
+                Some(ours) => json!({"op": "replace", "path": pointer, "value": ours}),
+                None => json!({"op": "remove", "path": pointer}),
+            };
+            tracing::info!(object = %key, path, "taking out what is not ours");
+            // The list has changed since it was seen if the version has.
+            let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+            let patch = serde_json::from_value(json!([
+                {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+                change,
+            ]))
+            .expect("two operations make a JSON patch");
+            let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            let patch: Patch<Value> = Patch::Json(patch);
+            let stored = self.request(&key, api.patch(&key.name, &parameters, &patch)).await?;
+            live = serde_json::to_value(stored).unwrap_or_default();
+        }
+        Ok(live)
     }
 
     /// Deletes one object if it is still the one with `uid`.

@@ -104,3 +104,24 @@ fn the_status_we_might_own_is_nobodys_business_here() {
     });
     assert_eq!(seen(&json!({"metadata": {}}), &live), "nothing");
 }
+
+#[test]
+fn what_was_put_into_a_pod_template_beside_what_we_want_is_drift() {
+    let wanted = json!({"spec": {"template": {"spec": {"containers": [{"name": "x"}]}}}});
+    let with = |container: Value, pod: Value| {
+        let mut live = wanted.clone();
+        live["spec"]["template"]["spec"]["containers"][0]["env"] = container;
+        live["spec"]["template"]["spec"]["volumes"] = pod;
+        seen(&wanted, &live)
+    };
+    assert_eq!(with(json!([]), json!([])), "nothing");
+    let variable = json!([{"name": "X", "value": "1"}]);
+    assert_eq!(with(variable, json!([])), "spec.template.spec.containers[0].env has more or fewer elements");
+    assert_eq!(with(json!([]), json!([{"name": "v"}])), "spec.template.spec.volumes has more or fewer elements");
+}
+
+#[test]
+fn a_place_is_also_a_json_pointer() {
+    let found = drift(&json!({"metadata": {"labels": {"a/b": "1"}}}), &json!({"metadata": {"labels": {}}}), &IGNORED);
+    assert_eq!(found.expect("a drift").pointer, "/metadata/labels/a~1b");
+}

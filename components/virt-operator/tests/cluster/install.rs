@@ -1,0 +1,67 @@
+use std::time::Duration;
+
+use kubevirt_release::Kind;
+use serde_json::Value;
+
+use super::support::{Cluster, NAMESPACE, condition};
+
+#[tokio::test(start_paused = true)]
+async fn before_the_cr_exists_only_the_lease_is_written() {
+    let cluster = Cluster::start(1);
+    cluster.operator("v0.1.0").await;
+    cluster
+        .until("two operators are ready", async || {
+            let pods = cluster.pods("virt-operator").await;
+            (pods.len() == 2 && pods.iter().all(|(_, _, ready)| *ready)).then_some(())
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(cluster.writes(), []);
+    let leases = cluster.requests().into_iter().filter(|(_, target)| target == "leases/virt-operator");
+    assert!(leases.count() > 0, "the leader renews its lease");
+}
+
+async fn install(nodes: u32, api: usize) -> Cluster {
+    let cluster = Cluster::start(nodes);
+    cluster.operator("v0.1.0").await;
+    cluster.cr().await;
+    let cr = cluster.settled("v0.1.0").await;
+    let status = &cr["status"];
+    assert_eq!(status["phase"], "Deployed");
+    assert_eq!(status["operatorVersion"], "v0.1.0");
+    assert_eq!(status["observedDeploymentID"], status["targetDeploymentID"]);
+    assert_eq!(status["observedGeneration"], cr["metadata"]["generation"]);
+    assert_eq!(condition(&cr, "Created"), "True AllResourcesCreated");
+    assert_eq!(condition(&cr, "Degraded"), "False AllComponentsReady");
+    assert_eq!(cr["metadata"]["annotations"]["kubevirt.io/latest-observed-api-version"], "v1");
+    assert_eq!(cr["metadata"]["finalizers"][0], "kubevirt.io/foregroundDeleteKubeVirt");
+    let config: Value =
+        serde_json::from_str(status["observedDeploymentConfig"].as_str().expect("a text")).expect("a config");
+    assert_eq!((&config["namespace"], &config["kubeVirtVersion"]), (&NAMESPACE.into(), &"v0.1.0".into()));
+    assert_eq!(cluster.pods("virt-api").await.len(), api);
+    assert_eq!(cluster.pods("virt-controller").await.len(), 2);
+    assert_eq!(cluster.pods("virt-handler").await.len(), usize::try_from(nodes).expect("a few"));
+    assert_eq!(cluster.refused().iter().filter(|refusal| refusal.contains("Forbidden")).count(), 0);
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_node_gets_one_api() {
+    let cluster = install(1, 1).await;
+    let budgets = cluster.names(Kind::PodDisruptionBudget, "").await;
+    assert_eq!(budgets, ["virt-controller-pdb"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_nodes_get_two_apis_and_then_it_is_quiet() {
+    let cluster = install(3, 2).await;
+    // The strategy is kept once the installation is complete.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let strategies = cluster.names(Kind::ConfigMap, "kubevirt.io/install-strategy").await;
+    assert_eq!(strategies.len(), 1);
+    let requests = cluster.requests().iter().filter(|(_, target)| !target.starts_with("leases/")).count();
+    assert!(requests <= 250, "{requests} requests for an installation");
+    let written = cluster.writes();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(cluster.writes()[written.len()..], [], "ten quiet minutes");
+}

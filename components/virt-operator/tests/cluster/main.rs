@@ -1,0 +1,7 @@
+//! The operator as a pod of a simulated cluster: installation, upgrade, refusal, repair, removal, under paused time.
+
+mod support;
+
+mod install;
+mod keep;
+mod versions;

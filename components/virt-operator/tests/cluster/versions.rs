@@ -1,0 +1,120 @@
+use std::time::Duration;
+
+use kubevirt_release::Kind;
+use serde_json::Value;
+
+use super::support::{Cluster, condition, tag};
+
+const SUITE: [&str; 3] = ["virt-api", "virt-controller", "virt-handler"];
+
+async fn suite(cluster: &Cluster) -> Vec<(String, String, bool)> {
+    let mut pods = Vec::new();
+    for component in SUITE {
+        pods.extend(cluster.pods(component).await);
+    }
+    pods
+}
+
+/// The operator's writes of workloads, in order, each once.
+fn workloads(writes: &[(String, String)]) -> Vec<&str> {
+    let mut order: Vec<&str> = Vec::new();
+    for (_, target) in writes {
+        if let Some(name) = target.strip_prefix("deployments/").or_else(|| target.strip_prefix("daemonsets/"))
+            && !order.contains(&name)
+        {
+            order.push(name);
+        }
+    }
+    order
+}
+
+/// An installation of v0.1.0, pinned, with the operator of v0.2.0.
+async fn pinned() -> Cluster {
+    let cluster = Cluster::start(3);
+    cluster.operator("v0.1.0").await;
+    cluster.cr().await;
+    cluster.settled("v0.1.0").await;
+    cluster.patch_cr(tag("v0.1.0")).await;
+    cluster
+        .until("the strategy is kept", async || {
+            (!cluster.names(Kind::ConfigMap, "kubevirt.io/install-strategy").await.is_empty()).then_some(())
+        })
+        .await;
+    let before = suite(&cluster).await;
+    let writes = cluster.writes().len();
+    cluster.operator("v0.2.0").await;
+    cluster.cr_until("the new operator reports", |cr| cr["status"]["operatorVersion"] == "v0.2.0").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let cr = cluster.settled("v0.1.0").await;
+    assert_eq!(condition(&cr, "Synchronized"), "-");
+    assert_eq!(suite(&cluster).await, before, "a new operator moves no pod of a pinned suite");
+    assert_eq!(workloads(&cluster.writes()[writes..]), Vec::<&str>::new());
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_goes_in_order_and_shows_its_signature() {
+    let cluster = pinned().await;
+    let writes = cluster.writes().len();
+    cluster.patch_cr(tag("v0.2.0")).await;
+    let updating =
+        cluster.cr_until("the upgrade shows", |cr| condition(cr, "Degraded") == "True UpdateInProgress").await;
+    assert_eq!(condition(&updating, "Available"), "True UpdateInProgress");
+    assert_eq!(condition(&updating, "Progressing"), "True UpdateInProgress");
+    assert_eq!(updating["status"]["phase"], "Deployed");
+    assert_eq!(updating["status"]["observedKubeVirtVersion"], "v0.1.0");
+    cluster.settled("v0.2.0").await;
+    assert_eq!(workloads(&cluster.writes()[writes..]), ["virt-handler", "virt-controller", "virt-api"]);
+    let pods = suite(&cluster).await;
+    assert!(pods.iter().all(|(_, image, ready)| image.ends_with(":v0.2.0") && *ready), "{pods:?}");
+    let events = cluster.of("", "v1", "Event", "events", true).list(&Default::default()).await.expect("events").items;
+    let reasons: Vec<&str> = events.iter().filter_map(|event| event.data["reason"].as_str()).collect();
+    for wanted in ["InstallationStarted", "InstallationFinished", "UpgradeStarted", "UpgradeFinished"] {
+        assert!(reasons.contains(&wanted), "{wanted} is not among {reasons:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn going_back_goes_the_other_way() {
+    let cluster = pinned().await;
+    cluster.patch_cr(tag("v0.2.0")).await;
+    cluster.settled("v0.2.0").await;
+    let writes = cluster.writes().len();
+    cluster.patch_cr(tag("v0.1.0")).await;
+    cluster.settled("v0.1.0").await;
+    assert_eq!(workloads(&cluster.writes()[writes..]), ["virt-api", "virt-controller", "virt-handler"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_pin_the_suite_follows_the_operator() {
+    let cluster = Cluster::start(1);
+    cluster.operator("v0.1.0").await;
+    cluster.cr().await;
+    cluster.settled("v0.1.0").await;
+    cluster.operator("v0.2.0").await;
+    cluster.settled("v0.2.0").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_cannot_be_had_changes_nothing_and_says_why() {
+    let cluster = Cluster::start(1);
+    cluster.operator("v0.1.0").await;
+    cluster.cr().await;
+    cluster.settled("v0.1.0").await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (before, writes) = (suite(&cluster).await, cluster.writes().len());
+    cluster.patch_cr(tag("v0.30")).await;
+    let cr =
+        cluster.cr_until("the refusal shows", |cr| condition(cr, "Synchronized") == "False TargetUnavailable").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(condition(&cr, "Available"), "True AllComponentsReady", "what runs keeps running");
+    assert_eq!(condition(&cr, "Progressing"), "False TargetUnavailable");
+    let conditions = cr["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let message = conditions.iter().find(|c| c["type"] == "Synchronized").and_then(|c| c["message"].as_str());
+    assert!(message.is_some_and(|message| message.contains("v0.30") && message.contains("strategy")), "{message:?}");
+    assert_eq!(suite(&cluster).await, before);
+    let is_about_cr = |target: &str| target.starts_with("kubevirts/") || target.starts_with("events/");
+    assert!(cluster.writes()[writes..].iter().all(|(_, target)| is_about_cr(target)), "{:?}", cluster.writes());
+    cluster.patch_cr(serde_json::json!({"spec": {"imageTag": Value::Null}})).await;
+    cluster.settled("v0.1.0").await;
+}
