@@ -276,6 +276,15 @@ impl Cluster {
         writes.filter(|(_, target)| !target.starts_with("leases/")).collect()
     }
 
+    /// Everybody's writes so far, leases aside: user, verb, request.
+    pub(crate) fn all_writes(&self) -> Vec<(String, String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let is_write = |event: &&Value| !matches!(event["verb"].as_str(), Some("get" | "list" | "watch"));
+        let events = self.audit.events();
+        let writes = events.iter().filter(is_write).filter(|event| event["objectRef"]["resource"] != "leases");
+        writes.map(|e| (text(&e["user"]["username"]), text(&e["verb"]), text(&e["requestURI"]))).collect()
+    }
+
     /// What the server refused the operator.
     pub(crate) fn refused(&self) -> Vec<String> {
         let events = self.audit.events();

@@ -1,7 +1,10 @@
 use std::time::Duration;
 
+use kube::api::DeleteParams;
 use kubevirt_release::Kind;
+use kubevirt_upgrade::Mode;
 use serde_json::Value;
+use virt_operator::preview::preview;
 
 use super::support::{Cluster, condition, tag};
 
@@ -117,4 +120,48 @@ async fn a_version_that_cannot_be_had_changes_nothing_and_says_why() {
     assert!(cluster.writes()[writes..].iter().all(|(_, target)| is_about_cr(target)), "{:?}", cluster.writes());
     cluster.patch_cr(serde_json::json!({"spec": {"imageTag": Value::Null}})).await;
     cluster.settled("v0.1.0").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_can_be_looked_at_without_changing_anything() {
+    let cluster = pinned().await;
+    let writes = cluster.all_writes();
+    let (plan, report) = preview(&cluster.client, "v0.2.0").await.expect("the operator's own version can be planned");
+    assert_eq!(plan.mode(), Mode::Update);
+    assert!(report.message().starts_with("updating v0.1.0 to v0.2.0"), "{}", report.message());
+    let written: Vec<&str> = plan
+        .steps()
+        .iter()
+        .filter(|step| step.slot.is_workload() && !step.apply.is_empty())
+        .map(|step| step.slot.code())
+        .collect();
+    assert_eq!(written, ["virt-handler", "virt-controller", "virt-api"]);
+    let (same, _report) = preview(&cluster.client, "v0.1.0").await.expect("what runs can be planned");
+    assert!(same.is_done(), "{same:#?}");
+    let refused = preview(&cluster.client, "v0.30").await.expect_err("nobody has v0.30");
+    assert_eq!(refused.code(), "TargetUnavailable");
+    let by_admin = cluster.all_writes().split_off(writes.len());
+    assert!(by_admin.iter().all(|(user, _, _)| user != "kubernetes-admin"), "{by_admin:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_dies_in_the_middle_is_succeeded_and_the_order_holds() {
+    let cluster = pinned().await;
+    let writes = cluster.writes().len();
+    cluster.patch_cr(tag("v0.2.0")).await;
+    let lease = cluster.of("coordination.k8s.io", "v1", "Lease", "leases", true);
+    for component in ["virt-handler", "virt-controller"] {
+        cluster
+            .until(&format!("a new {component} runs"), async || {
+                let pods = cluster.pods(component).await;
+                pods.iter().any(|(_, image, _)| image.ends_with(":v0.2.0")).then_some(())
+            })
+            .await;
+        let held = lease.get("virt-operator").await.expect("there is a lease");
+        let leader = held.data["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        cluster.of("", "v1", "Pod", "pods", true).delete(&leader, &at_once).await.expect("the leader can be killed");
+    }
+    cluster.settled("v0.2.0").await;
+    assert_eq!(workloads(&cluster.writes()[writes..]), ["virt-handler", "virt-controller", "virt-api"]);
 }

@@ -1,0 +1,110 @@
+//! The writer against a real API server's verbs: what it writes, what it leaves alone, what it must not do any more.
+
+use jiff::Timestamp;
+use kube::Client;
+use kubevirt_apply::{Error, Outcome, Writer};
+use kubevirt_release::{Object, ObjectKey};
+use kubevirt_runtime::clock::Clock;
+use kubevirt_runtime::lease::Fence;
+use nanokube::{MemorySink, Nanokube, UserInfo};
+use serde_json::{Value, json};
+
+struct World {
+    client: Client,
+    audit: MemorySink,
+}
+
+impl World {
+    fn new() -> Self {
+        let audit = MemorySink::default();
+        let clock = Clock::anchored(Timestamp::from_second(1_790_000_000).expect("a time"));
+        let server = Nanokube::new(nanokube::Options::new(clock, 1).with_audit(audit.clone()));
+        Self { client: server.client(UserInfo::admin()), audit }
+    }
+
+    fn writer(&self) -> Writer {
+        Writer::new(self.client.clone(), Fence::open(7), 7)
+    }
+
+    fn requests(&self) -> usize {
+        self.audit.lines().len()
+    }
+}
+
+fn service(port: u16) -> Object {
+    let value = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "virt-api", "namespace": "default", "labels": {"ours": ""}},
+        "spec": {"selector": {"a": "b"}, "ports": [{"port": port, "targetPort": 8443}]},
+    });
+    Object::from_value(value).expect("a registered kind")
+}
+
+fn uid(live: &Value) -> &str {
+    live["metadata"]["uid"].as_str().expect("a stored object has a uid")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_as_wanted_costs_no_request() {
+    let world = World::new();
+    let writer = world.writer();
+    let created = writer.apply(&service(443), None).await.expect("it is created");
+    assert_eq!(created.outcome, Outcome::Created);
+    let live = created.live.expect("the stored object");
+    let before = world.requests();
+    let same = writer.apply(&service(443), Some(&live)).await.expect("nothing to do");
+    assert_eq!((same.outcome, world.requests()), (Outcome::Unchanged, before));
+    let changed = writer.apply(&service(444), Some(&live)).await.expect("it is changed");
+    assert_eq!(changed.outcome, Outcome::Applied);
+    assert_eq!(changed.live.expect("the stored object")["spec"]["ports"][0]["port"], 444);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_object_that_was_seen_is_deleted() {
+    let world = World::new();
+    let writer = world.writer();
+    let live = writer.apply(&service(443), None).await.expect("it is created").live.expect("the stored object");
+    let key = service(443).key();
+    let refused = writer.delete(&key, Some("another-uid")).await.expect_err("another object was meant");
+    assert_eq!(refused.category(), "Replaced");
+    let deleted = writer.delete(&key, Some(uid(&live))).await.expect("it is deleted");
+    assert_eq!(deleted.outcome, Outcome::Deleted);
+    assert_eq!(writer.delete(&key, Some(uid(&live))).await.expect("it is gone").outcome, Outcome::Gone);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_when_the_lease_has_been_lost_or_won_again() {
+    let world = World::new();
+    let late = Writer::new(world.client.clone(), Fence::open(8), 7);
+    let refused = late.apply(&service(443), None).await.expect_err("generation 7 is over");
+    assert_eq!(refused.category(), "Fenced");
+    assert_eq!(refused.key(), &service(443).key());
+    assert!(late.delete(&service(443).key(), None).await.is_err());
+    assert_eq!(world.requests(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_the_object_and_the_servers_reason() {
+    let world = World::new();
+    let mut wrong = service(443);
+    wrong.value_mut()["metadata"]["namespace"] = json!("nowhere");
+    match world.writer().apply(&wrong, None).await {
+        Err(Error::Refused { key, code: 404, reason, .. }) => {
+            assert_eq!((key.name.as_str(), reason.as_str()), ("virt-api", "NotFound"));
+        }
+        other => panic!("a namespace that does not exist is refused: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_made_on_an_old_state_is_refused() {
+    let world = World::new();
+    let writer = world.writer();
+    let live = writer.apply(&service(443), None).await.expect("it is created").live.expect("the stored object");
+    let key: ObjectKey = service(443).key();
+    let changes = |version: &Value| json!({"metadata": {"resourceVersion": version, "labels": {"more": "1"}}});
+    let merged = writer.merge(&key, None, &changes(&live["metadata"]["resourceVersion"])).await.expect("it is merged");
+    assert_eq!(merged.live.expect("the stored object")["metadata"]["labels"]["more"], "1");
+    let refused = writer.merge(&key, None, &changes(&live["metadata"]["resourceVersion"])).await;
+    assert_eq!(refused.expect_err("the state is old").category(), "Replaced");
+}
