@@ -316,3 +316,19 @@ fn times_alone_are_no_change() {
     let c = apply(schema(), None, &config_map(json!({"a": "1"})), &by("n", "t1"), false).unwrap();
     assert!(a != b && equal_but_for_times(&a, &b) && !equal_but_for_times(&a, &c));
 }
+
+#[test]
+fn items_that_share_a_name_survive_the_apply_of_others() {
+    let schema = builtin::schema("v1", "Service").unwrap();
+    let port = |name: &str| json!({"name": name, "port": 1, "protocol": "TCP"});
+    let mut live = json!({"metadata": {"name": "s"}, "spec": {"ports": [port("a"), port("b")]}});
+    record_update(schema, None, &mut live, &by("u", "t1"));
+    let labels =
+        json!({"metadata": {"name": "s", "labels": {"x": "y"}}, "spec": {"ports": [{"port": 2, "protocol": "TCP"}]}});
+    let next = apply(schema, Some(&live), &labels, &by("m", "t2"), false).unwrap();
+    let names: Vec<&Value> = next["spec"]["ports"].as_array().unwrap().iter().map(|p| &p["name"]).collect();
+    assert_eq!(names, [&json!("a"), &json!("b"), &Value::Null]);
+    let mut same = next.clone();
+    record_update(schema, Some(&next), &mut same, &by("v", "t3"));
+    assert_eq!(same, next);
+}

@@ -48,16 +48,18 @@ pub(super) fn item_step(schema: &Schema, item: &Value) -> Step {
     format!("k:{}", Value::Object(keys))
 }
 
-/// The list item that keeps its name among several with the same one: the first.
-fn named<'a>(schema: &Schema, list: &'a [Value]) -> (Vec<Step>, BTreeMap<Step, &'a Value>) {
+/// The names of the items in order, and the items of each name. More than one item of a name is wrong, but a live object
+/// may have them: a list is only checked for it when it is applied.
+fn named<'a>(schema: &Schema, list: &'a [Value]) -> (Vec<Step>, BTreeMap<Step, Vec<&'a Value>>) {
     let mut order = Vec::new();
-    let mut items = BTreeMap::new();
+    let mut items: BTreeMap<Step, Vec<&'a Value>> = BTreeMap::new();
     for item in list {
         let step = item_step(schema, item);
-        items.entry(step).or_insert_with_key(|step| {
+        let same = items.entry(step).or_insert_with_key(|step| {
             order.push(step.clone());
-            item
+            Vec::new()
         });
+        same.push(item);
     }
     (order, items)
 }
@@ -183,7 +185,19 @@ fn compare_items(schema: &Schema, path: &mut Vec<Step>, old: &[Value], new: &[Va
     let (new_order, new) = named(schema, new);
     for step in old_order.iter().chain(new_order.iter().filter(|s| !old.contains_key(*s))) {
         path.push(step.clone());
-        compare_at(schema.item(), path, old.get(step).copied(), new.get(step).copied(), change);
+        let (a, b) = (old.get(step).map_or(&[][..], Vec::as_slice), new.get(step).map_or(&[][..], Vec::as_slice));
+        if a.len() > 1 || b.len() > 1 {
+            // Items that share a name are told apart by nothing: they are one value.
+            let equal = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b));
+            match (a.is_empty(), b.is_empty()) {
+                (true, _) => change.added.insert(path),
+                (_, true) => change.removed.insert(path),
+                _ if !equal => change.modified.insert(path),
+                _ => {}
+            }
+        } else {
+            compare_at(schema.item(), path, a.first().copied(), b.first().copied(), change);
+        }
         path.pop();
     }
 }
@@ -225,15 +239,15 @@ pub(super) fn merge(schema: &Schema, live: &Value, config: &Value) -> Value {
 fn merge_items(schema: &Schema, live: &[Value], config: &[Value]) -> Vec<Value> {
     let (live_order, live) = named(schema, live);
     let (config_order, config) = named(schema, config);
-    let merged = |step: &Step| match live.get(step) {
-        Some(before) => merge(schema.item(), before, config[step]),
-        None => config[step].clone(),
+    let merged = |step: &Step| {
+        let said = config[step][0];
+        live.get(step).map_or_else(|| merge(schema.item(), &Value::Null, said), |l| merge(schema.item(), l[0], said))
     };
     let mut out = Vec::new();
     let mut next = 0;
     for step in &live_order {
         match config_order.iter().position(|s| s == step) {
-            None => out.push(live[step].clone()),
+            None => out.extend(live[step].iter().map(|v| (*v).clone())),
             Some(at) => {
                 while next <= at {
                     out.push(merged(&config_order[next]));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::share::share;
 use super::{Limits, ListType, MapType, Schema, Type};
 use crate::field::{self, FieldError};
 
@@ -49,7 +50,7 @@ impl Schema {
 
     /// Makes the node a Kubernetes object: its identity and metadata have the schema every object has.
     fn embed(&mut self) {
-        let text = Arc::new(Self { kind: Type::String, ..Self::any() });
+        let text = share(Self { kind: Type::String, ..Self::any() });
         for name in ["apiVersion", "kind"] {
             self.properties.entry(name.into()).or_insert_with(|| text.clone());
         }
@@ -150,12 +151,13 @@ impl Reader {
             for (name, s) in fields {
                 let at = field::key(&field::child(path, "properties"), name);
                 // The metadata of an object may be declared by its type alone.
-                out.properties.insert(name.clone(), Arc::new(self.node(&at, inner, s)));
+                let node = self.node(&at, inner, s);
+                out.properties.insert(name.clone(), share(node));
             }
         }
         match map.get("additionalProperties") {
             Some(Value::Bool(true)) => {
-                out.additional = Some(Arc::new(Schema { preserve_unknown: true, ..Schema::any() }));
+                out.additional = Some(share(Schema { preserve_unknown: true, ..Schema::any() }));
             }
             Some(Value::Bool(false)) => {
                 let at = field::child(path, "additionalProperties");
@@ -163,7 +165,7 @@ impl Reader {
             }
             Some(s) => {
                 let at = field::child(path, "additionalProperties");
-                out.additional = Some(Arc::new(self.node(&at, inner, s)));
+                out.additional = Some(share(self.node(&at, inner, s)));
                 if !out.properties.is_empty() {
                     self.errors.push(FieldError::forbidden(at, "must not be used together with properties"));
                 }
@@ -176,7 +178,7 @@ impl Reader {
                 self.errors.push(FieldError::forbidden(at, "must be one schema, not a list of them"));
             } else {
                 let inner = if place == Place::Logic { Place::Logic } else { Place::Item };
-                out.items = Some(Arc::new(self.node(&at, inner, s)));
+                out.items = Some(share(self.node(&at, inner, s)));
             }
         } else if out.kind == Type::Array && place != Place::Logic {
             self.errors.push(FieldError::required(field::child(path, "items"), "must be specified"));

@@ -6,6 +6,7 @@
 mod crd;
 mod fill;
 mod openapi;
+mod share;
 mod validate;
 
 use std::collections::BTreeMap;

@@ -244,3 +244,18 @@ fn published_form_reads_back() {
     again["properties"].as_object_mut().unwrap().remove("metadata");
     assert_eq!(Schema::from_crd(&again).unwrap(), schema);
 }
+
+#[test]
+fn equal_parts_are_held_once() {
+    let (one, two) = (schema(), schema());
+    assert!(Arc::ptr_eq(&one.properties["spec"], &two.properties["spec"]));
+    let spec = &one.properties["spec"];
+    assert!(Arc::ptr_eq(
+        &spec.properties["max"],
+        &Schema::from_crd(&json!({
+        "type": "object", "properties": {"n": {"type": "integer"}}}))
+        .unwrap()
+        .properties["n"]
+    ));
+    assert!(!Arc::ptr_eq(&spec.properties["max"], &spec.properties["replicas"]));
+}
