@@ -121,6 +121,10 @@ impl Entries {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn fields(&self, id: &Id) -> Option<&Set> {
         self.0.get(id).map(|e| &e.fields)
     }

@@ -116,12 +116,20 @@ pub fn apply(
     if let Some(e) = schema.duplicate_names(config) {
         return Err(ApplyError::Duplicate(e));
     }
+    let config = &without_zero_time(config);
     let mut entries = live.map_or(Ok(Entries::default()), Entries::read)?;
     let mut base = match live {
         Some(live) => live.clone(),
         None => schema.empty_object(config),
     };
     remove_entries(&mut base);
+    if live.is_some() && entries.is_empty() {
+        // Nobody knows who wrote the object: whoever it was must not be overwritten silently.
+        let mut theirs = walk::compare(schema, &schema.empty_object(&base), &base).added;
+        strip(&mut theirs);
+        let unknown = Manager { name: BEFORE_FIRST_APPLY.into(), subresource: String::new(), ..manager.clone() };
+        entries.set(Id::update(&unknown), &unknown, theirs, true);
+    }
     let id = Id::apply(manager);
     let last = entries.fields(&id).cloned().unwrap_or_default();
     let mut own = walk::paths(schema, config);
@@ -147,6 +155,20 @@ pub fn apply(
     entries.set(id, manager, own, touched);
     entries.write(&mut merged);
     Ok(merged)
+}
+
+/// The owner of everything in an object whose owners are unknown when it is first applied.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+
+/// Generated manifests carry `creationTimestamp: null`; it says nothing.
+fn without_zero_time(config: &Value) -> Value {
+    let mut config = config.clone();
+    if let Some(meta) = config.get_mut("metadata").and_then(Value::as_object_mut)
+        && meta.get("creationTimestamp").is_some_and(Value::is_null)
+    {
+        meta.remove("creationTimestamp");
+    }
+    config
 }
 
 /// Records a write that is no apply: the manager takes over every field it added or changed. `new` is the object as

@@ -332,3 +332,21 @@ fn items_that_share_a_name_survive_the_apply_of_others() {
     record_update(schema, Some(&next), &mut same, &by("v", "t3"));
     assert_eq!(same, next);
 }
+
+#[test]
+fn fields_of_unknown_owners_are_not_overwritten_silently() {
+    let live = config_map(json!({"a": "1", "b": "1"}));
+    let mut config = config_map(json!({"a": "2"}));
+    config["metadata"]["creationTimestamp"] = Value::Null;
+    let e = apply(schema(), Some(&live), &config, &by("m", "t"), false).unwrap_err();
+    assert_eq!(e.to_string(), "Apply failed with 1 conflict: conflict with \"before-first-apply\" using v1: .data.a");
+    let forced = apply(schema(), Some(&live), &config, &by("m", "t"), true).unwrap();
+    assert_eq!(forced["metadata"].get("creationTimestamp"), None);
+    check(
+        &forced,
+        expect![[r#"
+        m Apply t {"f:data":{"f:a":{}}}
+        before-first-apply Update t {"f:data":{".":{},"f:b":{}}}
+    "#]],
+    );
+}
