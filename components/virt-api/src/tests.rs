@@ -114,10 +114,10 @@ async fn a_wrong_certificate_keeps_it_unready_says_so_and_mends_without_restart(
 #[tokio::test(start_paused = true)]
 async fn a_missing_secret_is_named_and_events_come_at_a_bounded_rate() {
     let world = start(MemoryFiles::default(), LINE).await;
+    assert_eq!(world.events(1).await[0].0, "CertificateInvalid", "nobody has to probe first");
     let (status, body) = world.get(PROBE).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(body.contains("/etc/virt-api/certificates/tls.crt: the file does not exist"), "{body}");
-    assert_eq!(world.events(1).await[0].0, "CertificateInvalid");
     // A certificate that changes every second for a minute.
     for second in 0..60 {
         tokio::time::sleep(Duration::from_secs(1)).await;

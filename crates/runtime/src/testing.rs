@@ -28,6 +28,9 @@ use crate::clock::Clock;
 use crate::host::{Files, Host};
 use crate::net::Net;
 
+/// Longer than anything a test waits for; in paused time it passes as soon as nothing else is left to happen.
+pub const PATIENCE: Duration = Duration::from_secs(3600);
+
 type Reply = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// One request as it arrived.
@@ -153,11 +156,22 @@ impl TinyApi {
     }
 
     /// Waits until `condition` holds; it is asked again after every request and change.
+    ///
+    /// # Panics
+    /// It does not hold within [`PATIENCE`].
     pub async fn until(&self, mut condition: impl FnMut(&Self) -> bool) {
         let mut changed = self.0.changed.subscribe();
-        while !condition(self) {
-            changed.changed().await.expect("the sender lives as long as this server");
-        }
+        let met = async {
+            while !condition(self) {
+                changed.changed().await.expect("the sender lives as long as this server");
+            }
+        };
+        let met = tokio::time::timeout(PATIENCE, met).await;
+        assert!(
+            met.is_ok(),
+            "not within {PATIENCE:?}; the last requests: {:#?}",
+            self.seen().iter().rev().take(5).collect::<Vec<_>>()
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
