@@ -24,6 +24,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// After a failed accept (out of file descriptors, most likely) the next try waits, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Each open watch of an HTTP/2 client is a stream on its one connection; a client with a thousand informers is still a client.
+const MAX_STREAMS: u32 = 1000;
+
 /// Why serving ended badly.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -77,7 +80,8 @@ async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, a
     };
     let user = stream.get_ref().1.peer_certificates().and_then(|chain| user_of(chain.first()?));
     let service = TowerToHyperService::new(ApiService { core, peer: Peer { user, address } });
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http2().max_concurrent_streams(MAX_STREAMS);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended with an error");

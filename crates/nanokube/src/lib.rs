@@ -136,7 +136,7 @@ impl Nanokube {
         Self { core }
     }
 
-    /// A client in this process that acts as `user`. Needs no runtime until it is used.
+    /// A client in this process that acts as `user`. Needs a running tokio runtime, on which requests are carried out.
     pub fn client(&self, user: UserInfo) -> kube::Client {
         self.in_process(Some(user), None)
     }
@@ -172,7 +172,23 @@ impl Nanokube {
         pki: &Pki,
         stop: CancellationToken,
     ) -> Result<(), ServeError> {
+        self.publish_authority(pki);
         https::serve(self.core.clone(), listener, pki, stop).await
+    }
+
+    /// Extension API servers read here whose client certificates this server accepts.
+    fn publish_authority(&self, pki: &Pki) {
+        let name = "extension-apiserver-authentication";
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {
+                "name": name, "namespace": "kube-system", "uid": self.core.uid(),
+                "creationTimestamp": self.core.now_text(),
+            },
+            "data": {"client-ca-file": pki.ca_pem()},
+        });
+        // Serving twice finds it there already.
+        let _ = self.core.store.create(&resource_key("", "configmaps"), &Name::new("kube-system", name), object);
     }
 
     /// The revision of the last write.

@@ -10,7 +10,7 @@ pub(crate) struct ApiError {
     pub code: u16,
     pub reason: &'static str,
     pub message: String,
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
     /// Some answers of a router are plain text, not a Status.
     pub plain: bool,
 }
@@ -63,7 +63,7 @@ impl ApiError {
     }
 
     fn detailed(code: u16, reason: &'static str, message: String, details: Details) -> Self {
-        Self { code, reason, message, details: Some(details), plain: false }
+        Self { code, reason, message, details: Some(Box::new(details)), plain: false }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {

@@ -20,7 +20,7 @@ pub(super) fn columns(name: Column, age_column: Column) -> Vec<Column> {
     ]
 }
 
-fn list<'a>(value: &'a Value) -> impl Iterator<Item = &'a Value> {
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 

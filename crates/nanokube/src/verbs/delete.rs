@@ -232,7 +232,8 @@ fn step(target: &Target<'_>, name: &Name, live: &Arc<Stored>, options: &DeleteOp
 fn held_by_nothing(value: &Value) -> bool {
     let listed = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
     let namespace = value["kind"] == "Namespace" && value["apiVersion"] == "v1";
-    !listed(&value["metadata"]["finalizers"]) && !(namespace && listed(&value["spec"]["finalizers"]))
+    let held = listed(&value["metadata"]["finalizers"]) || (namespace && listed(&value["spec"]["finalizers"]));
+    !held
 }
 
 /// Definitions stay until their objects are gone.
