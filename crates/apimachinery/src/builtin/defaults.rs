@@ -33,10 +33,9 @@ pub fn default(api_version: &str, kind: &str, object: &mut Value) {
                 set(Some(rolling), "maxUnavailable", || json!(1));
                 set(Some(rolling), "maxSurge", || json!(0));
             }
-            let generation = object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(1);
-            if let Some(annotations) = object_at(object.pointer_mut("/metadata"), "annotations") {
-                annotations["deprecated.daemonset.template.generation"] = json!(generation.to_string());
-            }
+            // Counts templates; the server counts on when a template changes.
+            let annotations = object_at(object.pointer_mut("/metadata"), "annotations");
+            set(annotations, "deprecated.daemonset.template.generation", || json!("1"));
         }
         "ReplicaSet" | "ReplicationController" => template_labels(object),
         "StatefulSet" => {

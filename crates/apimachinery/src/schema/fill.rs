@@ -21,6 +21,10 @@ impl Schema {
                         map.remove(name);
                     }
                 }
+                if let Some(s) = self.additional.as_ref().filter(|s| !s.nullable && s.default.is_none()) {
+                    let data = |name: &String| !self.properties.contains_key(name);
+                    map.retain(|name, v| !(v.is_null() && data(name) && s.kind != Type::Any));
+                }
                 for (name, v) in map.iter_mut() {
                     if let Some(sub) = self.properties.get(name).or(self.additional.as_ref()) {
                         if v.is_null()

@@ -59,11 +59,13 @@ fn lines(errors: &[FieldError]) -> String {
 
 #[test]
 fn defaults_reach_into_lists_and_spare_absent_objects() {
-    let mut o = object(json!({"max": 3, "list": [{"name": "a"}, {"name": "b", "v": "y"}], "mode": null, "none": null}));
+    let mut o = object(
+        json!({"max": 3, "list": [{"name": "a"}, {"name": "b", "v": "y"}], "mode": null, "none": null, "labels": {"a": null}}),
+    );
     schema().default(&mut o);
     assert_eq!(
         o["spec"],
-        json!({"max": 3, "replicas": 1, "none": null, "list": [{"name": "a", "v": "x"}, {"name": "b", "v": "y"}]})
+        json!({"max": 3, "replicas": 1, "none": null, "labels": {}, "list": [{"name": "a", "v": "x"}, {"name": "b", "v": "y"}]})
     );
     let mut bare = json!({"metadata": {"name": "t"}});
     schema().default(&mut bare);

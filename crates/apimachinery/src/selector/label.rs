@@ -46,6 +46,8 @@ pub enum LabelSelectorError {
     Value(String),
     #[error("for '{0}' operator, values set can't be empty")]
     NoValues(&'static str),
+    #[error("values set must be empty for exists and does not exist")]
+    NeedlessValues,
     #[error("for '{0}' operator, the value must be an integer")]
     NotANumber(&'static str),
     #[error("\"{0}\" is not a valid label selector operator")]
@@ -145,6 +147,9 @@ impl Requirement {
         match operator {
             Operator::In | Operator::NotIn if values.is_empty() => {
                 return Err(LabelSelectorError::NoValues(if operator == Operator::In { "in" } else { "notin" }));
+            }
+            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
+                return Err(LabelSelectorError::NeedlessValues);
             }
             Operator::GreaterThan | Operator::LessThan => {
                 let sign = if operator == Operator::GreaterThan { "gt" } else { "lt" };

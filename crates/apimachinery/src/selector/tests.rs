@@ -74,6 +74,10 @@ fn labels_in_json() {
         read(json!({"matchExpressions": [{"key": "a", "operator": "In"}]})),
         Err(LabelSelectorError::NoValues("in"))
     );
+    assert_eq!(
+        read(json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["x"]}]})),
+        Err(LabelSelectorError::NeedlessValues)
+    );
     assert_eq!(read(json!([])), Err(LabelSelectorError::Shape));
 }
 

@@ -61,6 +61,10 @@ fn name_rule(kind: &str) -> NameRule {
         "Namespace" => NameRule::Label,
         "Service" => NameRule::LetterLabel,
         "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" => NameRule::PathSegment,
+        // `v1.` is the core group's; an address may be of IPv6; the others are named by people.
+        "APIService" | "IPAddress" | "CertificateSigningRequest" | "FlowSchema" | "PriorityLevelConfiguration" => {
+            NameRule::PathSegment
+        }
         _ => NameRule::Subdomain,
     }
 }
