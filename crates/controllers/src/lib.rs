@@ -12,6 +12,7 @@ pub mod disruption;
 pub mod endpoints;
 pub mod events;
 mod execute;
+mod garbage;
 pub mod job;
 pub mod kinds;
 mod manager;
@@ -105,6 +106,7 @@ pub async fn run(client_for: impl Fn(&str) -> Client, options: Options, stop: Ca
     ];
     let root_ca = Watch::fields(Kind::ConfigMap, format!("metadata.name={}", serviceaccounts::ROOT_CA));
     let watches = watches.into_iter().map(Watch::all).chain([root_ca]).collect();
-    Manager::new(controllers, client_for(MANAGER), clock).run(watches, stop).await;
+    let manager = Manager::new(controllers, client_for(MANAGER), clock).run(watches, stop.clone());
+    tokio::join!(manager, garbage::run(client_for(MANAGER), stop));
     Ok(())
 }

@@ -317,3 +317,122 @@ async fn the_same_seed_gives_the_same_times() {
     }
     assert_eq!(traces[0], traces[1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_deployment_owns_goes_with_it() {
+    for policy in [kube::api::PropagationPolicy::Background, kube::api::PropagationPolicy::Foreground] {
+        let world = World::start(1).await;
+        let api: Api<Deployment> = Api::default_namespaced(world.client());
+        api.create(&PostParams::default(), &deployment("web", 2, "idle:v1")).await.expect("created");
+        world.until::<Deployment>("web", |it| available(it) == 2).await;
+        let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
+        api.delete("web", &params).await.expect("deleted");
+        world.until_all::<Pod>(|pods| pods.is_empty()).await;
+        world.until_all::<ReplicaSet>(|sets| sets.is_empty()).await;
+        world.until_all::<Deployment>(|all| all.is_empty()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn orphaned_sets_keep_their_pods() {
+    let world = World::start(1).await;
+    let api: Api<Deployment> = Api::default_namespaced(world.client());
+    api.create(&PostParams::default(), &deployment("web", 2, "idle:v1")).await.expect("created");
+    world.until::<Deployment>("web", |it| available(it) == 2).await;
+    let params =
+        DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
+    api.delete("web", &params).await.expect("deleted");
+    world.until_all::<Deployment>(|all| all.is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.only::<ReplicaSet>().await.metadata.owner_references, None);
+    assert_eq!(world.pods("app=web").await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_goes_with_everything_in_it() {
+    use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+    let world = World::start(1).await;
+    let namespaces: Api<Namespace> = Api::all(world.client());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": "shop"}})).unwrap();
+    namespaces.create(&PostParams::default(), &namespace).await.expect("created");
+    let accounts: Api<ServiceAccount> = Api::namespaced(world.client(), "shop");
+    let exists = kube::runtime::wait::await_condition(accounts, "default", |it: Option<&ServiceAccount>| it.is_some());
+    exists.await.expect("the default account appears");
+    let api: Api<Deployment> = Api::namespaced(world.client(), "shop");
+    api.create(&PostParams::default(), &deployment("web", 1, "idle:v1")).await.expect("created");
+    let ready = |it: Option<&Deployment>| it.is_some_and(|it| available(it) == 1);
+    kube::runtime::wait::await_condition(api.clone(), "web", ready).await.expect("it becomes available");
+    namespaces.delete("shop", &DeleteParams::default()).await.expect("deleted");
+    let gone = kube::runtime::wait::await_condition(namespaces, "shop", |it: Option<&Namespace>| it.is_none());
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("within a minute").expect("it goes");
+    let pods: Api<Pod> = Api::namespaced(world.client(), "shop");
+    assert!(pods.list(&Default::default()).await.expect("a list").items.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_and_budgets_follow_readiness() {
+    use k8s_openapi::api::core::v1::{Endpoints, Service};
+    use k8s_openapi::api::discovery::v1::EndpointSlice;
+    use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+    let world = World::start(2).await;
+    let service: Service = serde_json::from_value(json!({
+        "metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 443, "targetPort": 8443}]}
+    }))
+    .unwrap();
+    Api::default_namespaced(world.client()).create(&PostParams::default(), &service).await.expect("created");
+    let budget: PodDisruptionBudget = serde_json::from_value(json!({
+        "metadata": {"name": "web"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+    }))
+    .unwrap();
+    Api::default_namespaced(world.client()).create(&PostParams::default(), &budget).await.expect("created");
+    let api: Api<Deployment> = Api::default_namespaced(world.client());
+    api.create(&PostParams::default(), &deployment("web", 2, "idle:v1")).await.expect("created");
+    let addresses = |it: &Endpoints| -> usize {
+        let subsets = it.subsets.iter().flatten();
+        subsets.map(|subset| subset.addresses.as_ref().map_or(0, Vec::len)).sum()
+    };
+    world.until::<Endpoints>("web", |it| addresses(it) == 2).await;
+    let ready = |slices: &[EndpointSlice]| {
+        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        endpoints.filter(|it| it.conditions.as_ref().and_then(|it| it.ready) == Some(true)).count()
+    };
+    world.until_all::<EndpointSlice>(|slices| ready(slices) == 2).await;
+    let allowed = |it: &PodDisruptionBudget| it.status.as_ref().and_then(|it| it.disruptions_allowed).unwrap_or(0);
+    world.until::<PodDisruptionBudget>("web", |it| allowed(it) == 1).await;
+    api.patch("web", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 1}}))).await.expect("scaled");
+    world.until::<Endpoints>("web", |it| addresses(it) == 1).await;
+    world.until::<PodDisruptionBudget>("web", |it| allowed(it) == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_ends_when_enough_pods_succeed() {
+    use k8s_openapi::api::batch::v1::Job;
+    let works = |host: kubevirt_runtime::host::Host| {
+        async move {
+            let pods: Api<Pod> = Api::namespaced(host.client, &host.namespace);
+            // Its own account may not read pods: the identity is the pod's, not the node's.
+            let refused = match pods.get(&host.hostname).await {
+                Err(kube::Error::Api(status)) if status.is_forbidden() => status.message.clone(),
+                other => anyhow::bail!("the pod acts with other rights than its account's: {other:?}"),
+            };
+            anyhow::ensure!(refused.contains("system:serviceaccount:default:default"), "{refused}");
+            Ok(())
+        }
+        .boxed()
+    };
+    let world = World::with_program(1, "works", works).await;
+    let job: Job = serde_json::from_value(json!({
+        "metadata": {"name": "once"},
+        "spec": {"completions": 3, "parallelism": 2, "template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "main", "image": "works:v1"}]}}}
+    }))
+    .unwrap();
+    Api::default_namespaced(world.client()).create(&PostParams::default(), &job).await.expect("created");
+    let complete = |it: &Job| {
+        let conditions = it.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|it| it.type_ == "Complete" && it.status == "True")
+    };
+    world.until::<Job>("once", complete).await;
+    let status = world.get::<Job>("once").await.status.unwrap();
+    assert_eq!((status.succeeded, status.failed), (Some(3), None));
+}
