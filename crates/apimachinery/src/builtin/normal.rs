@@ -6,18 +6,31 @@ use serde_json::{Map, Value};
 use crate::quantity::Quantity;
 use crate::schema::{Schema, Type};
 
-/// Brings an object into stored form. Counts and flags every status of its type has are there even when zero.
+/// Brings an object into stored form. The required plain fields of a status are there even when they are zero.
 pub(super) fn stored_form(schema: &Schema, object: &mut Value) {
     normalize(schema, object);
-    let Some(status) = schema.properties.get("status").filter(|s| s.always_present) else { return };
-    let Some(map) = object.get_mut("status").and_then(Value::as_object_mut) else { return };
-    for name in &status.required {
-        let zero = match status.properties.get(name).map(|s| s.kind) {
+    if let Some(s) = schema.properties.get("status").filter(|s| s.always_present)
+        && let Some(status) = object.get_mut("status")
+    {
+        zeros(s, status);
+    }
+}
+
+fn zeros(schema: &Schema, value: &mut Value) {
+    let Some(map) = value.as_object_mut() else { return };
+    for name in &schema.required {
+        let zero = match schema.properties.get(name).map(|s| s.kind) {
             Some(Type::Integer) => Value::from(0),
             Some(Type::Boolean) => Value::from(false),
+            Some(Type::String) => Value::from(""),
             _ => continue,
         };
         map.entry(name.as_str()).or_insert(zero);
+    }
+    for (name, s) in schema.properties.iter().filter(|(_, s)| s.always_present) {
+        if let Some(v) = map.get_mut(name) {
+            zeros(s, v);
+        }
     }
 }
 

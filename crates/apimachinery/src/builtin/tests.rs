@@ -230,7 +230,8 @@ fn defaults_of_the_rest() {
         spec.conversion.strategy = "None"
         spec.names.listKind = "ThingList"
         spec.names.singular = "thing"
-        status.acceptedNames = {}
+        status.acceptedNames.kind = ""
+        status.acceptedNames.plural = ""
     "#]]
     .assert_eq(&of(
         "apiextensions.k8s.io/v1",

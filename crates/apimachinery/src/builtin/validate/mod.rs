@@ -71,12 +71,36 @@ fn name_rule(kind: &str) -> NameRule {
 
 /// Fields the type requires, and amounts that are none, where nobody complained yet. The status is the server's business.
 fn rest_of_schema(schema: &Schema, new: &Value, errors: &mut Vec<FieldError>) {
-    for e in schema.validate(new) {
+    let mut found = schema.validate(new);
+    empty_texts(schema, "", new, &mut found);
+    for e in found {
         let known = ["status", "metadata"].iter().any(|p| e.field.starts_with(p))
             || errors.iter().any(|o| e.field.starts_with(&o.field));
         if matches!(e.cause, Cause::Required | Cause::Invalid) && !known {
             errors.push(e);
         }
+    }
+}
+
+/// A required text that is empty is missing. Values (of headers, of kernel parameters) may be empty.
+fn empty_texts(schema: &Schema, path: &str, value: &Value, errors: &mut Vec<FieldError>) {
+    match value {
+        Value::Object(map) => {
+            for (name, v) in map {
+                let path = field::child(path, name);
+                if v == "" && name != "value" && schema.required.contains(name) {
+                    errors.push(FieldError::required(path, ""));
+                } else if let Some((s, _)) = schema.field(name) {
+                    empty_texts(s, &path, v, errors);
+                }
+            }
+        }
+        Value::Array(list) => {
+            for (i, v) in list.iter().enumerate() {
+                empty_texts(schema.item(), &field::index(path, i), v, errors);
+            }
+        }
+        _ => {}
     }
 }
 

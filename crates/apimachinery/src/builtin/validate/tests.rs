@@ -344,6 +344,22 @@ fn the_rest() {
     );
 }
 
+/// Kinds without rules of their own are held to their types.
+#[test]
+fn required_fields_of_any_kind() {
+    let slice = json!({"metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": []});
+    each(
+        "discovery.k8s.io/v1",
+        "EndpointSlice",
+        &slice,
+        &[
+            (json!({"addressType": null}), "addressType", "Required"),
+            (json!({"addressType": ""}), "addressType", "Required"),
+            (json!({"endpoints": [{}]}), "endpoints[0].addresses", "Required"),
+        ],
+    );
+}
+
 #[test]
 fn identity_does_not_change() {
     let old = json!({"metadata": {"name": "c", "uid": "1"}});
