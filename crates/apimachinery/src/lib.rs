@@ -1,6 +1,6 @@
-//! The algebra of Kubernetes API objects over [`serde_json::Value`]: schemas, patches, server-side apply, selectors, the
-//! rules of built-in kinds. Every function takes values and returns values; nothing here reads a clock, draws a random
-//! number or does input and output.
+//! The algebra of Kubernetes API objects over [`serde_json::Value`]: schemas, patches, server-side apply, selectors,
+//! the rules of built-in kinds. Every function takes values and returns values; nothing here reads a clock, draws a
+//! random number or does input and output.
 
 pub mod builtin;
 pub mod field;

@@ -57,7 +57,7 @@ pub fn letter_label(text: &str) -> Vec<String> {
 /// What keeps a text from being an RFC 1123 subdomain.
 pub fn dns_subdomain(text: &str) -> Vec<String> {
     let wrong = (!text.split('.').all(lower_label)).then(|| {
-        "must be an RFC 1123 subdomain: lower case letters, digits, '-' and '.', with a letter or digit at both ends of \
+        "must be an RFC 1123 subdomain: lower case letters, digits, '-' and '.', with a letter or digit at both ends \
          each part"
             .to_owned()
     });

@@ -1,5 +1,5 @@
-//! The built-in kinds: their schemas, defaults and rules. Shapes come from the generated types; what those leave out is in
-//! the module `tables`. A schema is made when a kind is first asked for, and types are shared between kinds.
+//! The built-in kinds: their schemas, defaults and rules. Shapes come from the generated types; what those leave out is
+//! in the module `tables`. A schema is made when a kind is first asked for, and types are shared between kinds.
 
 mod defaults;
 mod kinds;

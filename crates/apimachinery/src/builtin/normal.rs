@@ -1,5 +1,5 @@
-//! The form in which a built-in object is stored: what means nothing is not there, what is always there is, quantities are
-//! canonical.
+//! The form in which a built-in object is stored: what means nothing is not there, what is always there is, quantities
+//! are canonical.
 
 use serde_json::{Map, Value};
 

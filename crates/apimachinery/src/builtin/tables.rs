@@ -1,6 +1,6 @@
-//! What the generated schemas of built-in kinds leave out, as data: how lists and maps merge, what a strategic merge patch
-//! does, which objects are always there, and plain defaults. Types are named by their last part; `(type, field)` is the
-//! key everywhere.
+//! What the generated schemas of built-in kinds leave out, as data: how lists and maps merge, what a strategic merge
+//! patch does, which objects are always there, and plain defaults. Types are named by their last part; `(type, field)`
+//! is the key everywhere.
 
 /// How the items of a list are told apart.
 pub(super) enum Items {

@@ -224,7 +224,8 @@ fn defaults_of_the_rest() {
         "admissionregistration.k8s.io/v1",
         "ValidatingWebhookConfiguration",
         json!({"metadata": {"name": "w"}, "webhooks": [
-            {"name": "a.b.c", "clientConfig": {"service": {"name": "s", "namespace": "n"}}, "rules": [{"operations": ["*"]}]}]}),
+            {"name": "a.b.c", "clientConfig": {"service": {"name": "s", "namespace": "n"}},
+                "rules": [{"operations": ["*"]}]}]}),
     ));
     expect![[r#"
         spec.conversion.strategy = "None"
@@ -271,7 +272,8 @@ fn what_means_nothing_is_not_stored() {
 #[test]
 fn stored_form_is_stable() {
     let object = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
-        "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 1}]}]}}}});
+        "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i",
+            "ports": [{"containerPort": 1}]}]}}}});
     for (api_version, kind) in kinds() {
         let once = filled(api_version, kind, object.clone());
         assert_eq!(filled(api_version, kind, once.clone()), once, "{api_version} {kind}");

@@ -1,9 +1,9 @@
 //! Who owns which field: `managedFields`, server-side apply and the bookkeeping of every other write.
 //!
-//! The server calls [`apply`] or [`record_update`] with objects of one version, after decoding and defaulting and before
-//! admission, and before it fills in what it generates itself (addresses, controller labels): those have no owner.
-//! What a request may not touch (the status on the main resource, everything else on the status subresource) the server
-//! takes out of the request before it comes here.
+//! The server calls [`apply`] or [`record_update`] with objects of one version, after decoding and defaulting and
+//! before admission, and before it fills in what it generates itself (addresses, controller labels): those have no
+//! owner. What a request may not touch (the status on the main resource, everything else on the status subresource) the
+//! server takes out of the request before it comes here.
 
 mod entries;
 mod set;
@@ -171,8 +171,8 @@ fn without_zero_time(config: &Value) -> Value {
     config
 }
 
-/// Records a write that is no apply: the manager takes over every field it added or changed. `new` is the object as
-/// the request leaves it; its own `managedFields` are honoured as the API promises (absent or unreadable: those of `old`
+/// Records a write that is no apply: the manager takes over every field it added or changed. `new` is the object as the
+/// request leaves it; its own `managedFields` are honoured as the API promises (absent or unreadable: those of `old`
 /// stay; one empty entry: all ownership is dropped). An unchanged write leaves every owner and time alone.
 pub fn record_update(schema: &Schema, old: Option<&Value>, new: &mut Value, manager: &Manager) {
     let mut entries = Entries::of_request(old, new, manager);

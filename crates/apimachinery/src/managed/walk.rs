@@ -48,8 +48,8 @@ pub(super) fn item_step(schema: &Schema, item: &Value) -> Step {
     format!("k:{}", Value::Object(keys))
 }
 
-/// The names of the items in order, and the items of each name. More than one item of a name is wrong, but a live object
-/// may have them: a list is only checked for it when it is applied.
+/// The names of the items in order, and the items of each name. More than one item of a name is wrong, but a live
+/// object may have them: a list is only checked for it when it is applied.
 fn named<'a>(schema: &Schema, list: &'a [Value]) -> (Vec<Step>, BTreeMap<Step, Vec<&'a Value>>) {
     let mut order = Vec::new();
     let mut items: BTreeMap<Step, Vec<&'a Value>> = BTreeMap::new();
@@ -234,8 +234,8 @@ pub(super) fn merge(schema: &Schema, live: &Value, config: &Value) -> Value {
     }
 }
 
-/// Items of both lists, each once. Items the config names come in its order; the others keep their place before the item
-/// they stood before.
+/// Items of both lists, each once. Items the config names come in its order; the others keep their place before the
+/// item they stood before.
 fn merge_items(schema: &Schema, live: &[Value], config: &[Value]) -> Vec<Value> {
     let (live_order, live) = named(schema, live);
     let (config_order, config) = named(schema, config);

@@ -52,8 +52,8 @@ pub fn merge(object: &Value, patch: &Value) -> Value {
     out
 }
 
-/// The merge patch that turns `from` into `to`; nothing when they are equal. Nulls inside `to` cannot be said by a merge
-/// patch and are lost.
+/// The merge patch that turns `from` into `to`; nothing when they are equal. Nulls inside `to` cannot be said by a
+/// merge patch and are lost.
 pub fn merge_diff(from: &Value, to: &Value) -> Option<Value> {
     if from == to {
         return None;

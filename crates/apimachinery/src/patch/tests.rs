@@ -58,7 +58,8 @@ fn containers_and_environment_merge_by_name() {
     let next = merged(
         &next,
         json!({"spec": {"template": {"spec": {
-        "$setElementOrder/containers": [{"name": "c"}, {"name": "a"}], "containers": [{"name": "c", "image": "i:3"}]}}}}),
+        "$setElementOrder/containers": [{"name": "c"}, {"name": "a"}], "containers": [{"name": "c",
+            "image": "i:3"}]}}}}),
     );
     let names: Vec<&Value> = containers(&next).as_array().unwrap().iter().map(|c| &c["name"]).collect();
     assert_eq!(names, ["c", "a"]);
@@ -81,7 +82,8 @@ fn retain_keys_and_replaced_objects() {
 
 #[test]
 fn plain_lists_merge_or_are_replaced_as_their_field_says() {
-    let object = json!({"metadata": {"finalizers": ["a/a", "b/b"]}, "spec": {"template": {"spec": {"tolerations": [{"key": "x"}]}}}});
+    let object = json!({"metadata": {"finalizers": ["a/a", "b/b"]},
+        "spec": {"template": {"spec": {"tolerations": [{"key": "x"}]}}}});
     let next =
         merged(&object, json!({"metadata": {"finalizers": ["c/c"], "$deleteFromPrimitiveList/finalizers": ["a/a"]}}));
     let mut list: Vec<&str> =

@@ -1,5 +1,5 @@
-//! Reading the schema of a custom resource, and refusing one that is not structural: every field has one type and stands
-//! in one place, so that defaults, pruning and merging have one meaning.
+//! Reading the schema of a custom resource, and refusing one that is not structural: every field has one type and
+//! stands in one place, so that defaults, pruning and merging have one meaning.
 
 use std::sync::Arc;
 

@@ -6,8 +6,8 @@ use super::{Schema, Type};
 use crate::field;
 
 impl Schema {
-    /// Fills in defaults where a field is absent, and where it is null although the schema does not allow null. Nulls of
-    /// fields without a default are dropped in that case, as a reader of the stored object would not accept them.
+    /// Fills in defaults where a field is absent, and where it is null although the schema does not allow null. Nulls
+    /// of fields without a default are dropped in that case, as a reader of the stored object would not accept them.
     pub fn default(&self, value: &mut Value) {
         match value {
             Value::Object(map) => {

@@ -1,7 +1,7 @@
-//! Structural schemas: what fields an object has, what is filled in, what is dropped, what is refused, and how its lists
-//! and maps merge. The same tree serves custom resources ([`Schema::from_crd`]) and built-in kinds ([`crate::builtin`]).
-//! It never evaluates rules written in CEL; it carries them ([`Schema::rules`]) and says where they apply
-//! ([`Schema::rule_sites`]).
+//! Structural schemas: what fields an object has, what is filled in, what is dropped, what is refused, and how its
+//! lists and maps merge. The same tree serves custom resources ([`Schema::from_crd`]) and built-in kinds
+//! ([`crate::builtin`]). It never evaluates rules written in CEL; it carries them ([`Schema::rules`]) and says where
+//! they apply ([`Schema::rule_sites`]).
 
 mod crd;
 mod fill;
@@ -130,8 +130,8 @@ pub struct Schema {
     pub limits: Option<Box<Limits>>,
     /// `x-kubernetes-validations`, as written; [`Schema::rule_sites`] is the seam for their evaluation.
     pub rules: Vec<Value>,
-    /// Built-in kinds only: the object is there, empty, even when nobody sets it (a struct held by value). Such an object
-    /// is served as `{}`, and nobody owns its presence.
+    /// Built-in kinds only: the object is there, empty, even when nobody sets it (a struct held by value). Such an
+    /// object is served as `{}`, and nobody owns its presence.
     pub always_present: bool,
     /// Built-in kinds only: the field is there, null, when nobody sets it.
     pub always_null: bool,

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Schema;
 
-/// Nodes by a digest of their own fields and the addresses of their children, which are shared already. Nodes go when the
-/// last schema that uses them goes.
+/// Nodes by a digest of their own fields and the addresses of their children, which are shared already. Nodes go when
+/// the last schema that uses them goes.
 static NODES: Mutex<BTreeMap<u64, Vec<Weak<Schema>>>> = Mutex::new(BTreeMap::new());
 
 /// The shared copy of a node whose children are shared.

@@ -59,13 +59,13 @@ fn lines(errors: &[FieldError]) -> String {
 
 #[test]
 fn defaults_reach_into_lists_and_spare_absent_objects() {
-    let mut o = object(
-        json!({"max": 3, "list": [{"name": "a"}, {"name": "b", "v": "y"}], "mode": null, "none": null, "labels": {"a": null}}),
-    );
+    let mut o = object(json!({"max": 3, "list": [{"name": "a"}, {"name": "b", "v": "y"}], "mode": null, "none": null,
+            "labels": {"a": null}}));
     schema().default(&mut o);
     assert_eq!(
         o["spec"],
-        json!({"max": 3, "replicas": 1, "none": null, "labels": {}, "list": [{"name": "a", "v": "x"}, {"name": "b", "v": "y"}]})
+        json!({"max": 3, "replicas": 1, "none": null, "labels": {}, "list": [{"name": "a", "v": "x"},
+            {"name": "b", "v": "y"}]})
     );
     let mut bare = json!({"metadata": {"name": "t"}});
     schema().default(&mut bare);
@@ -146,7 +146,8 @@ fn schemas_that_are_not_structural() {
         (json!({"x": {"type": "object", "$ref": "y"}}), Cause::Forbidden, "$ref"),
         (json!({"x": {"type": "object", "additionalProperties": false}}), Cause::Forbidden, "additionalProperties"),
         (
-            json!({"x": {"type": "object", "properties": {"y": {"type": "string"}}, "additionalProperties": {"type": "string"}}}),
+            json!({"x": {"type": "object", "properties": {"y": {"type": "string"}},
+                "additionalProperties": {"type": "string"}}}),
             Cause::Forbidden,
             "additionalProperties",
         ),
@@ -217,7 +218,8 @@ fn rules_are_found_with_the_value_before() {
             "list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["n"], "items": {
                 "type": "object", "required": ["n"], "x-kubernetes-validations": [{"rule": "b"}],
                 "properties": {"n": {"type": "string"}, "v": {"type": "integer"}}}},
-            "map": {"type": "object", "additionalProperties": {"type": "integer", "x-kubernetes-validations": [{"rule": "c"}]}},
+            "map": {"type": "object", "additionalProperties": {"type": "integer",
+                "x-kubernetes-validations": [{"rule": "c"}]}},
         },
     }}}))
     .unwrap();

@@ -112,8 +112,8 @@ impl Schema {
         }
     }
 
-    /// Values that a reader of typed objects could not even decode: wrong JSON types, and amounts, times and bytes that are
-    /// none. `null` stands for "not set" everywhere and is no error here.
+    /// Values that a reader of typed objects could not even decode: wrong JSON types, and amounts, times and bytes that
+    /// are none. `null` stands for "not set" everywhere and is no error here.
     pub fn undecodable(&self, value: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         self.undecodable_at("", value, &mut errors);

@@ -58,7 +58,8 @@ fn labels_in_json() {
     let read = |v: Value| LabelSelector::from_json(&v);
     let s = read(json!({
         "matchLabels": {"a": "1"},
-        "matchExpressions": [{"key": "b", "operator": "In", "values": ["x", "y"]}, {"key": "c", "operator": "DoesNotExist"}],
+        "matchExpressions": [{"key": "b", "operator": "In", "values": ["x", "y"]}, {"key": "c",
+            "operator": "DoesNotExist"}],
     }))
     .unwrap();
     assert_eq!(s.to_string(), "a=1,b in (x,y),!c");

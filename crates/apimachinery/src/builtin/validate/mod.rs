@@ -69,7 +69,8 @@ fn name_rule(kind: &str) -> NameRule {
     }
 }
 
-/// Fields the type requires, and amounts that are none, where nobody complained yet. The status is the server's business.
+/// Fields the type requires, and amounts that are none, where nobody complained yet. The status is the server's
+/// business.
 fn rest_of_schema(schema: &Schema, new: &Value, errors: &mut Vec<FieldError>) {
     let mut found = schema.validate(new);
     empty_texts(schema, "", new, &mut found);

@@ -52,7 +52,8 @@ fn pods() {
         container(json!({
             "ports": [{"containerPort": 80, "name": "http"}], "env": [{"name": "A", "value": "1"}],
             "volumeMounts": [{"name": "v", "mountPath": "/v"}],
-            "readinessProbe": {"httpGet": {"port": "http"}}, "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "500m"}},
+            "readinessProbe": {"httpGet": {"port": "http"}}, "resources": {"limits": {"cpu": "1"},
+                "requests": {"cpu": "500m"}},
         })),
     );
     let cases = [
@@ -320,7 +321,8 @@ fn the_rest() {
     );
     let class = json!({"metadata": {"name": "p"}, "value": 1});
     each("scheduling.k8s.io/v1", "PriorityClass", &class, &[(json!({"value": 1_500_000_000}), "value", "Forbidden")]);
-    let claim = json!({"metadata": {"name": "p"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let claim = json!({"metadata": {"name": "p"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}}});
     each(
         "v1",
         "PersistentVolumeClaim",
