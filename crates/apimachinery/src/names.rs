@@ -58,7 +58,7 @@ pub fn letter_label(text: &str) -> Vec<String> {
 pub fn dns_subdomain(text: &str) -> Vec<String> {
     let wrong = (!text.split('.').all(lower_label)).then(|| {
         "must be an RFC 1123 subdomain: lower case letters, digits, '-' and '.', with a letter or digit at both ends \
-         each part"
+         of each part"
             .to_owned()
     });
     too_long(text, SUBDOMAIN_MAX).into_iter().chain(wrong).collect()
