@@ -20,9 +20,21 @@ pub(crate) fn target() -> Result<PathBuf> {
     Ok(PathBuf::from(dir))
 }
 
-/// A cargo command in the repository's root.
+/// A cargo command in the repository's root, in the environment of a person's shell.
+///
+/// `cargo run` tells this program about its own package in variables; handed on, they would make build scripts that
+/// watch them run again and everything above them compile twice.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_PRIMARY_", "CARGO_CRATE_", "CARGO_BIN_"]
+            .iter()
+            .any(|p| name_text.starts_with(p))
+        {
+            command.env_remove(&name);
+        }
+    }
     command
 }

@@ -1,1 +1,125 @@
-//! (being written)
+//! Puts the API server, the built-in controllers, simulated nodes and the images' code together into one cluster.
+//!
+//! The parts meet only here: controllers and nodes are clients of the API and know nothing of the server.
+
+pub mod images;
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use kubevirt_runtime::clock::Clock;
+use kubevirt_runtime::net::memory::MemoryNet;
+use nanokube::{Nanokube, UserInfo};
+use nanokube_nodes::{Heartbeats, Images, Latencies};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long an endpoint follows its pod: what a real cluster under light load shows.
+pub const ENDPOINT_LAG: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(200);
+
+/// What a cluster is made of.
+pub struct Options {
+    /// Simulated nodes; 0 is valid. Node 1 is a control-plane node without a taint.
+    pub nodes: u32,
+    pub clock: Clock,
+    /// Seed of everything that is drawn: uids, names, latencies.
+    pub seed: u64,
+    pub images: Arc<dyn Images>,
+    pub audit: Option<Box<dyn nanokube::AuditSink>>,
+}
+
+/// A running cluster; it ends when it is dropped.
+pub struct Cluster {
+    pub api: Nanokube,
+    /// The network of the simulated pods.
+    pub network: Arc<MemoryNet>,
+    tasks: JoinSet<Result<(), Error>>,
+    stop: CancellationToken,
+}
+
+/// A part of the cluster ended on its own.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the built-in controllers stopped: {0}")]
+    Controllers(#[source] nanokube_controllers::Error),
+    #[error("the simulated nodes stopped: {0}")]
+    Nodes(#[source] nanokube_nodes::Error),
+    #[error("the HTTPS server stopped: {0}")]
+    Server(#[source] nanokube::ServeError),
+    #[error("a task panicked: {0}")]
+    Panic(#[source] tokio::task::JoinError),
+}
+
+impl Cluster {
+    /// Starts the server, the controllers and the nodes on the current runtime.
+    pub fn start(options: Options) -> Self {
+        let Options { nodes, clock, seed, images, audit } = options;
+        let api = Nanokube::new(nanokube::Options { audit, ..nanokube::Options::new(clock.clone(), seed) });
+        let (network, stop) = (MemoryNet::new(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+
+        let server = api.clone();
+        let client_for = move |user: &str| server.client(UserInfo::new(user, &[]));
+        let controllers = nanokube_controllers::Options { clock: clock.clone(), seed, endpoint_lag: ENDPOINT_LAG };
+        let until = stop.clone();
+        tasks.spawn(async move { nanokube_controllers::run(client_for, controllers, until).await.map_err(Error::Controllers) });
+
+        if nodes > 0 {
+            let pods = api.clone();
+            let options = nanokube_nodes::Options {
+                client: api.client(UserInfo::admin()),
+                connect: Arc::new(move |token: &str| Ok(pods.client_with_token(token))),
+                count: nodes,
+                first_number: 1,
+                images,
+                network: Arc::clone(&network),
+                latencies: Latencies::default(),
+                heartbeats: Heartbeats::default(),
+                clock,
+                seed,
+                capacity: BTreeMap::new(),
+                labels: BTreeMap::new(),
+            };
+            let until = stop.clone();
+            tasks.spawn(async move { nanokube_nodes::run(options, until).await.map_err(Error::Nodes) });
+        }
+        Self { api, network, tasks, stop }
+    }
+
+    /// A client of the cluster's administrator.
+    pub fn admin(&self) -> Client {
+        self.api.client(UserInfo::admin())
+    }
+
+    /// Serves the API over HTTPS as well.
+    pub fn serve(&mut self, listener: tokio::net::TcpListener, pki: nanokube::Pki) {
+        let (api, until) = (self.api.clone(), self.stop.clone());
+        self.tasks.spawn(async move { api.serve_https(listener, &pki, until).await.map_err(Error::Server) });
+    }
+
+    /// Returns when a part of the cluster ends on its own.
+    ///
+    /// # Errors
+    /// Why it ended.
+    pub async fn ended(&mut self) -> Result<(), Error> {
+        match self.tasks.join_next().await {
+            Some(joined) => joined.map_err(Error::Panic)?,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks every part to end and waits until all have.
+    ///
+    /// # Errors
+    /// A part failed on its way.
+    pub async fn shut_down(mut self) -> Result<(), Error> {
+        self.stop.cancel();
+        while let Some(joined) = self.tasks.join_next().await {
+            joined.map_err(Error::Panic)??;
+        }
+        Ok(())
+    }
+}

@@ -1,1 +1,225 @@
-fn main() {}
+//! The `nanokube` program: `up` serves an embedded Kubernetes with nodes, `nodes` brings nodes to any cluster.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use kube::{Client, Config};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kubevirt_release::index::RELEASES;
+use kubevirt_runtime::clock::Clock;
+use kubevirt_runtime::net::memory::MemoryNet;
+use nanokube::{Pki, WriterSink};
+use nanokube_cli::images::Table;
+use nanokube_cli::{Cluster, Options};
+use nanokube_nodes::{Heartbeats, Latencies};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Parser)]
+#[command(name = "nanokube", version, about = "An embedded Kubernetes for tests, simulation and rehearsal")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a Kubernetes API with built-in controllers and nodes, in the foreground
+    Up(Up),
+    /// Bring nodes to any cluster, as clients of its API
+    Nodes(Nodes),
+}
+
+#[derive(Args)]
+struct NodeKind {
+    /// Pods are simulated: seeded latencies, code of known images in this process (the default)
+    #[arg(long, conflicts_with = "process")]
+    simulated: bool,
+    /// Pods are real processes
+    #[arg(long)]
+    process: bool,
+    /// Registry of the images that can be pulled
+    #[arg(long, default_value = "localhost/kubevirt")]
+    registry: String,
+    /// A further image that can be pulled; it runs and does nothing
+    #[arg(long = "idle-image", value_name = "IMAGE")]
+    idle_images: Vec<String>,
+    /// Seed of everything that is drawn: uids, names, latencies
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct Up {
+    /// Nodes; node 1 is a control-plane node without a taint
+    #[arg(long)]
+    nodes: u32,
+    /// Where to write the administrator's kubeconfig
+    #[arg(long)]
+    kubeconfig: PathBuf,
+    /// TCP port on 127.0.0.1; 0 takes a free one
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Where to write ca.crt, client.crt and client.key (system:masters)
+    #[arg(long)]
+    pki: Option<PathBuf>,
+    /// Where to write one audit.k8s.io/v1 Event per request
+    #[arg(long)]
+    audit_log: Option<PathBuf>,
+    #[command(flatten)]
+    kind: NodeKind,
+}
+
+#[derive(Args)]
+struct Nodes {
+    /// The cluster to join
+    #[arg(long)]
+    kubeconfig: PathBuf,
+    /// How many nodes
+    #[arg(long)]
+    nodes: u32,
+    #[command(flatten)]
+    kind: NodeKind,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = run(cli) {
+        eprintln!("nanokube: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(cli: Cli) -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .init();
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        bail!("another crypto provider was installed first");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Up(up) => serve(up).await,
+            Command::Nodes(nodes) => join(nodes).await,
+        }
+    })
+}
+
+impl NodeKind {
+    fn images(&self) -> Result<Table> {
+        if self.process {
+            bail!("--process: process nodes are not implemented yet; use --simulated");
+        }
+        let versions: Vec<&str> = RELEASES.iter().map(|release| release.version).collect();
+        let table = Table::suite(&self.registry, &versions);
+        Ok(self.idle_images.iter().fold(table, |table, image| table.with_idle(image)))
+    }
+}
+
+async fn serve(up: Up) -> Result<()> {
+    let Up { nodes, kubeconfig, port, pki: pki_dir, audit_log, kind } = up;
+    let images = kind.images()?;
+    let clock = Clock::System;
+    let pki = match &pki_dir {
+        Some(dir) if dir.join("ca.key").exists() => Pki::load(dir, &clock),
+        _ => Pki::generate(&clock, &[]),
+    }
+    .context("make certificates")?;
+    if let Some(dir) = &pki_dir {
+        pki.store(dir).with_context(|| format!("write certificates to {}", dir.display()))?;
+    }
+    let audit = audit_log.map(|path| audit_file(&path)).transpose()?;
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .await
+        .with_context(|| format!("listen on 127.0.0.1:{port}"))?;
+    let url = format!("https://{}", listener.local_addr()?);
+    write_private(&kubeconfig, &pki.kubeconfig(&url))?;
+
+    let stop = signals()?;
+    let mut cluster = Cluster::start(Options { nodes, clock, seed: kind.seed, images: Arc::new(images), audit });
+    cluster.serve(listener, pki);
+    println!("ready {url} ({nodes} simulated nodes, kubeconfig {})", kubeconfig.display());
+    std::io::stdout().flush()?;
+    tokio::select! {
+        () = stop.cancelled() => cluster.shut_down().await?,
+        ended = cluster.ended() => {
+            ended?;
+            bail!("a part of the cluster ended before it was asked to");
+        }
+    }
+    Ok(())
+}
+
+async fn join(nodes: Nodes) -> Result<()> {
+    let Nodes { kubeconfig, nodes, kind } = nodes;
+    let images = Arc::new(kind.images()?);
+    let file = Kubeconfig::read_from(&kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("use {}", kubeconfig.display()))?;
+    let client = Client::try_from(config.clone()).context("connect")?;
+    let stop = signals()?;
+    println!("ready ({nodes} simulated nodes join {})", config.cluster_url);
+    std::io::stdout().flush()?;
+    let options = nanokube_nodes::Options {
+        client,
+        connect: Arc::new(move |token: &str| {
+            let mut config = config.clone();
+            config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
+            Client::try_from(config)
+        }),
+        count: nodes,
+        first_number: 1,
+        images,
+        network: MemoryNet::new(),
+        latencies: Latencies::default(),
+        heartbeats: Heartbeats::default(),
+        clock: Clock::System,
+        seed: kind.seed,
+        capacity: BTreeMap::new(),
+        labels: BTreeMap::new(),
+    };
+    nanokube_nodes::run(options, stop).await.context("simulated nodes")
+}
+
+fn audit_file(path: &Path) -> Result<Box<dyn nanokube::AuditSink>> {
+    let file = File::create(path).with_context(|| format!("create the audit log {}", path.display()))?;
+    Ok(Box::new(WriterSink::new(file)))
+}
+
+/// Writes a file that only its owner can read: it holds a private key.
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("write {}", path.display()))?;
+    file.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+fn signals() -> Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        cancel.cancel();
+    });
+    Ok(stop)
+}

@@ -109,7 +109,9 @@ impl Kubectl {
             let kubevirt: Value = serde_json::from_str(&document).context("kubectl get -w printed no JSON")?;
             document.clear();
             if let Some(message) = condition(&kubevirt, "Progressing")["message"].as_str() {
-                progress.say(message.lines().next().unwrap_or_default());
+                // The report names every pod it waits for; the first thing is enough to follow along.
+                let shown: Vec<&str> = message.lines().next().unwrap_or_default().split("; ").take(2).collect();
+                progress.say(&shown.join("; "));
             }
             let observed = kubevirt["status"]["observedKubeVirtVersion"].as_str();
             if observed == Some(version) && condition(&kubevirt, "Progressing")["status"] == "False" {
