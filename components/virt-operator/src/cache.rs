@@ -41,6 +41,9 @@ pub enum Source {
 #[derive(Default)]
 struct Known {
     objects: Objects,
+    /// The uid of what was last deleted under a key: the answer to our own write may come after the event that says so,
+    /// and must not bring the object back.
+    gone: BTreeMap<ObjectKey, String>,
     pods: Pods,
     nodes: Nodes,
 }
@@ -89,7 +92,14 @@ impl Cache {
 
     /// Takes note of an object, unless a newer state of it is known.
     pub fn store(&self, key: ObjectKey, object: Value) {
-        if store(&mut self.lock().objects, key, object) {
+        let mut known = self.lock();
+        match (known.gone.get(&key), text(&object, "/metadata/uid")) {
+            (Some(gone), Some(uid)) if gone == uid => return,
+            _ => known.gone.remove(&key),
+        };
+        let is_news = store(&mut known.objects, key, object);
+        drop(known);
+        if is_news {
             self.changed.notify_one();
         }
     }
@@ -102,7 +112,13 @@ impl Cache {
 
     /// Forgets an object that was deleted, unless another one has taken its name since.
     pub fn remove(&self, key: &ObjectKey, uid: Option<&str>) {
-        if remove(&mut self.lock().objects, key, uid) {
+        let mut known = self.lock();
+        let is_news = remove(&mut known.objects, key, uid);
+        if let Some(uid) = uid {
+            known.gone.insert(key.clone(), uid.to_owned());
+        }
+        drop(known);
+        if is_news {
             self.changed.notify_one();
         }
     }
@@ -231,6 +247,19 @@ mod tests {
         assert_eq!(cache.objects().len(), 1);
         cache.remove(&key(), Some("new"));
         assert_eq!(cache.objects().len(), 0);
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_deletion_does_not_bring_the_object_back() {
+        let cache = Cache::new([]);
+        cache.store(key(), object("u", "10"));
+        cache.remove(&key(), Some("u"));
+        cache.store(key(), object("u", "11"));
+        assert!(cache.objects().is_empty());
+        cache.store(key(), object("successor", "12"));
+        assert_eq!(cache.objects().len(), 1);
+        cache.remove(&key(), Some("u"));
+        assert_eq!(cache.objects().len(), 1, "a late event about the predecessor");
     }
 
     #[test]

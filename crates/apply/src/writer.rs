@@ -199,9 +199,12 @@ impl Writer {
             ..DeleteParams::default()
         };
         match self.request(key, api.delete(&key.name, &parameters)).await {
-            // An object that has finalizers stays until they are done, and is what the server answers with.
+            // An object that has finalizers stays until they are done. Some kinds answer with what is gone already.
             Ok(answer) => {
-                let live = answer.left().and_then(|going| serde_json::to_value(going).ok());
+                let live = answer
+                    .left()
+                    .filter(|going| going.metadata.finalizers.as_ref().is_some_and(|names| !names.is_empty()))
+                    .and_then(|going| serde_json::to_value(going).ok());
                 Ok(Written { outcome: Outcome::Deleted, live })
             }
             Err(Error::Refused { code: 404, .. }) => Ok(Written { outcome: Outcome::Gone, live: None }),

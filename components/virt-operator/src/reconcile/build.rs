@@ -74,7 +74,7 @@ pub(crate) fn build(
         now,
     )?;
     finals.extend(by_key(objects));
-    if let Some(kept) = kept_strategy(cr, target, settings) {
+    if let Some(kept) = kept_strategy(target, settings) {
         finals.insert(kept.key(), kept);
     }
 
@@ -145,13 +145,12 @@ pub(crate) fn observed(cr: &KubeVirt) -> Option<Identity> {
     Some(Identity { version, id: status.observed_deployment_id.clone().unwrap_or_default() })
 }
 
-/// Once this release is completely installed, its strategy is kept in the cluster, so that the operator of a later
-/// release can go on keeping it for as long as the CR names it.
-fn kept_strategy(cr: &KubeVirt, target: &Target, settings: &Settings) -> Option<Object> {
+/// The strategy of this operator's own release is kept in the cluster, so that the operator of a later release can go on
+/// keeping it for as long as the CR names it. It is written before the workloads: what runs can always be kept.
+fn kept_strategy(target: &Target, settings: &Settings) -> Option<Object> {
     /// Enough of the ID to tell the strategies of a cluster apart.
     const SHORT_ID: usize = 10;
-    let is_complete = observed(cr).is_some_and(|observed| observed.id == target.id);
-    if !target.is_own || !is_complete {
+    if !target.is_own {
         return None;
     }
     let mut map = target.strategy.encode(&settings.namespace);
