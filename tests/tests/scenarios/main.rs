@@ -1,0 +1,6 @@
+//! The product as its users meet it: every scenario runs a whole cluster in this process, under paused time.
+
+mod installation;
+mod support;
+mod unready;
+mod versions;

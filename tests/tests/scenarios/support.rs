@@ -1,0 +1,42 @@
+//! What several scenarios begin with.
+
+use kubevirt_release::Object;
+use kubevirt_release::operator_manifest::{ManifestOptions, cr_manifest, operator_manifest};
+use kubevirt_tests::{NAMESPACE, World, condition_of};
+use serde_json::{Value, json};
+
+/// The objects of a release's `kubevirt-operator.yaml`.
+pub(crate) fn operator(version: &str) -> Vec<Object> {
+    operator_manifest(&ManifestOptions::new("localhost/kubevirt", version))
+}
+
+/// Installs a release and waits until it is available; returns the custom resource.
+pub(crate) async fn install(world: &World, version: &str) -> Value {
+    world.apply(&operator(version)).await;
+    world.apply(&[cr_manifest(NAMESPACE)]).await;
+    settled(world, version).await
+}
+
+/// Waits until a version is observed, available and nothing progresses.
+pub(crate) async fn settled(world: &World, version: &str) -> Value {
+    world
+        .kubevirt_until(&format!("settled at {version}"), |kubevirt| {
+            kubevirt["status"]["observedKubeVirtVersion"] == version
+                && condition_of(kubevirt, "Available")["status"] == "True"
+                && condition_of(kubevirt, "Progressing")["status"] == "False"
+        })
+        .await
+}
+
+/// A Secret with a certificate and its key.
+pub(crate) fn secret(name: &str, certificate: &str, key: &str) -> Object {
+    object(json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "stringData": {"tls.crt": certificate, "tls.key": key},
+    }))
+}
+
+fn object(value: Value) -> Object {
+    Object::from_value(value).expect("an object of a registered kind")
+}
