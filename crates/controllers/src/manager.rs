@@ -27,6 +27,8 @@ use crate::kinds::{Cached, Kind, Objects, Visitor};
 const EVENTS: usize = 1024;
 /// Decisions whose actions are under way at once.
 const RUNNING: usize = 64;
+/// A controller that asks to be called again at once still lets the others run in between.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Pause after the first failure of a key.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 /// Longest pause after failures: a cause that someone removes by hand is noticed within this time.
@@ -168,7 +170,7 @@ impl Manager {
             let decision = controller.decide(&view, &key.1);
             let client = client.clone();
             if let Some(pause) = decision.again {
-                self.enqueue(key.clone(), pause.max(Duration::from_millis(1)));
+                self.enqueue(key.clone(), pause.max(PAUSE_MIN));
             }
             if decision.actions.is_empty() {
                 self.failed.remove(&key);

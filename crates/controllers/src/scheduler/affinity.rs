@@ -60,7 +60,7 @@ fn domain<'a>(node: &'a Node, topology: &str) -> Option<&'a String> {
     node.metadata.labels.as_ref()?.get(topology)
 }
 
-fn required<'a>(pod: &'a Pod, anti: bool) -> &'a [PodAffinityTerm] {
+fn required(pod: &Pod, anti: bool) -> &[PodAffinityTerm] {
     let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
     let terms = if anti {
         affinity.and_then(|it| {
@@ -155,7 +155,8 @@ impl<'a> Neighbours<'a> {
         let affine = self.affinity.iter().enumerate().all(|(index, term)| here(index, term, &self.with));
         let first = self.with.is_empty() && self.own;
         let placed = self.affinity.iter().all(|term| domain(node, term.topology).is_some());
-        if !affine && !(first && placed) {
+        let opens = first && placed;
+        if !(affine || opens) {
             return Some(Refusal::Affinity);
         }
         if self.anti.iter().enumerate().any(|(index, term)| here(index, term, &self.against)) {

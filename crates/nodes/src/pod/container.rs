@@ -357,16 +357,13 @@ impl Actor {
         let (to, mut verdicts) = mpsc::channel(4);
         if let Some(startup) = self.spec.startup_probe.clone() {
             let mut probing = std::pin::pin!(probing(self.probing(Kind::Startup, startup, began), to.clone()));
-            loop {
-                let good = tokio::select! {
-                    biased;
-                    Some((_, good)) = verdicts.recv() => good,
-                    () = &mut probing => return pending().await,
-                };
-                if !good {
-                    return Kind::Startup;
-                }
-                break;
+            let good = tokio::select! {
+                biased;
+                Some((_, good)) = verdicts.recv() => good,
+                () = &mut probing => return pending().await,
+            };
+            if !good {
+                return Kind::Startup;
             }
             self.seen.started = true;
             self.seen.ready = self.spec.readiness_probe.is_none();
