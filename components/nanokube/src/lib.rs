@@ -65,7 +65,9 @@ impl Cluster {
         let client_for = move |user: &str| server.client(UserInfo::new(user, &[]));
         let controllers = nanokube_controllers::Options { clock: clock.clone(), seed, endpoint_lag: ENDPOINT_LAG };
         let until = stop.clone();
-        tasks.spawn(async move { nanokube_controllers::run(client_for, controllers, until).await.map_err(Error::Controllers) });
+        tasks.spawn(async move {
+            nanokube_controllers::run(client_for, controllers, until).await.map_err(Error::Controllers)
+        });
 
         if nodes > 0 {
             let pods = api.clone();

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use kube::{Client, Config};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use kubevirt_release::index::RELEASES;
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::net::memory::MemoryNet;

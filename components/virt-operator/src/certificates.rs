@@ -3,6 +3,8 @@
 //! The time is handed in. Keys come from the cryptographic library's own source of randomness, as they must; nothing else
 //! here is left to chance, and which Secret holds which certificate is the release's table, not this module's.
 
+mod unfit;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -11,6 +13,8 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, Pem, X509Certificate};
+
+pub use unfit::Unfit;
 
 /// A certificate and its key, both as PEM text.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,27 +51,6 @@ pub enum Error {
     Make(#[from] rcgen::Error),
     #[error("the authority's certificate cannot be read: {0}")]
     Authority(Unfit),
-}
-
-/// Why a stored certificate does not serve.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
-    #[error("it is not there")]
-    Missing,
-    #[error("it cannot be read: {0}")]
-    Unreadable(String),
-    #[error("its key belongs to another certificate")]
-    WrongKey,
-    #[error("it was not signed by the current authority")]
-    WrongAuthority,
-    #[error("it is not the certificate of an authority")]
-    NoAuthority,
-    #[error("it is not yet valid")]
-    NotYetValid,
-    #[error("it is due for renewal")]
-    Due,
-    #[error("it is made out to {found}, not to {wanted}")]
-    WrongName { found: String, wanted: String },
 }
 
 /// A new authority. The issue time in its name tells one generation from the next.

@@ -19,6 +19,7 @@ use kubevirt_runtime::host::{Host, Program};
 
 pub mod cache;
 pub mod certificates;
+mod dump;
 pub mod metrics;
 pub mod preview;
 pub mod process;

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use http::{Method, StatusCode};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, PostParams};
 use kubevirt_apply::Writer;
-use kubevirt_release::{DeploymentConfig, render};
 use kubevirt_runtime::health::{Health, Probe, Reason, Report};
 use kubevirt_runtime::host::Host;
 use kubevirt_runtime::lease::{Claim, Election, LeaseConfig};
@@ -60,7 +57,7 @@ pub async fn run(host: Host) -> anyhow::Result<()> {
     let arguments: Arguments = cli::parse(&host.args)?;
     let settings = Settings::new(host.namespace.clone(), host.env.clone())?;
     if arguments.dump_install_strategy {
-        return dump_install_strategy(&host, &settings).await;
+        return crate::dump::install_strategy(&host, &settings).await.map_err(Into::into);
     }
     tracing::info!(version = settings.operator_version(), namespace = %settings.namespace, "virt-operator starts");
     let metrics = Metrics::new();
@@ -235,21 +232,4 @@ fn endpoints(metrics: Metrics, health: &Health) -> Handler {
             }
         }
     })
-}
-
-/// Writes the strategy that another operator asked this release for, and ends. That operator names what it wants in the
-/// environment; without it, the strategy is that of a CR that asks for nothing in particular.
-async fn dump_install_strategy(host: &Host, settings: &Settings) -> anyhow::Result<()> {
-    let config = match settings.env.get("TARGET_DEPLOYMENT_CONFIG") {
-        Some(text) => {
-            DeploymentConfig::from_json(text).context("TARGET_DEPLOYMENT_CONFIG is not a deployment config")?
-        }
-        None => DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &Default::default())?,
-    };
-    let strategy = render(&config);
-    let maps: Api<ConfigMap> = Api::namespaced(host.client.clone(), &settings.namespace);
-    let stored = maps.create(&PostParams::default(), &strategy.encode(&settings.namespace)).await?;
-    let name = stored.metadata.name.unwrap_or_default();
-    tracing::info!(version = strategy.version, id = strategy.id, config_map = name, "wrote the install strategy");
-    Ok(())
 }

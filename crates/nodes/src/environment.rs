@@ -156,11 +156,9 @@ pub(crate) fn environment(
         if let Some(wanted) = &from.secret_ref {
             match sources.secret(&wanted.name) {
                 Some(secret) => {
-                    env.extend(
-                        secret.data.unwrap_or_default().into_iter().map(|(key, value)| {
-                            (format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned())
-                        }),
-                    )
+                    env.extend(secret.data.unwrap_or_default().into_iter().map(|(key, value)| {
+                        (format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned())
+                    }));
                 }
                 None if wanted.optional == Some(true) => {}
                 None => return Err(Missing::Secret(wanted.name.clone())),

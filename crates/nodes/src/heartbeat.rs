@@ -53,9 +53,12 @@ pub(crate) async fn run(fleet: Arc<Fleet>) {
     }
 }
 
+/// The unit of [`Heartbeats::WRITES_PER_SECOND`].
+const SECOND: Duration = Duration::from_secs(1);
+
 /// The time between two renewals of one lease.
 fn interval(heartbeats: &Heartbeats, count: u32) -> Duration {
-    heartbeats.lease.max(Duration::from_secs(1) * count / Heartbeats::WRITES_PER_SECOND)
+    heartbeats.lease.max(SECOND * count / Heartbeats::WRITES_PER_SECOND)
 }
 
 async fn register(fleet: &Fleet, machine: &Machine, started: jiff::Timestamp, interval: Duration) {

@@ -122,7 +122,7 @@ pub(crate) async fn update_status(
     for (index, note) in notes(&old, new).into_iter().enumerate() {
         // The status is what counts; an event that could not be written is only missed by its reader.
         if let Err(error) = writer.record(&key, &event(live, &note, index, now)).await {
-            tracing::warn!(%error, reason = note.reason, "an event was not written");
+            tracing::warn!(%error, reason = note.reason.code(), "an event was not written");
         }
     }
     Ok(())
@@ -132,8 +132,35 @@ pub(crate) async fn update_status(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Note {
     pub(crate) warning: bool,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Turn,
     pub(crate) message: String,
+}
+
+/// Which turning point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    InstallationStarted,
+    InstallationFinished,
+    UpgradeStarted,
+    UpgradeFinished,
+    DeletionStarted,
+    DeletionFinished,
+    NotSynchronized,
+}
+
+impl Turn {
+    /// The event's reason.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::InstallationStarted => "InstallationStarted",
+            Self::InstallationFinished => "InstallationFinished",
+            Self::UpgradeStarted => "UpgradeStarted",
+            Self::UpgradeFinished => "UpgradeFinished",
+            Self::DeletionStarted => "DeletionStarted",
+            Self::DeletionFinished => "DeletionFinished",
+            Self::NotSynchronized => "NotSynchronized",
+        }
+    }
 }
 
 /// What happened between two states of the status.
@@ -150,18 +177,18 @@ pub(crate) fn notes(old: &KubeVirtStatus, new: &KubeVirtStatus) -> Vec<Note> {
     if was != is {
         match is.as_deref() {
             Some("DeploymentInProgress") if from.is_empty() => {
-                notes.push(note("InstallationStarted", format!("Installing {to}")));
+                notes.push(note(Turn::InstallationStarted, format!("Installing {to}")));
             }
             Some("UpdateInProgress") => {
-                notes.push(note("UpgradeStarted", format!("Changing from {from} to {to}")));
+                notes.push(note(Turn::UpgradeStarted, format!("Changing from {from} to {to}")));
             }
             Some("AllComponentsReady") if from.is_empty() => {
-                notes.push(note("InstallationFinished", format!("{to} is installed and ready")));
+                notes.push(note(Turn::InstallationFinished, format!("{to} is installed and ready")));
             }
             Some("AllComponentsReady") if was.as_deref() == Some("UpdateInProgress") => {
-                notes.push(note("UpgradeFinished", format!("Changed from {from} to {to}")));
+                notes.push(note(Turn::UpgradeFinished, format!("Changed from {from} to {to}")));
             }
-            Some("DeletionInProgress") => notes.push(note("DeletionStarted", "Removing all components".to_owned())),
+            Some("DeletionInProgress") => notes.push(note(Turn::DeletionStarted, "Removing all components".to_owned())),
             _ => {}
         }
     }
@@ -172,10 +199,10 @@ pub(crate) fn notes(old: &KubeVirtStatus, new: &KubeVirtStatus) -> Vec<Note> {
         let conditions = new.conditions.as_deref().unwrap_or_default();
         let condition = conditions.iter().find(|condition| condition.condition_type == "Synchronized");
         let message = condition.and_then(|condition| condition.message.clone()).unwrap_or(reason);
-        notes.push(Note { warning: true, reason: "NotSynchronized", message });
+        notes.push(Note { warning: true, reason: Turn::NotSynchronized, message });
     }
     if new.phase == Some(Phase::Deleted) && old.phase != Some(Phase::Deleted) {
-        notes.push(note("DeletionFinished", "All components are removed".to_owned()));
+        notes.push(note(Turn::DeletionFinished, "All components are removed".to_owned()));
     }
     notes
 }
@@ -202,7 +229,7 @@ fn event(cr: &Value, note: &Note, index: usize, now: Timestamp) -> Event {
             ..ObjectReference::default()
         },
         type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
-        reason: Some(note.reason.to_owned()),
+        reason: Some(note.reason.code().to_owned()),
         message: Some(message),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),

@@ -63,6 +63,7 @@ pub(crate) fn age(since: &str, now: Timestamp) -> String {
 
 /// Seconds in the short form of `kubectl`: two units where one would be too coarse.
 pub(super) fn duration(seconds: i64) -> String {
+    // The calendar in seconds; a year has no leap day here.
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;
     const DAY: i64 = 24 * HOUR;

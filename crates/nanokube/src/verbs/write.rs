@@ -130,6 +130,7 @@ fn finish_create(target: &Target<'_>, options: &WriteOptions, mut object: Value)
 
 /// The base of a generated name is cut so that the whole stays a valid label.
 fn generated_name(base: &str, suffix: &str) -> String {
+    // RFC 1123: a label of a domain name has at most 63 characters.
     const LONGEST: usize = 63;
     let base: String = base.chars().take(LONGEST - suffix.len()).collect();
     format!("{base}{suffix}")

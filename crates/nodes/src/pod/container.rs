@@ -23,6 +23,8 @@ use crate::volumes::{NamespaceSources, PodFiles};
 /// Back-off of restarts and pulls: 10 s, doubling up to 5 minutes, as a kubelet's.
 const BACK_OFF_FIRST: Duration = Duration::from_secs(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
+/// A failed pull shows its error for this long before it shows that it waits, as a kubelet does.
+const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
 /// A run this long ends a row of crashes.
 const STABLE: Duration = Duration::from_secs(600);
 /// From a container's start to its first probe, so that a program that binds at once is asked after it did.
@@ -184,13 +186,12 @@ impl Actor {
             self.note(true, "Failed", format!("Failed to pull image \"{name}\": {why}")).await;
             self.note(true, "Failed", "Error: ErrImagePull".to_owned()).await;
             self.say_waiting("ErrImagePull", Some(why.clone())).await;
-            // The kubelet shows the error for a moment before it shows that it waits.
-            self.pause(Duration::from_secs(1)).await?;
+            self.pause(PULL_ERROR_SHOWN).await?;
             self.note(false, "BackOff", format!("Back-off pulling image \"{name}\"")).await;
             self.note(true, "Failed", "Error: ImagePullBackOff".to_owned()).await;
             let text = format!("Back-off pulling image \"{name}\": ErrImagePull: {why}");
             self.say_waiting("ImagePullBackOff", Some(text)).await;
-            self.pause(back_off(failures).saturating_sub(Duration::from_secs(1))).await?;
+            self.pause(back_off(failures).saturating_sub(PULL_ERROR_SHOWN)).await?;
         }
     }
 
@@ -289,7 +290,7 @@ impl Actor {
     fn process(&self, ready: Ready, stop: CancellationToken, killed: CancellationToken) -> Process {
         let context = &self.context;
         let latencies = &context.fleet.options.latencies;
-        let code: BoxFuture<'static, anyhow::Result<()>> = match ready.image {
+        let code: BoxFuture<'static, Result<(), String>> = match ready.image {
             Image::Program(program) => self.program(program, ready.args, ready.env, stop, killed),
             Image::Idle if self.seen.role == Role::Init => {
                 let time = context.drawn(&latencies.init, &format!("init/{}", self.spec.name));
@@ -319,13 +320,13 @@ impl Actor {
         env: std::collections::BTreeMap<String, String>,
         stop: CancellationToken,
         killed: CancellationToken,
-    ) -> BoxFuture<'static, anyhow::Result<()>> {
+    ) -> BoxFuture<'static, Result<(), String>> {
         let context = &self.context;
         let options = &context.fleet.options;
         let pod = context.pod();
         let (Some(ip), Some(client)) = (context.ip.get(), context.client.get()) else {
             return Box::pin(async {
-                anyhow::bail!("the pod has no address or no identity, so its program cannot start")
+                Err("the pod has no address or no identity, so its program cannot start".to_owned())
             });
         };
         let salt = format!("program/{}/{}", self.spec.name, self.seen.restarts);
@@ -348,7 +349,9 @@ impl Actor {
             seed: draw(options.seed, &context.full_name, &salt),
             stop,
         };
-        program.run(host)
+        // The whole chain of causes becomes the termination message.
+        let code = program.run(host);
+        Box::pin(async move { code.await.map_err(|error| format!("{error:#}")) })
     }
 
     /// Runs the probes of a running container; gives the one that says it must be restarted.
@@ -461,14 +464,14 @@ struct Exit {
 
 /// Running code; dropping it is SIGKILL.
 struct Process {
-    task: JoinSet<anyhow::Result<()>>,
+    task: JoinSet<Result<(), String>>,
 }
 
 impl Process {
     async fn ended(&mut self) -> Exit {
         match self.task.join_next().await {
             Some(Ok(Ok(()))) => Exit { code: 0, message: None },
-            Some(Ok(Err(error))) => Exit { code: 1, message: Some(format!("{error:#}")) },
+            Some(Ok(Err(message))) => Exit { code: 1, message: Some(message) },
             Some(Err(error)) if error.is_panic() => {
                 let panic = error.into_panic();
                 let text = panic.downcast_ref::<String>().map(String::as_str);
