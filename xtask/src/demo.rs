@@ -30,6 +30,12 @@ pub(crate) struct Options {
     /// Seed of everything the simulation draws
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// The nodes are a program of their own that reaches the server over HTTPS
+    #[arg(long)]
+    remote_nodes: bool,
+    /// Pods are real processes
+    #[arg(long)]
+    process: bool,
 }
 
 /// What the demo measured; its JSON is the last line of the output.

@@ -1,17 +1,24 @@
 //! The `nanokube` program: `up` serves an embedded Kubernetes with nodes, `nodes` brings nodes to any cluster.
 
-use std::collections::BTreeMap;
+mod kubeconfig;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Node;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::core::PartialObjectMeta;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Config, ResourceExt as _};
 use kubevirt_release::index::RELEASES;
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::net::memory::MemoryNet;
@@ -20,6 +27,9 @@ use nanokube_cli::images::Table;
 use nanokube_cli::{Cluster, Options};
 use nanokube_nodes::{Heartbeats, Latencies};
 use tokio_util::sync::CancellationToken;
+
+/// A server that is there answers its version in milliseconds; one behind a slow network in a few seconds.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
 #[command(name = "nanokube", version, about = "An embedded Kubernetes for tests, simulation and rehearsal")]
@@ -84,6 +94,9 @@ struct Nodes {
     /// How many nodes
     #[arg(long)]
     nodes: u32,
+    /// Number of the first node; several programs that bring nodes to one cluster need numbers of their own
+    #[arg(long, default_value_t = 1)]
+    first_node: u32,
     #[command(flatten)]
     kind: NodeKind,
 }
@@ -127,9 +140,24 @@ impl NodeKind {
 }
 
 async fn serve(up: Up) -> Result<()> {
+    let stop = signals()?;
+    let kubeconfig = up.kubeconfig.clone();
+    let served = serve_until(up, stop).await;
+    if served.is_err() {
+        kubeconfig::remove_if_stale(&kubeconfig).await;
+    }
+    served
+}
+
+async fn serve_until(up: Up, stop: CancellationToken) -> Result<()> {
     let Up { nodes, kubeconfig, port, pki: pki_dir, audit_log, kind } = up;
     let images = kind.images()?;
     let clock = Clock::System;
+    // The port first: whoever cannot have it must not touch what belongs to the one who has it.
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .await
+        .with_context(|| format!("listen on 127.0.0.1:{port}"))?;
+    let url = format!("https://{}", listener.local_addr()?);
     let pki = match &pki_dir {
         Some(dir) if dir.join("ca.key").exists() => Pki::load(dir, &clock),
         _ => Pki::generate(&clock, &[]),
@@ -139,47 +167,47 @@ async fn serve(up: Up) -> Result<()> {
         pki.store(dir).with_context(|| format!("write certificates to {}", dir.display()))?;
     }
     let audit = audit_log.map(|path| audit_file(&path)).transpose()?;
-    let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        .await
-        .with_context(|| format!("listen on 127.0.0.1:{port}"))?;
-    let url = format!("https://{}", listener.local_addr()?);
-    write_private(&kubeconfig, &pki.kubeconfig(&url))?;
+    let text = pki.kubeconfig(&url);
+    kubeconfig::write(&kubeconfig, &text)?;
 
-    let stop = signals()?;
     let mut cluster = Cluster::start(Options { nodes, clock, seed: kind.seed, images: Arc::new(images), audit });
     cluster.serve(listener, pki);
+    let (_, client) = connect(&kubeconfig).await?;
+    tokio::select! {
+        answered = answers(&client, &url) => answered?,
+        ended = cluster.ended() => return ended_early(ended),
+        () = stop.cancelled() => return cluster.shut_down().await.map_err(Into::into),
+    }
     println!("ready {url} ({nodes} simulated nodes, kubeconfig {})", kubeconfig.display());
     std::io::stdout().flush()?;
     tokio::select! {
         () = stop.cancelled() => cluster.shut_down().await?,
-        ended = cluster.ended() => {
-            ended?;
-            bail!("a part of the cluster ended before it was asked to");
-        }
+        ended = cluster.ended() => return ended_early(ended),
     }
     Ok(())
 }
 
+fn ended_early(ended: Result<(), nanokube_cli::Error>) -> Result<()> {
+    ended?;
+    bail!("a part of the cluster ended before it was asked to")
+}
+
 async fn join(nodes: Nodes) -> Result<()> {
-    let Nodes { kubeconfig, nodes, kind } = nodes;
-    let images = Arc::new(kind.images()?);
-    let file = Kubeconfig::read_from(&kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .with_context(|| format!("use {}", kubeconfig.display()))?;
-    let client = Client::try_from(config.clone()).context("connect")?;
     let stop = signals()?;
-    println!("ready ({nodes} simulated nodes join {})", config.cluster_url);
-    std::io::stdout().flush()?;
+    let Nodes { kubeconfig, nodes, first_node, kind } = nodes;
+    let images = Arc::new(kind.images()?);
+    let (config, client) = connect(&kubeconfig).await?;
+    let url = config.cluster_url.to_string();
+    answers(&client, &url).await?;
     let options = nanokube_nodes::Options {
-        client,
+        client: client.clone(),
         connect: Arc::new(move |token: &str| {
             let mut config = config.clone();
             config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
             Client::try_from(config)
         }),
         count: nodes,
-        first_number: 1,
+        first_number: first_node,
         images,
         network: MemoryNet::new(),
         latencies: Latencies::default(),
@@ -189,26 +217,54 @@ async fn join(nodes: Nodes) -> Result<()> {
         capacity: BTreeMap::new(),
         labels: BTreeMap::new(),
     };
-    nanokube_nodes::run(options, stop).await.context("simulated nodes")
+    let until = stop.clone();
+    let mut running = tokio::spawn(async move { nanokube_nodes::run(options, until).await.context("nodes") });
+    tokio::select! {
+        joined = joined(client, (first_node..first_node.saturating_add(nodes)).map(nanokube_nodes::name)) => joined?,
+        ended = &mut running => return ended?,
+    }
+    println!("ready ({nodes} simulated nodes joined {url})");
+    std::io::stdout().flush()?;
+    running.await?
+}
+
+/// Waits until every node is registered.
+async fn joined(client: Client, names: impl Iterator<Item = String>) -> Result<()> {
+    let mut missing: BTreeSet<String> = names.collect();
+    let watched = watcher(Api::<PartialObjectMeta<Node>>::all(client), watcher::Config::default()).default_backoff();
+    let mut seen = std::pin::pin!(watched.applied_objects());
+    while !missing.is_empty() {
+        match seen.next().await {
+            Some(Ok(node)) => _ = missing.remove(&node.name_any()),
+            Some(Err(error)) => tracing::warn!(%error, "the nodes cannot be watched, trying again"),
+            None => bail!("the watch of the nodes ended"),
+        }
+    }
+    Ok(())
+}
+
+/// How to reach the cluster of a kubeconfig.
+async fn connect(kubeconfig: &Path) -> Result<(Config, Client)> {
+    let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("use {}", kubeconfig.display()))?;
+    let client = Client::try_from(config.clone()).context("set up TLS")?;
+    Ok((config, client))
+}
+
+/// Returns once the server answers a request.
+async fn answers(client: &Client, url: &str) -> Result<()> {
+    let version = tokio::time::timeout(FIRST_ANSWER, client.apiserver_version()).await;
+    version
+        .with_context(|| format!("{url} did not answer within {FIRST_ANSWER:?}"))?
+        .with_context(|| format!("ask {url}"))?;
+    Ok(())
 }
 
 fn audit_file(path: &Path) -> Result<Box<dyn nanokube::AuditSink>> {
     let file = File::create(path).with_context(|| format!("create the audit log {}", path.display()))?;
     Ok(Box::new(WriterSink::new(file)))
-}
-
-/// Writes a file that only its owner can read: it holds a private key.
-fn write_private(path: &Path, text: &str) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("write {}", path.display()))?;
-    file.write_all(text.as_bytes())?;
-    Ok(())
 }
 
 /// A token that SIGTERM and SIGINT cancel.

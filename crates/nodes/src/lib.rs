@@ -172,6 +172,11 @@ pub enum Error {
     Numbers { first: u32, last: u64, max: u32 },
 }
 
+/// The name of the node with this number.
+pub fn name(number: u32) -> String {
+    node::Machine::new(number).name
+}
+
 /// Runs the nodes until `stop` is cancelled; then every pod's code is dropped at once, as when machines lose power.
 ///
 /// # Errors

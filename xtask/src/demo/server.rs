@@ -1,41 +1,70 @@
-//! The `nanokube` program as a child process that ends with the demo.
+//! The `nanokube` programs as child processes that end with the demo: the server, and where asked for the nodes beside it.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Options;
 use crate::{paths, term};
 
 pub(super) struct Server {
-    child: Child,
+    /// Held for their end, in the order in which they are stopped.
+    _programs: Vec<Running>,
     pub(super) kubeconfig: PathBuf,
     pub(super) audit_log: PathBuf,
 }
 
+/// A program that is killed when it is dropped.
+struct Running(Child);
+
 impl Server {
-    /// Starts `nanokube up` and returns when it serves.
+    /// Starts `nanokube up`, and `nanokube nodes` if the nodes are to be a program of their own; returns when they are
+    /// ready.
     pub(super) fn start(scratch: &Path, options: &Options) -> Result<Self> {
         let (kubeconfig, audit_log) = (scratch.join("kubeconfig"), scratch.join("audit.log"));
+        let kind = if options.process { "--process" } else { "--simulated" };
+        if options.process {
+            build_components()?;
+        }
+        let (nodes, seed) = (options.nodes.to_string(), options.seed.to_string());
+        let own = if options.remote_nodes { "0" } else { nodes.as_str() };
+        let files = [kubeconfig.display().to_string(), audit_log.display().to_string()];
+        let up = ["up", kind, "--nodes", own, "--seed", &seed, "--kubeconfig", &files[0], "--audit-log", &files[1]];
+        let mut programs = vec![Running::start(&up, &scratch.join("nanokube.log"))?];
+        if options.remote_nodes {
+            let join = ["nodes", kind, "--nodes", &nodes, "--seed", &seed, "--kubeconfig", &files[0]];
+            programs.insert(0, Running::start(&join, &scratch.join("nodes.log"))?);
+        }
+        Ok(Self { _programs: programs, kubeconfig, audit_log })
+    }
+}
+
+/// The programs of the images, which lie beside `nanokube`.
+fn build_components() -> Result<()> {
+    let packages = ["virt-operator", "virt-api", "virt-controller", "virt-handler"];
+    let arguments: Vec<&str> = packages.iter().flat_map(|package| ["--package", package]).collect();
+    term::command(&format!("cargo build {}", arguments.join(" ")));
+    let status = paths::cargo().arg("build").args(&arguments).status()?;
+    ensure!(status.success(), "the build of the components failed");
+    Ok(())
+}
+
+impl Running {
+    fn start(arguments: &[&str], log: &Path) -> Result<Self> {
         let program = paths::target()?.join("debug").join("nanokube");
-        let mut command = Command::new(&program);
-        command.args(["up", "--simulated", "--nodes", &options.nodes.to_string(), "--seed", &options.seed.to_string()]);
-        command.arg("--kubeconfig").arg(&kubeconfig).arg("--audit-log").arg(&audit_log);
-        term::command(&format!(
-            "nanokube up --simulated --nodes {} --kubeconfig {} --audit-log {}",
-            options.nodes,
-            kubeconfig.display(),
-            audit_log.display()
-        ));
-        let log = std::fs::File::create(scratch.join("nanokube.log")).context("create nanokube.log")?;
-        let mut child = command
+        term::command(&format!("nanokube {}", arguments.join(" ")));
+        let errors = File::create(log).with_context(|| format!("create {}", log.display()))?;
+        let mut child = Command::new(&program)
+            .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(errors)
             .spawn()
             .with_context(|| format!("start {}", program.display()))?;
         let stdout = child.stdout.take().expect("stdout was piped");
+        let running = Self(child);
         // nanokube says `ready ...` once it serves, and nothing else on standard output before that.
         let mut lines = BufReader::new(stdout).lines();
         match lines.next() {
@@ -43,23 +72,16 @@ impl Server {
                 term::output(&line);
                 // Keep reading, or the child blocks when the pipe is full.
                 std::thread::spawn(move || lines.for_each(drop));
-                Ok(Self { child, kubeconfig, audit_log })
+                Ok(running)
             }
-            other => {
-                let _ = child.kill();
-                let _ = child.wait();
-                bail!(
-                    "nanokube did not become ready ({other:?}); its log is {}",
-                    scratch.join("nanokube.log").display()
-                );
-            }
+            other => bail!("nanokube did not become ready ({other:?}); its log is {}", log.display()),
         }
     }
 }
 
-impl Drop for Server {
+impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
