@@ -1,17 +1,25 @@
 //! What the operator counts.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
 use kubevirt_api::kubevirt::{ConditionType, KubeVirtStatus, find_condition};
 use kubevirt_runtime::metrics::Metrics;
+use kubevirt_upgrade::Report;
 
 use crate::reconcile::Outcomes;
 
 /// The operator's metrics; clones share everything.
 #[derive(Clone)]
-pub struct OperatorMetrics(Metrics);
+pub struct OperatorMetrics {
+    metrics: Metrics,
+    /// Codes of reasons that were waited for before: a series that was shown goes back to 0 instead of vanishing.
+    waited: Arc<Mutex<BTreeSet<&'static str>>>,
+}
 
 impl OperatorMetrics {
     pub fn new(metrics: Metrics) -> Self {
-        let own = Self(metrics);
+        let own = Self { metrics, waited: Arc::default() };
         own.leads(false);
         own.ready(false);
         own
@@ -20,19 +28,19 @@ impl OperatorMetrics {
     /// Whether this process leads.
     pub fn leads(&self, leads: bool) {
         let help = "1 while this virt-operator holds the lease";
-        self.0.gauge("kubevirt_virt_operator_leading_status", help, &[]).set(f64::from(u8::from(leads)));
+        self.metrics.gauge("kubevirt_virt_operator_leading_status", help, &[]).set(f64::from(u8::from(leads)));
     }
 
     /// Whether this process serves.
     pub fn ready(&self, ready: bool) {
         let help = "1 while this virt-operator serves";
-        self.0.gauge("kubevirt_virt_operator_ready_status", help, &[]).set(f64::from(u8::from(ready)));
+        self.metrics.gauge("kubevirt_virt_operator_ready_status", help, &[]).set(f64::from(u8::from(ready)));
     }
 
     /// A pass has ended.
     pub fn passed(&self, result: &str) {
         let help = "Reconcile passes by result";
-        self.0.counter("kubevirt_virt_operator_passes_total", help, &[("result", result)]).add(1);
+        self.metrics.counter("kubevirt_virt_operator_passes_total", help, &[("result", result)]).add(1);
     }
 
     /// Objects were looked at or written.
@@ -40,7 +48,22 @@ impl OperatorMetrics {
         let help = "Objects by kind and what was done to them";
         for (key, outcome) in outcomes {
             let labels = [("kind", key.kind.name()), ("outcome", outcome.code())];
-            self.0.counter("kubevirt_virt_operator_objects_total", help, &labels).add(1);
+            self.metrics.counter("kubevirt_virt_operator_objects_total", help, &labels).add(1);
+        }
+    }
+
+    /// What the plan waits for, by the reason's code.
+    pub fn waiting(&self, report: &Report) {
+        let help = "Things the current plan waits for, by reason (docs/reasons.md)";
+        let mut counts: BTreeMap<&'static str, u32> = BTreeMap::new();
+        for (_, reason) in report.blockers() {
+            *counts.entry(reason.code()).or_default() += 1;
+        }
+        let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+        waited.extend(counts.keys());
+        for code in waited.iter() {
+            let count = counts.get(code).copied().unwrap_or_default();
+            self.metrics.gauge("kubevirt_virt_operator_waiting", help, &[("reason", code)]).set(f64::from(count));
         }
     }
 
@@ -51,7 +74,7 @@ impl OperatorMetrics {
         for kind in [ConditionType::Available, ConditionType::Progressing, ConditionType::Degraded] {
             let is_true = find_condition(conditions, kind).is_some_and(|condition| condition.status == "True");
             let labels = [("condition", kind.as_str())];
-            self.0.gauge("kubevirt_virt_operator_condition", help, &labels).set(f64::from(u8::from(is_true)));
+            self.metrics.gauge("kubevirt_virt_operator_condition", help, &labels).set(f64::from(u8::from(is_true)));
         }
     }
 }

@@ -172,6 +172,7 @@ impl Reconciler {
         match result {
             Ok(built) => {
                 tracing::debug!(report = %built.report, "planned");
+                self.metrics.waiting(&built.report);
                 let ended = Ended::Planned { config: &target.config, plan: &built.plan, report: &built.report };
                 self.end(&cr, &live, &ended, &world).await?;
                 Ok(Next { due: built.due })
