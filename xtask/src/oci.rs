@@ -104,3 +104,48 @@ fn append<W: std::io::Write>(tar: &mut tar::Builder<W>, path: &str, mode: u32, b
     header.set_gid(0);
     tar.append_data(&mut header, path, bytes).with_context(|| format!("add {path} to the archive"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn entries(path: &Path) -> BTreeMap<String, Vec<u8>> {
+        let mut archive = tar::Archive::new(File::open(path).unwrap());
+        let entry = |entry: std::io::Result<tar::Entry<'_, File>>| {
+            let mut entry = entry.unwrap();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            (entry.path().unwrap().to_string_lossy().into_owned(), bytes)
+        };
+        archive.entries().unwrap().map(entry).collect()
+    }
+
+    #[test]
+    fn an_image_is_a_layout_whose_digests_are_true_and_is_the_same_each_time() {
+        let dir = std::env::temp_dir().join(format!("kubevirt-rs-oci-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let binary = dir.join("program");
+        std::fs::write(&binary, b"#!/bin/true").unwrap();
+        let image = Image { reference: "localhost/x/program:v1", program: "program", binary: &binary, version: "v1" };
+        let (first, second) = (dir.join("1.tar"), dir.join("2.tar"));
+        let digest = write(&image, &first).unwrap();
+        assert_eq!(digest, write(&image, &second).unwrap());
+        assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
+
+        let files = entries(&first);
+        let json = |name: &str| serde_json::from_slice::<Value>(&files[name]).unwrap();
+        let blob = |digest: &Value| format!("blobs/{}", digest.as_str().unwrap().replace(':', "/"));
+        let entry = json("index.json")["manifests"][0].clone();
+        assert_eq!(entry["digest"], digest.as_str());
+        let manifest = json(&blob(&entry["digest"]));
+        let config = json(&blob(&manifest["config"]["digest"]));
+        assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
+        for (name, bytes) in files.iter().filter(|(name, _)| name.starts_with("blobs/")) {
+            assert_eq!(*name, format!("blobs/sha256/{}", hex(bytes)));
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
