@@ -172,16 +172,20 @@ impl Writer {
                 None => json!({"op": "remove", "path": pointer}),
             };
             tracing::info!(object = %key, path, "taking out what is not ours");
-            // The list has changed since it was seen if the version has.
+            // The list may have changed since it was seen if the version has. The version is stated, not tested: a failed
+            // test is answered like a patch that is wrong (422), a version that has passed like the race it is (409).
             let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
             let patch = serde_json::from_value(json!([
-                {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+                {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
                 change,
             ]))
             .expect("two operations make a JSON patch");
             let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
             let patch: Patch<Value> = Patch::Json(patch);
-            let stored = self.request(&key, api.patch(&key.name, &parameters, &patch)).await?;
+            let stored = match self.request(&key, api.patch(&key.name, &parameters, &patch)).await {
+                Err(Error::Refused { code: 409, .. }) => return Err(Error::Replaced { key }),
+                answer => answer?,
+            };
             live = serde_json::to_value(stored).unwrap_or_default();
         }
         Ok(live)

@@ -1,12 +1,18 @@
 //! The writer against a real API server's verbs: what it writes, what it leaves alone, what it must not do any more.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kube::Client;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
 use kubevirt_apply::{Error, Outcome, Writer};
 use kubevirt_release::{Object, ObjectKey};
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::lease::Fence;
-use nanokube::{MemorySink, Nanokube, UserInfo};
+use nanokube::{Before, Call, Faults, MemorySink, Nanokube, UserInfo};
 use serde_json::{Value, json};
 
 struct World {
@@ -107,4 +113,49 @@ async fn a_change_made_on_an_old_state_is_refused() {
     assert_eq!(merged.live.expect("the stored object")["metadata"]["labels"]["more"], "1");
     let refused = writer.merge(&key, None, &changes(&live["metadata"]["resourceVersion"])).await;
     assert_eq!(refused.expect_err("the state is old").category(), "Replaced");
+}
+
+/// Lets the first requests pass and holds up the one after them.
+struct Late {
+    passing: AtomicUsize,
+    by: Duration,
+}
+
+impl Faults for Late {
+    fn before(&self, _call: Call<'_>) -> Before {
+        match self.passing.fetch_sub(1, Ordering::SeqCst) {
+            0 => Before::Delay(self.by),
+            _ => Before::Pass,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_changes_between_two_writes_of_it_is_looked_at_again_and_no_failure() {
+    const LATE: Duration = Duration::from_secs(2);
+    let clock = Clock::anchored(Timestamp::from_second(1_790_000_000).expect("a time"));
+    // Creation, the foreign edit and the apply pass; taking out what is foreign comes late.
+    let faults = Arc::new(Late { passing: AtomicUsize::new(3), by: LATE });
+    let server = Nanokube::new(nanokube::Options::new(clock, 1).with_faults(faults));
+    let client = server.client(UserInfo::admin());
+    let writer = Writer::new(client.clone(), Fence::open(7), 7);
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Service"));
+    let services: Api<DynamicObject> = Api::namespaced_with(client, "default", &resource);
+    let parameters = PatchParams { field_manager: Some("somebody".to_owned()), ..PatchParams::default() };
+    writer.apply(&service(443), None).await.expect("it is created");
+    let port = json!({"spec": {"ports": [{"name": "a", "port": 443, "targetPort": 8443}, {"name": "b", "port": 9}]}});
+    let edited = services.patch("virt-api", &parameters, &Patch::Merge(port)).await.expect("it is edited");
+    let edited = serde_json::to_value(edited).expect("an object is plain data");
+    let meanwhile = async {
+        tokio::time::sleep(LATE / 2).await;
+        let label = json!({"metadata": {"labels": {"more": "1"}}});
+        services.patch("virt-api", &parameters, &Patch::Merge(label)).await.expect("it is labelled");
+    };
+    let wanted = service(443);
+    let (written, ()) = tokio::join!(writer.apply(&wanted, Some(&edited)), meanwhile);
+    assert_eq!(written.expect_err("it has changed meanwhile").category(), "Replaced");
+    let live = serde_json::to_value(services.get("virt-api").await.expect("it is there")).expect("plain data");
+    writer.apply(&wanted, Some(&live)).await.expect("now it is as wanted");
+    let live = services.get("virt-api").await.expect("it is there");
+    assert_eq!(live.data["spec"]["ports"].as_array().map(Vec::len), Some(1));
 }
