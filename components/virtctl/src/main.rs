@@ -6,8 +6,10 @@ mod cluster;
 mod upgrade;
 mod version;
 
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// What was asked for cannot be done in this cluster as it is; nothing is broken.
@@ -55,6 +57,15 @@ fn main() -> ExitCode {
         }
     });
     done.unwrap_or_else(|error| failed(&error))
+}
+
+/// Writes to standard output. Whoever closes it early (`| head`) has seen enough; that is no failure.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write the result"),
+    }
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

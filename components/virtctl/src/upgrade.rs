@@ -30,15 +30,16 @@ pub(crate) async fn run(cluster: &ClusterArgs, command: &UpgradeCommand) -> anyh
     let UpgradeCommand::Plan(PlanArgs { to, output }) = command;
     let client = cluster.client().await?;
     match (preview::preview(&client, to).await, output) {
-        (Ok((plan, report)), Output::Text) => print!("{}", text(&plan, &report)),
+        (Ok((plan, report)), Output::Text) => crate::print(&text(&plan, &report))?,
         (Ok((plan, report)), Output::Json) => {
-            println!("{:#}", json!({"plan": plan, "message": report.message()}));
+            crate::print(&format!("{:#}\n", json!({"plan": plan, "message": report.message()})))?;
         }
         (Err(error @ (Error::Refused { .. } | Error::NoCr | Error::NoOperator { .. })), output) => {
             match output {
                 Output::Text => eprintln!("No plan for {to}: {error}"),
                 Output::Json => {
-                    println!("{:#}", json!({"error": {"code": error.code(), "message": error.to_string()}}));
+                    let document = json!({"error": {"code": error.code(), "message": error.to_string()}});
+                    crate::print(&format!("{document:#}\n"))?;
                 }
             }
             return Ok(ExitCode::from(NOT_POSSIBLE));

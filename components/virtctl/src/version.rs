@@ -28,8 +28,8 @@ pub(crate) async fn run(cluster: &ClusterArgs, arguments: &VersionArgs) -> anyho
     let VersionArgs { client, output } = arguments;
     let status = if *client { None } else { status(cluster).await? };
     match output {
-        Output::Text => print!("{}", text(*client, status.as_ref())),
-        Output::Json => println!("{}", document(status.as_ref())),
+        Output::Text => crate::print(&text(*client, status.as_ref()))?,
+        Output::Json => crate::print(&format!("{}\n", document(status.as_ref())))?,
     }
     Ok(ExitCode::SUCCESS)
 }
