@@ -47,7 +47,7 @@ pub fn start(client: &Client, namespace: &str) -> (Arc<Cache>, JoinSet<()>) {
     for kind in kinds() {
         tasks.spawn(follow_kind(kind, client.clone(), namespace.to_owned(), Arc::clone(&cache)));
     }
-    tasks.spawn(follow_pods(client.clone(), Arc::clone(&cache)));
+    tasks.spawn(follow_pods(client.clone(), namespace.to_owned(), Arc::clone(&cache)));
     tasks.spawn(follow_nodes(client.clone(), Arc::clone(&cache)));
     (cache, tasks)
 }
@@ -78,7 +78,7 @@ pub async fn look(client: &Client, namespace: &str, but: &[Kind]) -> kube::Resul
             }
         }
     }
-    for pod in pods(client.clone()).list(&list(ours())).await?.items {
+    for pod in pods(client.clone(), namespace).list(&list(ours())).await?.items {
         world.pods.insert(pod.name_any(), Arc::new(slim_pod(pod)));
     }
     let nodes: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
@@ -100,8 +100,10 @@ fn scope(kind: Kind, client: Client, namespace: &str) -> (Api<DynamicObject>, wa
     }
 }
 
-fn pods(client: Client) -> Api<DynamicObject> {
-    Api::all_with(client, &ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods"))
+/// The suite's pods, which are where the operator is: elsewhere a pod of the same label and name is somebody else's.
+fn pods(client: Client, namespace: &str) -> Api<DynamicObject> {
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods");
+    Api::namespaced_with(client, namespace, &resource)
 }
 
 async fn follow_kind(kind: Kind, client: Client, namespace: String, cache: Arc<Cache>) {
@@ -137,9 +139,9 @@ async fn until_established(client: &Client, definition: &str) {
     }
 }
 
-async fn follow_pods(client: Client, cache: Arc<Cache>) {
+async fn follow_pods(client: Client, namespace: String, cache: Arc<Cache>) {
     let mut listing = Pods::new();
-    let mut events = std::pin::pin!(watch_objects(pods(client), ours()));
+    let mut events = std::pin::pin!(watch_objects(pods(client, &namespace), ours()));
     while let Some(event) = next(&mut events, "Pod").await {
         match event {
             Event::Init => listing.clear(),
