@@ -18,7 +18,7 @@ use kubevirt_api::kubevirt::{KubeVirt, KubeVirtStatus, Situation, enter};
 use kubevirt_apply::Writer;
 use kubevirt_release::Kind;
 use kubevirt_runtime::clock::Clock;
-use kubevirt_upgrade::{Plan, Report};
+use kubevirt_upgrade::{Mode, Plan, Report};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -26,10 +26,10 @@ pub use apply::Outcomes;
 pub use dereference::{World, dereference};
 
 pub use self::build::Error as BuildError;
-use self::build::build;
+use self::build::{Built, build};
 use self::status::{Ended, status};
 use self::update_status::{Finalizer, update_metadata, update_status};
-use self::validate::{Followed, Target, Validated, Wanted, validate};
+use self::validate::{Followed, Refusal, Target, Validated, Wanted, validate};
 use crate::cache::{Cache, Live};
 use crate::metrics::OperatorMetrics;
 use crate::settings::Settings;
@@ -110,23 +110,24 @@ impl Reconciler {
     pub async fn pass(&self) -> Result<Next, Error> {
         let world = dereference(&self.cache);
         let Validated { followed, ignored } = validate(&world, &self.settings);
-        for (cr, message) in ignored {
-            self.not_followed(&cr, &message).await?;
-        }
-        let Some(Followed { cr, live, wanted }) = followed else {
-            return Ok(Next::default());
+        let followed = match followed {
+            Some(followed) => self.follow(followed).await,
+            None => Ok(Next::default()),
         };
+        // Last, so that a CR which cannot be told anything does not keep the one that is followed waiting.
+        let mut told = Ok(());
+        for (cr, message) in ignored {
+            told = told.and(self.not_followed(&cr, &message).await);
+        }
+        let next = followed?;
+        told.map(|()| next)
+    }
+
+    async fn follow(&self, followed: Followed) -> Result<Next, Error> {
+        let Followed { cr, live, wanted } = followed;
         match wanted {
             Wanted::Install(target) => self.install(&target, &live).await,
-            Wanted::Refused(refusal) => {
-                let ended = Ended::Refused {
-                    config: refusal.config.as_deref(),
-                    reason: refusal.reason,
-                    message: refusal.message.clone(),
-                };
-                self.end(&cr, &live, &ended, &world).await?;
-                Ok(Next::default())
-            }
+            Wanted::Refused { refusal, kept } => self.refuse(&cr, &live, &refusal, kept.as_deref()).await,
             Wanted::Uninstall => self.uninstall(&live).await,
         }
     }
@@ -184,6 +185,50 @@ impl Reconciler {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Says why the spec is not followed, and keeps what runs as it was last complete.
+    async fn refuse(
+        &self,
+        cr: &KubeVirt,
+        live: &Live,
+        refusal: &Refusal,
+        kept: Option<&Target>,
+    ) -> Result<Next, Error> {
+        let kept = match kept {
+            Some(target) => self.keep(cr, target).await,
+            None => Ok(None),
+        };
+        let built = kept.as_ref().ok().and_then(Option::as_ref);
+        let ended = Ended::Refused {
+            config: refusal.config.as_deref(),
+            reason: refusal.reason,
+            message: refusal.message.clone(),
+            kept: built.map(|built| (&built.plan, &built.report)),
+        };
+        self.end(cr, live, &ended, &dereference(&self.cache)).await?;
+        kept.map(|built| Next { due: built.and_then(|built| built.due) })
+    }
+
+    /// Repairs the version that was last complete. `None` when another one has begun to take its place: then nothing is
+    /// moved either way.
+    async fn keep(&self, cr: &KubeVirt, target: &Target) -> Result<Option<Built>, Error> {
+        let mut rounds = 0;
+        loop {
+            let world = dereference(&self.cache);
+            let built = build(cr, target, &world, &self.settings, self.clock.now())?;
+            if built.plan.mode() != Mode::Keep {
+                return Ok(None);
+            }
+            rounds += 1;
+            if rounds > ROUNDS || built.plan.now().next().is_none() {
+                return Ok(Some(built));
+            }
+            let mut outcomes = Outcomes::new();
+            let applied = apply::apply(&built, &world, &self.writer, &self.cache, &mut outcomes).await;
+            self.metrics.wrote(&outcomes);
+            applied?;
         }
     }
 

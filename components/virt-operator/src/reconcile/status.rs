@@ -33,6 +33,8 @@ pub(crate) enum Ended<'a> {
         config: Option<&'a DeploymentConfig>,
         reason: Reason,
         message: String,
+        /// How the version that runs instead fares, if it could be kept.
+        kept: Option<(&'a Plan, &'a Report)>,
     },
     Deleting {
         message: String,
@@ -74,12 +76,15 @@ pub(crate) fn status(
             new.phase = Some(new.phase.unwrap_or(Phase::Deploying));
             enter(&Situation::Failed { message: message.clone() }, &mut conditions, now);
         }
-        Ended::Refused { config, reason, message } => {
+        Ended::Refused { config, reason, message, kept } => {
             if let Some(config) = config {
                 set_target(&mut new, config);
             }
             new.phase = Some(new.phase.unwrap_or(Phase::Deploying));
             refused(&mut conditions, *reason, message, now);
+            if let Some((plan, report)) = kept {
+                keeps_running(&mut conditions, plan, report, now);
+            }
         }
         Ended::Deleting { message } => {
             new.phase = Some(Phase::Deleting);
@@ -154,6 +159,18 @@ fn refused(conditions: &mut Vec<Condition>, reason: Reason, message: &str, now: 
         set(ConditionType::Available, false);
         set(ConditionType::Degraded, false);
     }
+}
+
+/// What runs may fail, be repaired and recover while the spec is refused.
+fn keeps_running(conditions: &mut Vec<Condition>, plan: &Plan, report: &Report, now: Timestamp) {
+    let update = if plan.is_done() {
+        ConditionUpdate::new(ConditionType::Available, true, Reason::AllComponentsReady, "Every component is ready")
+    } else if is_down(plan) {
+        ConditionUpdate::new(ConditionType::Available, false, Reason::DeploymentInProgress, report.message())
+    } else {
+        return;
+    };
+    set_condition(conditions, &update, now);
 }
 
 /// Whether some workload has nothing that answers. One that has to be written anew was deleted or changed by somebody;

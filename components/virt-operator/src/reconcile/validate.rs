@@ -31,8 +31,11 @@ pub(crate) struct Followed {
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
     Install(Box<Target>),
-    /// The spec can't be followed. What runs is left as it is.
-    Refused(Refusal),
+    /// The spec can't be followed. What runs is kept as it was last complete, if that is still known.
+    Refused {
+        refusal: Refusal,
+        kept: Option<Box<Target>>,
+    },
     Uninstall,
 }
 
@@ -103,7 +106,7 @@ fn follow(live: &Live, world: &World, settings: &Settings, ignored: &mut Vec<(Li
     } else {
         match target(&cr, world, settings) {
             Ok(target) => Wanted::Install(Box::new(target)),
-            Err(refusal) => Wanted::Refused(refusal),
+            Err(refusal) => Wanted::Refused { refusal, kept: kept(&cr, world, settings).map(Box::new) },
         }
     };
     Some(Followed { cr, live: Live::clone(live), wanted })
@@ -120,6 +123,22 @@ pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Resul
     let status = cr.status.clone().unwrap_or_default();
     let observed_strategy = observed_strategy(&strategies, &status, &id);
     Ok(Target { config, id, strategy, observed_strategy, is_own })
+}
+
+/// The version that was last complete, for a CR whose spec can't be followed: a mistyped tag must not end the repair of
+/// what runs, nor the renewal of its certificates.
+fn kept(cr: &KubeVirt, world: &World, settings: &Settings) -> Option<Target> {
+    let status = cr.status.as_ref()?;
+    let id = status.observed_deployment_id.clone().filter(|id| !id.is_empty())?;
+    let config = DeploymentConfig::from_json(status.observed_deployment_config.as_deref()?).ok()?;
+    let own = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &follow_own(cr)).ok();
+    let is_own = own.is_some_and(|own| own.id() == id);
+    let strategy = if is_own && config.id() == id {
+        render(&config)
+    } else {
+        stored(&strategies(world), &id, &config, settings).ok()?
+    };
+    Some(Target { config, id, strategy, observed_strategy: None, is_own })
 }
 
 /// The spec of a CR that follows the operator's own version.

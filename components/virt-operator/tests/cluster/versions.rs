@@ -123,6 +123,25 @@ async fn a_version_that_cannot_be_had_changes_nothing_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_runs_is_repaired_while_the_version_asked_for_cannot_be_had() {
+    let cluster = Cluster::start(1);
+    cluster.operator("v0.1.0").await;
+    cluster.cr().await;
+    cluster.settled("v0.1.0").await;
+    cluster.patch_cr(tag("v0.30")).await;
+    cluster.cr_until("the refusal shows", |cr| condition(cr, "Synchronized") == "False TargetUnavailable").await;
+    cluster.api(Kind::Deployment).delete("virt-api", &DeleteParams::default()).await.expect("the deletion is accepted");
+    cluster.api(Kind::Secret).delete("kubevirt-virt-api-certs", &DeleteParams::default()).await.expect("deleted");
+    cluster.cr_until("the outage shows", |cr| condition(cr, "Available") == "False DeploymentInProgress").await;
+    let cr = cluster.cr_until("the repair shows", |cr| condition(cr, "Available") == "True AllComponentsReady").await;
+    assert_eq!(condition(&cr, "Synchronized"), "False TargetUnavailable");
+    let pods = suite(&cluster).await;
+    assert_eq!(pods.len(), 4);
+    assert!(pods.iter().all(|(_, image, ready)| image.ends_with(":v0.1.0") && *ready), "{pods:?}");
+    cluster.get(Kind::Secret, "kubevirt-virt-api-certs").await.expect("the certificate was issued again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_plan_can_be_looked_at_without_changing_anything() {
     let cluster = pinned().await;
     let writes = cluster.all_writes();

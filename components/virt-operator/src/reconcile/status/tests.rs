@@ -182,6 +182,7 @@ fn a_version_that_cannot_be_had_leaves_what_runs_available() {
         config: Some(&target),
         reason: Reason::TargetUnavailable,
         message: "no strategy for v0.30".to_owned(),
+        kept: None,
     };
     let fresh = ended(&KubeVirt::default(), &refused(), 0);
     check(
