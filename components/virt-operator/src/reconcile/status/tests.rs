@@ -263,7 +263,15 @@ fn what_is_waited_for_is_a_metric_that_goes_back_to_zero() {
     let registry = kubevirt_runtime::metrics::Metrics::default();
     let metrics = crate::metrics::OperatorMetrics::new(registry.clone());
     metrics.waiting(&planned(Some("v0.1.0"), "v0.2.0", Some(1)).1);
-    assert!(registry.render().contains("kubevirt_virt_operator_waiting{reason=\"NotReady\"} 1"), "{}", registry.render());
+    assert!(
+        registry.render().contains("kubevirt_virt_operator_waiting{reason=\"NotReady\"} 1"),
+        "{}",
+        registry.render()
+    );
     metrics.waiting(&planned(Some("v0.1.0"), "v0.2.0", Some(2)).1);
-    assert!(registry.render().contains("kubevirt_virt_operator_waiting{reason=\"NotReady\"} 0"), "{}", registry.render());
+    assert!(
+        registry.render().contains("kubevirt_virt_operator_waiting{reason=\"NotReady\"} 0"),
+        "{}",
+        registry.render()
+    );
 }
