@@ -7,6 +7,7 @@
 
 mod audit;
 mod demo;
+mod guest;
 mod oci;
 mod paths;
 mod release;
@@ -31,6 +32,8 @@ struct Cli {
 enum Task {
     /// Install a release, then a newer operator, then upgrade: the main job from start to end, on simulated nodes
     Demo(demo::Options),
+    /// One real guest under libvirt, moved between the two releases' pairs and back
+    Guest(guest::Options),
     /// Everything CI runs: format, lints, architecture, tests, release, demo
     Test(test::Options),
     /// Write a release: manifests, images, checksums
@@ -46,6 +49,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Demo(options) => demo::run(&options),
+        Task::Guest(options) => guest::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Release(options) => release::run(&options),
         Task::Tidy { root } => tidy::run(&root),

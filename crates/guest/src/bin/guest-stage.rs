@@ -1,0 +1,366 @@
+//! Runs one real guest under two releases and moves it. Called by `cargo xtask guest` as root, in network and mount
+//! namespaces of its own. Prints a story, the last line is JSON.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::{Args, Parser, Subcommand};
+use kubevirt_guest::lab::resident_kib;
+use kubevirt_guest::stage::{GUEST, Paths, RealStage};
+use kubevirt_hypervisor::hypervisor::{Change, Event, Hypervisor, Migration, Pause, Progress, Start};
+use kubevirt_hypervisor::libvirt::Libvirt;
+use kubevirt_hypervisor::migration::{Ends, run};
+use kubevirt_hypervisor::monitor::Policy;
+use kubevirt_hypervisor::suite::{BOOTS_WITHIN, Place, Stage, cases};
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Parser)]
+struct Line {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Boot, move, measure, and run the suite.
+    Run(Run),
+    /// Start one migration: a controlling process that can be killed.
+    Migrate {
+        #[arg(long)]
+        socket: PathBuf,
+        #[arg(long)]
+        how: String,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    #[arg(long)]
+    base: PathBuf,
+    #[arg(long)]
+    old: PathBuf,
+    #[arg(long)]
+    new: PathBuf,
+    #[arg(long)]
+    guest: PathBuf,
+    #[arg(long)]
+    programs: PathBuf,
+    /// Migrations in a row, each to the other side.
+    #[arg(long, default_value_t = 50)]
+    migrations: usize,
+    /// Round trips by virsh, spread among them.
+    #[arg(long, default_value_t = 4)]
+    virsh: usize,
+    /// Run the suite's cases whose name contains this; `none` runs none.
+    #[arg(long, default_value = "")]
+    cases: String,
+}
+
+/// libvirt's default waits for a downtime of 300 ms; so do both sides of the comparison.
+const POLICY: fn() -> Policy = Policy::default;
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        match Line::parse().task {
+            Task::Run(options) => story(options).await,
+            Task::Migrate { socket, how } => {
+                let how: Migration = serde_json::from_str(&how)?;
+                let client = connect(&socket.to_string_lossy()).await?;
+                client.migrate(GUEST, &how).await?;
+                Ok(())
+            }
+        }
+    })
+}
+
+async fn connect(socket: &str) -> Result<Libvirt> {
+    let client = Libvirt::new(socket);
+    let answers = async {
+        while client.list().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(BOOTS_WITHIN, answers).await.context("the daemon does not answer")?;
+    Ok(client)
+}
+
+fn say(text: &str) {
+    // A reader that went away must not leave half a laboratory behind.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// One migration's figures, in milliseconds.
+#[derive(Clone, Copy, Serialize)]
+struct Moved {
+    total_ms: u64,
+    /// libvirt's figure. It ends when the target could run the guest.
+    downtime_ms: u64,
+    /// From the source's event that the guest stopped to the target's that it runs, seen from one place.
+    stopped_ms: u64,
+}
+
+impl Moved {
+    fn of(progress: &Progress, stopped: Duration) -> Result<Self> {
+        let downtime = progress.downtime.context("libvirt's statistics have no downtime")?;
+        Ok(Self {
+            total_ms: progress.elapsed.as_millis() as u64,
+            downtime_ms: downtime.as_millis() as u64,
+            stopped_ms: stopped.as_millis() as u64,
+        })
+    }
+}
+
+async fn story(options: Run) -> Result<()> {
+    let paths = Paths {
+        base: options.base,
+        old: options.old,
+        new: options.new,
+        guest: options.guest,
+        programs: options.programs,
+    };
+    let started = Instant::now();
+    let stage = RealStage::start(&paths).await?;
+    let result = tell(&stage, options.migrations, options.virsh, &options.cases, started).await;
+    if result.is_err() {
+        for pod in [&stage.old, &stage.new] {
+            // What libvirt says about a resolver is of no interest here.
+            let mut log: String = pod
+                .log()
+                .lines()
+                .filter(|line| !line.contains("getaddrinfo"))
+                .fold(String::new(), |log, line| log + line + "\n");
+            let console = std::fs::read(pod.outside("/serial0.log")).unwrap_or_default();
+            log.push_str(&String::from_utf8_lossy(&console));
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            say(&format!("--- pod {}:", pod.name));
+            tail.iter().rev().for_each(|line| say(&format!("    {line}")));
+        }
+    }
+    result
+}
+
+async fn tell(stage: &RealStage, migrations: usize, by_virsh: usize, filter: &str, started: Instant) -> Result<()> {
+    for place in [Place::Old, Place::New] {
+        let client = connect(&stage.pod(place).socket().to_string_lossy()).await?;
+        let capabilities = client.capabilities().await?;
+        say(&format!(
+            "{place:?} pair: libvirt {}, QEMU {}, {} machine types; up after {:.1} s",
+            capabilities.libvirt,
+            capabilities.qemu,
+            capabilities.machines.len(),
+            started.elapsed().as_secs_f64()
+        ));
+    }
+    boot(stage).await?;
+    let memory = memory(stage);
+    ensure!(
+        memory["supervisor_kib"].as_u64().is_some_and(|kib| kib > 0 && kib <= SUPERVISOR_AT_MOST_KIB),
+        "the supervisor takes more than {SUPERVISOR_AT_MOST_KIB} KiB: {memory}"
+    );
+
+    let there = ours(stage).await?;
+    say(&format!("moved by us   Old -> New: {} ms in total, {} ms of downtime", there.total_ms, there.downtime_ms));
+    let back = ours(stage).await?;
+    say(&format!("moved by us   New -> Old: {} ms in total, {} ms of downtime", back.total_ms, back.downtime_ms));
+    let (mut mine, mut theirs) = (vec![there, back], Vec::new());
+    let round_trips = migrations.div_ceil(2).max(1);
+    for trip in 1..round_trips {
+        if theirs.len() < 2 * by_virsh && (trip - 1) * by_virsh >= theirs.len() / 2 * (round_trips - 1).max(1) {
+            let (there, back) = (virsh(stage).await?, virsh(stage).await?);
+            if theirs.is_empty() {
+                say(&format!(
+                    "moved by virsh Old -> New: {} ms in total, {} ms of downtime",
+                    there.total_ms, there.downtime_ms
+                ));
+                say(&format!(
+                    "moved by virsh New -> Old: {} ms in total, {} ms of downtime",
+                    back.total_ms, back.downtime_ms
+                ));
+            }
+            theirs.extend([there, back]);
+        }
+        mine.push(ours(stage).await?);
+        mine.push(ours(stage).await?);
+    }
+    ensure!(stage.beats(3, BOOTS_WITHIN).await, "the heart stopped");
+    let pulse = stage.heart.pulse();
+    let (ours_p50, ours_p99) = (percentile(&mine, 50), percentile(&mine, 99));
+    let virsh_p50 = percentile(&theirs, 50);
+    let of =
+        |ours: u64, theirs: u64| if theirs > 0 { (100.0 * ours as f64 / theirs as f64).round() / 100.0 } else { 0.0 };
+    let ratio = of(ours_p50, virsh_p50);
+    let median_stop = |moved: &[Moved]| {
+        let mut stops: Vec<u64> = moved.iter().map(|moved| moved.stopped_ms).collect();
+        stops.sort_unstable();
+        stops.get(stops.len() / 2).copied().unwrap_or(0)
+    };
+    let (ours_stop, virsh_stop) = (median_stop(&mine), median_stop(&theirs));
+    let stop_ratio = of(ours_stop, virsh_stop);
+    say(&format!(
+        "{} migrations by us and {} by virsh in a row: {} heartbeats, {} lost, {} connection, uptime monotonic: {}",
+        mine.len(),
+        theirs.len(),
+        pulse.beats,
+        pulse.lost,
+        pulse.connections,
+        pulse.uptime_monotonic
+    ));
+    say(&format!(
+        "downtime by us: p50 {ours_p50} ms, p99 {ours_p99} ms; by virsh: p50 {virsh_p50} ms; ratio {ratio:.2}"
+    ));
+    say(&format!(
+        "standing still, by events: p50 {ours_stop} ms by us, {virsh_stop} ms by virsh; ratio {stop_ratio:.2}"
+    ));
+    ensure!(pulse.lost == 0 && pulse.repeated == 0 && pulse.uptime_monotonic, "the guest suffered: {pulse:?}");
+    ensure!(pulse.connections == 1, "the heartbeat's connection broke: {pulse:?}");
+
+    let (passed, failed) = suite(stage, filter).await;
+    let figures = json!({
+        "kind": "emulation",
+        "memory": memory,
+        "first_migrations": {"old_to_new": there, "new_to_old": back},
+        "migrations": mine.len(),
+        "downtime_ms": {"p50": ours_p50, "p99": ours_p99, "virsh_p50": virsh_p50},
+        "downtime_ratio_to_virsh": ratio,
+        "stopped_ms": {"p50": ours_stop, "virsh_p50": virsh_stop},
+        "stopped_ratio_to_virsh": stop_ratio,
+        "heartbeats": pulse,
+        "cases": {"passed": passed, "failed": failed},
+        "seconds": started.elapsed().as_secs(),
+    });
+    say(&figures.to_string());
+    if !failed.is_empty() {
+        bail!("{} of the suite's cases failed", failed.len());
+    }
+    Ok(())
+}
+
+/// What the supervisor may take.
+const SUPERVISOR_AT_MOST_KIB: u64 = 8 * 1024;
+
+async fn boot(stage: &RealStage) -> Result<()> {
+    stage.prepare(Place::Old).await.map_err(|why| anyhow!(why))?;
+    let client = stage.watcher(Place::Old);
+    let began = Instant::now();
+    client.define(&stage.guest()).await?;
+    client.start(GUEST, Start::default()).await?;
+    ensure!(stage.beats(1, BOOTS_WITHIN).await, "the guest did not boot; its console says:\n{}", console_log(stage));
+    let seconds = began.elapsed().as_secs_f64();
+    // The login appears at about the time of the first beat.
+    let greeted = async {
+        while !console_log(stage).contains("login:") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(BOOTS_WITHIN, greeted).await.context("no login on the console")?;
+    say(&format!("the guest booted under the old pair, first heartbeat after {seconds:.1} s; its console says:"));
+    for line in console_log(stage).lines().filter(|line| line.contains("guest")) {
+        say(&format!("    {}", line.trim()));
+    }
+    let answer = stage.console("uname -r; hostname; ls /seed").await?;
+    say(&format!("logged in on the console: {}", answer.split_whitespace().collect::<Vec<_>>().join(" ")));
+    Ok(())
+}
+
+fn console_log(stage: &RealStage) -> String {
+    std::fs::read(stage.old.outside("/serial0.log"))
+        .map(|log| String::from_utf8_lossy(&log).into_owned())
+        .unwrap_or_default()
+}
+
+fn memory(stage: &RealStage) -> serde_json::Value {
+    let of = |place: Place, program: &str| {
+        stage.pod(place).processes(program).into_iter().map(resident_kib).max().unwrap_or(0)
+    };
+    let supervisor = resident_kib(stage.old.supervisor).max(resident_kib(stage.new.supervisor));
+    let old = (of(Place::Old, "/usr/sbin/libvirtd"), of(Place::Old, "/usr/sbin/virtlogd"));
+    let new = (of(Place::New, "/usr/sbin/libvirtd"), of(Place::New, "/usr/sbin/virtlogd"));
+    let controller = resident_kib(std::process::id());
+    say(&format!(
+        "resident memory in KiB: libvirtd {} (old) {} (new), virtlogd {} (old) {} (new), our supervisor {supervisor}, this program {controller}",
+        old.0, new.0, old.1, new.1
+    ));
+    json!({
+        "libvirtd_kib": {"old": old.0, "new": new.0},
+        "virtlogd_kib": {"old": old.1, "new": new.1},
+        "supervisor_kib": supervisor,
+        "controller_kib": controller,
+    })
+}
+
+/// Moves the guest to the other side.
+async fn ours(stage: &RealStage) -> Result<Moved> {
+    let from = stage.place().context("the guest has no process")?;
+    let how = stage.route(from).await.map_err(|why| anyhow!(why))?;
+    let (source, target) = (stage.watcher(from), stage.watcher(from.other()));
+    let stopped = stopped(stage, from);
+    let outcome = run(Ends { source, target }, GUEST, &how, POLICY(), CancellationToken::new(), |_| {}).await?;
+    if let Some(error) = outcome.error {
+        bail!("moving the guest from {from:?}: {error}");
+    }
+    Moved::of(&outcome.statistics.context("the target has no statistics")?, stopped.await?)
+}
+
+/// How long the guest stands still in the migration that is about to begin.
+fn stopped(stage: &RealStage, from: Place) -> tokio::task::JoinHandle<Duration> {
+    let (mut here, mut there) = (stage.watcher(from).events(), stage.watcher(from.other()).events());
+    let is = |event: &Event, wanted: Change| matches!(event, Event::Domain { name, change } if name == GUEST && *change == wanted);
+    tokio::spawn(async move {
+        while here.recv().await.is_some_and(|event| !is(&event, Change::Suspended(Pause::Migration))) {}
+        let began = Instant::now();
+        while there.recv().await.is_some_and(|event| !is(&event, Change::Resumed)) {}
+        began.elapsed()
+    })
+}
+
+/// The same by libvirt's own client.
+async fn virsh(stage: &RealStage) -> Result<Moved> {
+    let from = stage.place().context("the guest has no process")?;
+    let how = stage.route(from).await.map_err(|why| anyhow!(why))?;
+    let uri = |socket: &str| format!("qemu+unix:///session?socket={socket}");
+    let mut command = Command::new("virsh");
+    command
+        .args(["-c", &uri(&stage.pod(from).socket().to_string_lossy())])
+        .args(["migrate", "--live", "--p2p", "--persistent", "--undefinesource", "--copy-storage-inc"])
+        .args(["--migrate-disks", &how.copy_disks.join(",")])
+        .args([GUEST, &uri(&how.peer)])
+        .args(["--migrateuri", &format!("unix://{}", how.memory)])
+        .args(["--disks-uri", &format!("unix://{}", how.disks_socket)]);
+    let stopped = stopped(stage, from);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    ensure!(output.status.success(), "virsh: {}", String::from_utf8_lossy(&output.stderr));
+    let completed = stage.watcher(from.other()).completed(GUEST).await?;
+    Moved::of(&completed.context("the target has no statistics")?, stopped.await?)
+}
+
+fn percentile(moved: &[Moved], percent: usize) -> u64 {
+    let mut downtimes: Vec<u64> = moved.iter().map(|moved| moved.downtime_ms).collect();
+    downtimes.sort_unstable();
+    let index = (downtimes.len() * percent).div_ceil(100).saturating_sub(1);
+    downtimes.get(index).copied().unwrap_or(0)
+}
+
+async fn suite(stage: &RealStage, filter: &str) -> (usize, Vec<String>) {
+    let (mut passed, mut failed) = (0, Vec::new());
+    for case in cases().iter().filter(|case| case.name.contains(filter)) {
+        let began = Instant::now();
+        match case.run(stage).await {
+            Ok(()) => {
+                passed += 1;
+                say(&format!("pass {:5.1} s  {}", began.elapsed().as_secs_f64(), case.name));
+            }
+            Err(why) => {
+                say(&format!("FAIL {:5.1} s  {}: {why}", began.elapsed().as_secs_f64(), case.name));
+                failed.push(case.name.clone());
+            }
+        }
+    }
+    (passed, failed)
+}

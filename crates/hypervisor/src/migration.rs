@@ -1,0 +1,120 @@
+//! One migration from its start to a settled end: started on the source, supervised by the [`Monitor`], given up when it
+//! or the caller says so, and settled whatever the hypervisor answered.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::hypervisor::{Error, Hypervisor, Migration, Pause, Progress, State};
+use crate::monitor::{Decision, GiveUp, Monitor, Policy};
+use crate::settle::{Intent, Settlement, Side, Undecided, settle};
+
+/// Between two looks at the job's statistics.
+pub const SAMPLE_EVERY: Duration = Duration::from_millis(400);
+
+/// How long the two sides may take to agree on an end: a daemon's crash and restart on a slow host, twice, plus libvirt's
+/// own keepalive of 30 s.
+pub const SETTLE_WITHIN: Duration = Duration::from_secs(120);
+
+/// Both ends of one migration.
+#[derive(Clone, Copy)]
+pub struct Ends<'a> {
+    pub source: &'a dyn Hypervisor,
+    pub target: &'a dyn Hypervisor,
+}
+
+/// How it went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What the hypervisor said, when it did not work.
+    pub error: Option<Error>,
+    /// Why it was given up, when it was.
+    pub gave_up: Option<GiveUp>,
+    pub settlement: Settlement,
+    /// The statistics of the whole, when the guest moved and the target has them.
+    pub statistics: Option<Progress>,
+    /// The last sample while it ran.
+    pub last: Option<Progress>,
+}
+
+impl Outcome {
+    pub fn moved(&self) -> bool {
+        self.settlement.runs_on == Some(Side::Target)
+    }
+}
+
+/// Moves a guest. `observe` sees every sample. `cancel` ends it: the guest then stays, unless it had already moved.
+///
+/// # Errors
+/// When no end could be found within [`SETTLE_WITHIN`].
+pub async fn run(
+    ends: Ends<'_>,
+    name: &str,
+    how: &Migration,
+    policy: Policy,
+    cancel: CancellationToken,
+    mut observe: impl FnMut(&Progress) + Send,
+) -> Result<Outcome, Undecided> {
+    let Ends { source, target } = ends;
+    let bytes = source.statistics(name).await.map_or(0, |statistics| statistics.memory_kib * 1024);
+    let intent = match source.state(name).await {
+        Ok(State::Paused(Pause::User)) => Intent::StayPaused,
+        _ => Intent::Run,
+    };
+    let mut monitor: Option<Monitor> = None;
+    let started = Instant::now();
+    let mut ticks = tokio::time::interval(SAMPLE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut gave_up = None;
+    let mut last = None;
+    let mut job = source.migrate(name, how);
+    let result = loop {
+        tokio::select! {
+            result = &mut job => break result,
+            _ = ticks.tick() => {
+                let Ok(Some(progress)) = source.progress(name).await else { continue };
+                observe(&progress);
+                last = Some(progress);
+                // What is to be copied is known once the hypervisor has counted the disks.
+                let monitor = monitor.get_or_insert_with(|| {
+                    Monitor::new(policy.clone(), bytes.max(progress.total))
+                });
+                let why = match monitor.observe(started.elapsed(), &progress) {
+                    Decision::Continue => continue,
+                    Decision::Pause => {
+                        // If it cannot be paused, the budget ends the migration.
+                        let _ = source.pause(name).await;
+                        continue;
+                    }
+                    Decision::Abort(why) => why,
+                };
+                if source.abort(name).await.is_ok() {
+                    gave_up.get_or_insert(why);
+                }
+            }
+            () = cancel.cancelled(), if gave_up.is_none() => {
+                // There may be no job yet; the wish is repeated until there is one or the call returned.
+                if source.abort(name).await.is_ok() {
+                    gave_up = Some(GiveUp::Asked);
+                } else {
+                    tokio::time::sleep(ABORT_AGAIN).await;
+                }
+            }
+        }
+    };
+    drop(job);
+    let settlement = settle(source, target, name, intent, SETTLE_WITHIN).await?;
+    let statistics = match settlement.runs_on {
+        Some(Side::Target) => {
+            // The source lets go of its record; whoever looks there later finds nothing rather than something stale.
+            let _ = source.undefine(name).await;
+            target.completed(name).await.ok().flatten()
+        }
+        _ => None,
+    };
+    Ok(Outcome { error: result.err(), gave_up, settlement, statistics, last })
+}
+
+/// Between two attempts to abort a job that has not begun.
+const ABORT_AGAIN: Duration = Duration::from_millis(20);

@@ -1,0 +1,90 @@
+//! Cases in which something breaks in the middle of a migration: every fault in every phase, and a controlling process
+//! that vanishes. Afterwards exactly one side runs the guest, its heart beats on, and the trait says so.
+
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use super::{Case, Fault, Phase, Stage, Verdict, client, home, running, told, well, wrong};
+use crate::migration::{Ends, SETTLE_WITHIN, run};
+use crate::monitor::Policy;
+use crate::settle::{Intent, settle};
+
+const PHASES: [Phase; 4] = [Phase::Prepare, Phase::Perform, Phase::SwitchOver, Phase::Finish];
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for fault in [Fault::Abort, Fault::SourceDaemon, Fault::TargetDaemon, Fault::TargetProcess, Fault::Cut] {
+        for phase in PHASES {
+            // After the target runs the guest, its process is the guest.
+            if (fault, phase) == (Fault::TargetProcess, Phase::Finish) {
+                continue;
+            }
+            let name = format!("{fault:?} during {phase:?} leaves one guest");
+            cases.push(Case::new(name, move |stage| struck(stage, fault, phase).boxed()));
+        }
+    }
+    for phase in PHASES {
+        let name = format!("a controlling process restarted during {phase:?} finds the truth");
+        cases.push(Case::new(name, move |stage| restarted(stage, phase).boxed()));
+    }
+    cases
+}
+
+/// Slow enough that a phase can be met, fast enough that a case is short.
+const BANDWIDTH: u64 = 48;
+
+async fn struck(stage: &dyn Stage, fault: Fault, phase: Phase) -> Verdict {
+    let from = running(stage).await?;
+    let (source, target) = (client(stage, from).await?, client(stage, from.other()).await?);
+    let mut how = stage.route(from).await?;
+    how.bandwidth = Some(BANDWIDTH);
+    let cancel = CancellationToken::new();
+    let reached = stage.reach(from, phase);
+    let ends = Ends { source: &*source, target: &*target };
+    let name = stage.guest().name;
+    let migration = run(ends, &name, &how, Policy::default(), cancel.clone(), |_| {});
+    tokio::pin!(migration);
+    tokio::select! {
+        () = reached => {}
+        outcome = &mut migration => {
+            return wrong(format!("the migration ended before it was in {phase:?}: {outcome:?}"));
+        }
+    }
+    let strike = async {
+        if fault == Fault::Abort {
+            cancel.cancel();
+        } else {
+            stage.strike(from, fault).await;
+        }
+        stage.release().await;
+    };
+    let (outcome, ()) = futures::future::join(migration, strike).await;
+    let outcome = told("settle", outcome)?;
+    let Some(side) = outcome.settlement.runs_on else { return wrong(format!("the guest is gone: {outcome:?}")) };
+    let place = home(stage).await?;
+    if place != from.side(side) {
+        return wrong(format!("it is said to run on the {side:?} of {from:?}, and is on {place:?}"));
+    }
+    well(stage).await.map_err(|error| format!("{error}, after {outcome:?}"))
+}
+
+async fn restarted(stage: &dyn Stage, phase: Phase) -> Verdict {
+    let from = running(stage).await?;
+    let name = stage.guest().name;
+    let mut how = stage.route(from).await?;
+    how.bandwidth = Some(BANDWIDTH);
+    let reached = stage.reach(from, phase);
+    let process = stage.depart(from, how)?;
+    if tokio::time::timeout(SETTLE_WITHIN, reached).await.is_err() {
+        return wrong(format!("the migration never was in {phase:?}"));
+    }
+    drop(process);
+    stage.release().await;
+    let (source, target) = (client(stage, from).await?, client(stage, from.other()).await?);
+    let settlement = told("settle", settle(&*source, &*target, &name, Intent::Run, SETTLE_WITHIN).await)?;
+    let Some(side) = settlement.runs_on else { return wrong("the guest is gone") };
+    if home(stage).await? != from.side(side) {
+        return wrong(format!("it is not where the new process says it is: {settlement:?}"));
+    }
+    well(stage).await
+}

@@ -1,0 +1,182 @@
+//! `cargo xtask guest`: one real guest under libvirt, moved between the two releases and back.
+//!
+//! Installs what is missing, builds root file systems, guest and programs once, and runs the stage in network and mount
+//! namespaces of its own. Everything that takes long is kept in the build directory.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use kubevirt_guest::rootfs::{self, Layer, Pair};
+use kubevirt_guest::{disk, packages};
+use serde_json::{Value, json};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Migrations in a row, each to the other side.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) migrations: usize,
+    /// Run only the suite's cases whose name contains this; `none` runs none of them.
+    #[arg(long, default_value = "")]
+    pub(crate) cases: String,
+    /// Build everything and run nothing.
+    #[arg(long)]
+    pub(crate) build_only: bool,
+}
+
+/// Why this machine cannot run the stage; `None` when it can.
+pub(crate) fn unavailable() -> Option<String> {
+    if !cfg!(target_os = "linux") || !Path::new("/etc/debian_version").exists() {
+        return Some("the guest stage needs Debian: it builds its images from Debian's packages".to_owned());
+    }
+    if !is_root() {
+        return Some("the guest stage needs root: pods are made of namespaces and tap devices".to_owned());
+    }
+    None
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// # Errors
+/// When something could not be built, or the guest suffered.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if let Some(why) = unavailable() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let began = now();
+    let installed = packages::ensure(is_root())?;
+    if !installed.is_empty() {
+        println!("installed {}", installed.join(" "));
+    }
+    let programs = programs()?;
+    let target = programs.parent().context("the programs' directory has no parent")?;
+    let cache = target.join("guest");
+    let images = build_images(&cache)?;
+    build_programs()?;
+    let building = began.elapsed();
+    println!("everything is built, after {:.0} s", building.as_secs_f64());
+    if options.build_only {
+        return Ok(());
+    }
+    let mut figures = stage(options, &programs, &images)?;
+    figures["build_seconds"] = json!(building.as_secs());
+    figures["layers"] = json!({"old": images.old_layer, "new": images.new_layer});
+    println!("{figures}");
+    Ok(())
+}
+
+fn now() -> Instant {
+    #[allow(clippy::disallowed_methods, reason = "a build tool measures how long it took; nothing simulates it")]
+    Instant::now()
+}
+
+/// Where cargo puts programs: beside this one.
+fn programs() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    Ok(own.parent().context("this program is in no directory")?.to_owned())
+}
+
+struct Images {
+    old: PathBuf,
+    new: PathBuf,
+    guest: PathBuf,
+    old_layer: Value,
+    new_layer: Value,
+}
+
+fn build_images(cache: &Path) -> Result<Images> {
+    // Fetching is what takes long, so the two wait for the network at the same time.
+    std::thread::scope(|scope| {
+        let old = scope.spawn(|| build_pair(cache, rootfs::OLD));
+        let new = scope.spawn(|| build_pair(cache, rootfs::NEW));
+        let guest = disk::ensure(cache)?;
+        let (old, old_layer) = old.join().map_err(|_| anyhow::anyhow!("building the old pair panicked"))??;
+        let (new, new_layer) = new.join().map_err(|_| anyhow::anyhow!("building the new pair panicked"))??;
+        Ok(Images { old, new, guest, old_layer, new_layer })
+    })
+}
+
+fn build_pair(cache: &Path, pair: Pair) -> Result<(PathBuf, Value)> {
+    let root = rootfs::ensure(cache, pair).with_context(|| format!("the root file system of {}", pair.suite))?;
+    let (layer, description) = (root.with_extension("tar.gz"), root.with_extension("json"));
+    if let Ok(text) = std::fs::read_to_string(&description)
+        && layer.is_file()
+    {
+        return Ok((root, serde_json::from_str(&text)?));
+    }
+    let packed: Layer = rootfs::pack(&root, &layer)?;
+    let packed = serde_json::to_value(packed)?;
+    std::fs::write(&description, packed.to_string())?;
+    println!("built the pair of {}", pair.suite);
+    Ok((root, packed))
+}
+
+/// The stage and the supervisor, with libvirt. Only now, because this program was built without it.
+fn build_programs() -> Result<()> {
+    let status = Command::new("cargo")
+        .args(["build", "--quiet", "--bins", "--package", "kubevirt-guest", "--package", "kubevirt-hypervisor"])
+        .args(["--features", "kubevirt-guest/libvirt"])
+        .status()?;
+    ensure!(status.success(), "the guest stage does not build");
+    Ok(())
+}
+
+/// Runs the stage, shows its story, returns its figures.
+fn stage(options: &Options, programs: &Path, images: &Images) -> Result<Value> {
+    // Sockets have short paths.
+    let base = PathBuf::from(format!("/tmp/kvg-{}", std::process::id()));
+    let shipped = base.join("programs");
+    std::fs::create_dir_all(&shipped)?;
+    std::fs::copy(programs.join("libvirt-supervisor"), shipped.join("libvirt-supervisor"))?;
+    let mut child = Command::new("unshare")
+        .args(["--net", "--mount", "--propagation", "private"])
+        // Whatever ends the stage or this process ends everything in the laboratory.
+        .args(["--pid", "--mount-proc", "--fork", "--kill-child"])
+        .arg(programs.join("guest-stage"))
+        .arg("run")
+        .arg("--base")
+        .arg(&base)
+        .arg("--old")
+        .arg(&images.old)
+        .arg("--new")
+        .arg(&images.new)
+        .arg("--guest")
+        .arg(&images.guest)
+        .arg("--programs")
+        .arg(&shipped)
+        .args(["--migrations", &options.migrations.to_string(), "--cases", &options.cases])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut figures = None;
+    for line in BufReader::new(child.stdout.take().context("the stage has no output")?).lines() {
+        let line = line?;
+        match serde_json::from_str::<Value>(&line) {
+            Ok(value) if value.get("cases").is_some() => figures = Some(value),
+            _ => println!("{line}"),
+        }
+    }
+    let status = child.wait()?;
+    remove(&base);
+    match figures {
+        Some(figures) if status.success() => Ok(figures),
+        Some(figures) => bail!("the guest stage failed: {figures}"),
+        None => bail!("the guest stage ended without figures ({status})"),
+    }
+}
+
+/// Removes the laboratory's directory once its last process let go of it.
+fn remove(base: &Path) {
+    let began = now();
+    while std::fs::remove_dir_all(base).is_err() && base.exists() && began.elapsed() < REMOVED_WITHIN {
+        std::thread::yield_now();
+    }
+}
+
+/// Processes that were killed end within moments; a leftover directory in /tmp is no failure.
+const REMOVED_WITHIN: Duration = Duration::from_secs(5);
