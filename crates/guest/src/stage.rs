@@ -33,6 +33,11 @@ const MIDDLE: u64 = 8 << 20;
 /// How long the guest may take to answer on its console; it may be slowed down to a hundredth.
 const CONSOLE_WITHIN: Duration = Duration::from_secs(120);
 
+/// A console silent for this long has lost what was typed: its login began anew. An answer takes a tenth of a second.
+const NUDGE_AFTER: Duration = Duration::from_secs(5);
+/// Between two looks at something that does not announce itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Runs in the guest: on demand it writes the same 12 MiB over and over.
 const USER_DATA: &str = "#!/bin/sh
 mkdir -p /busy && mount -t tmpfs -o size=48m tmpfs /busy
@@ -148,7 +153,7 @@ impl RealStage {
         for watcher in &self.watchers {
             let answers = async {
                 while watcher.list().await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(LOOK_AGAIN).await;
                 }
             };
             tokio::time::timeout(ANSWERS_WITHIN, answers)
@@ -195,8 +200,7 @@ impl RealStage {
             let mut seen = 0;
             loop {
                 let mut buffer = [0; 4096];
-                let nudge = Duration::from_secs(5);
-                let length = match tokio::time::timeout(nudge, stream.read(&mut buffer)).await {
+                let length = match tokio::time::timeout(NUDGE_AFTER, stream.read(&mut buffer)).await {
                     Ok(read) => read.doing(doing)?,
                     Err(_) => {
                         // The login may have just begun again, and missed what was typed.
@@ -335,7 +339,10 @@ impl Stage for RealStage {
         let Some(relay) = self.relay() else { return futures::future::pending().boxed() };
         let mut here = self.watcher(from).events();
         let mut there = self.watcher(from.other()).events();
-        let is = |wanted: Change| move |event: &Event| matches!(event, Event::Domain { name, change } if name == GUEST && *change == wanted);
+        let is = |wanted: Change| {
+            let wanted = Event::Domain { name: GUEST.to_owned(), change: wanted };
+            move |event: &Event| *event == wanted
+        };
         async move {
             match phase {
                 Phase::Prepare => relay.connected().await,

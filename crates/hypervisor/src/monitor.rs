@@ -10,6 +10,9 @@ use crate::hypervisor::Progress;
 /// One GiB, the unit of the completion budget.
 const GIB: u64 = 1 << 30;
 
+/// Both time-outs of the KubeVirt CR, when it says nothing.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(150);
+
 /// How long a migration may take and what happens then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -24,8 +27,8 @@ impl Default for Policy {
     /// The defaults of the KubeVirt CR.
     fn default() -> Self {
         Self {
-            completion_timeout_per_gib: Duration::from_secs(150),
-            progress_timeout: Duration::from_secs(150),
+            completion_timeout_per_gib: DEFAULT_TIMEOUT,
+            progress_timeout: DEFAULT_TIMEOUT,
             on_budget: OnBudget::Abort,
         }
     }

@@ -312,7 +312,8 @@ fn errors(tree: &Tree) -> Vec<Violation> {
         // The edge: `main`, the crate root that implements `Program`, and the definition of `Program` itself.
         let edge = ["/main.rs", "/lib.rs", "/process.rs"].iter().any(|end| path.ends_with(end))
             && path.starts_with("components/")
-            || ["components/virtctl/", "components/nanokube/"].iter().any(|tool| path.starts_with(tool));
+            || ["components/virtctl/", "components/nanokube/"].iter().any(|tool| path.starts_with(tool))
+            || path.contains("/src/bin/");
         let program = path.starts_with("crates/runtime/src/host.rs") || path.starts_with("crates/runtime/src/process");
         if !edge && !program {
             found.extend(

@@ -84,7 +84,7 @@ async fn connect(socket: &str) -> Result<Libvirt> {
     let client = Libvirt::new(socket);
     let answers = async {
         while client.list().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
     tokio::time::timeout(BOOTS_WITHIN, answers).await.context("the daemon does not answer")?;
@@ -242,7 +242,10 @@ async fn tell(stage: &RealStage, migrations: usize, by_virsh: usize, filter: &st
     Ok(())
 }
 
-/// What the supervisor may take.
+/// Between two looks at something that does not announce itself; short against everything that is measured.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What the supervisor may take: a pod's fixed cost, paid once per guest.
 const SUPERVISOR_AT_MOST_KIB: u64 = 8 * 1024;
 
 async fn boot(stage: &RealStage) -> Result<()> {
@@ -256,7 +259,7 @@ async fn boot(stage: &RealStage) -> Result<()> {
     // The login appears at about the time of the first beat.
     let greeted = async {
         while !console_log(stage).contains("login:") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
     tokio::time::timeout(BOOTS_WITHIN, greeted).await.context("no login on the console")?;
@@ -284,7 +287,8 @@ fn memory(stage: &RealStage) -> serde_json::Value {
     let new = (of(Place::New, "/usr/sbin/libvirtd"), of(Place::New, "/usr/sbin/virtlogd"));
     let controller = resident_kib(std::process::id());
     say(&format!(
-        "resident memory in KiB: libvirtd {} (old) {} (new), virtlogd {} (old) {} (new), our supervisor {supervisor}, this program {controller}",
+        "resident memory in KiB: libvirtd {} (old) {} (new), virtlogd {} (old) {} (new), \
+         our supervisor {supervisor}, this program {controller}",
         old.0, new.0, old.1, new.1
     ));
     json!({

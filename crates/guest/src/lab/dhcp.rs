@@ -6,7 +6,9 @@ use tokio::net::UdpSocket;
 
 use super::{GATEWAY, GUEST};
 
+/// What marks the options, and their values, as RFC 2131 and 2132 number them.
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
+// The kinds of messages, by the same numbers.
 const DISCOVER: u8 = 1;
 const OFFER: u8 = 2;
 const REQUEST: u8 = 3;

@@ -30,6 +30,12 @@ const POD: &str = include_str!("../../assets/pod.sh");
 /// time over loading QEMU's capabilities.
 pub const POD_READY_WITHIN: Duration = Duration::from_secs(90);
 
+/// How long the kernel and a shell may take over a pod's namespaces; a tenth of a second when nothing else runs.
+const NAMESPACES_WITHIN: Duration = Duration::from_secs(20);
+
+/// Between two looks at a pod that starts; short against the second that it takes.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Builds the network.
 ///
 /// # Errors
@@ -97,7 +103,7 @@ impl Pod {
             .spawn()
             .doing(doing)?;
         let mut pod = Self { name: name.to_owned(), private, runner, supervisor: 0, log };
-        pod.supervisor = pod.wait_for(Duration::from_secs(20), "its first process", |pod| {
+        pod.supervisor = pod.wait_for(NAMESPACES_WITHIN, "its first process", |pod| {
             let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.runner.id())).ok()?;
             children.split_whitespace().next()?.parse().ok()
         })?;
@@ -106,7 +112,7 @@ impl Pod {
         ip(&["link", "add", &plug, "type", "veth", "peer", "name", "eth0", "netns", &process])?;
         ip(&["link", "set", &plug, "master", BRIDGE, "up"])?;
         // The pod's own bridge appears a moment after its first process.
-        pod.wait_for(Duration::from_secs(20), "its network", |_| {
+        pod.wait_for(NAMESPACES_WITHIN, "its network", |_| {
             let mut command = Command::new("nsenter");
             command.args(["--target", &process, "--net", "ip", "link", "set", "eth0", "master", "br0", "up"]);
             run(&mut command).ok()
@@ -135,7 +141,7 @@ impl Pod {
                 clippy::disallowed_methods,
                 reason = "a pause between two looks at a condition, before any runtime"
             )]
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 

@@ -27,6 +27,9 @@ pub const RESTART_DELAY: Duration = Duration::from_millis(300);
 /// How long a guest takes to obey the power button.
 const SHUTDOWN_TAKES: Duration = Duration::from_secs(2);
 
+/// QEMU's own default.
+const DEFAULT_DOWNTIME: Duration = Duration::from_millis(300);
+
 /// Between two of the guest's heartbeats.
 pub const BEAT: Duration = Duration::from_millis(200);
 
@@ -51,7 +54,7 @@ impl Default for Physics {
             working_set: 64 << 20,
             hot_set: 4 << 20,
             link: 1 << 30,
-            default_downtime: Duration::from_millis(300),
+            default_downtime: DEFAULT_DOWNTIME,
         }
     }
 }

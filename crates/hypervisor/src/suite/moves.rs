@@ -136,7 +136,7 @@ fn policy(on_budget: OnBudget, seconds: u64, stage: &dyn Stage) -> Policy {
     let gib = f64::max(stage.guest().memory_kib as f64 / f64::from(1 << 20), 1e-9);
     Policy {
         completion_timeout_per_gib: Duration::from_secs_f64(seconds as f64 / gib),
-        progress_timeout: Duration::from_secs(60),
+        progress_timeout: ANSWERS_WITHIN,
         on_budget,
     }
 }
@@ -173,7 +173,7 @@ async fn slowed(stage: &dyn Stage) -> Verdict {
 }
 
 async fn interrupted(stage: &dyn Stage) -> Verdict {
-    let (from, outcome, _) = difficult(stage, policy(OnBudget::Pause, 4, stage), false, MAX_DOWNTIME).await?;
+    let (from, outcome, _) = difficult(stage, policy(OnBudget::Pause, 12, stage), false, MAX_DOWNTIME).await?;
     if outcome.settlement.runs_on != Some(Side::Target) || home(stage).await? != from.other() {
         return wrong(format!("paused, it still did not move: {outcome:?}"));
     }
