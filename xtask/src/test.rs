@@ -36,7 +36,6 @@ const STAGES: &[Stage] = &[
     },
     Stage { name: "release", what: "a whole release, images included, and its checksums", run: release },
     Stage { name: "demo", what: "install and upgrade with kubectl, under a minute", run: demo },
-    Stage { name: "guest", what: "a real guest, moved between two releases, and every fault on the way", run: guest },
 ];
 
 /// Runs the stages in order and stops at none: the last lines say everything.
@@ -128,8 +127,4 @@ fn demo() -> Result<()> {
         bail!("the demo took {took} s; it must stay below {LIMIT_SECONDS} s");
     }
     Ok(())
-}
-
-fn guest() -> Result<()> {
-    xtask(&["guest"])
 }
