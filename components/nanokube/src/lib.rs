@@ -3,6 +3,7 @@
 //! The parts meet only here: controllers and nodes are clients of the API and know nothing of the server.
 
 pub mod images;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -57,8 +58,9 @@ impl Cluster {
     /// Starts the server, the controllers and the nodes on the current runtime.
     pub fn start(options: Options) -> Self {
         let Options { nodes, clock, seed, images, audit } = options;
-        let api = Nanokube::new(nanokube::Options { audit, ..nanokube::Options::new(clock.clone(), seed) });
         let (network, stop) = (MemoryNet::new(), CancellationToken::new());
+        let server = nanokube::Options { audit, ..nanokube::Options::new(clock.clone(), seed) };
+        let api = Nanokube::new(server.with_net(Arc::new(reach::Reach::new(&network))));
         let mut tasks = JoinSet::new();
 
         let server = api.clone();

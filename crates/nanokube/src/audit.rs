@@ -1,5 +1,6 @@
 //! One `audit.k8s.io/v1` Event per request, as a line of JSON at the Metadata level.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,6 +71,8 @@ pub(crate) struct Record<'a> {
     pub reason: &'a str,
     /// The name of an object created with `generateName`.
     pub created_name: &'a str,
+    /// What admission noted.
+    pub annotations: &'a BTreeMap<String, String>,
     pub received: Timestamp,
     pub stage_time: Timestamp,
 }
@@ -90,6 +93,9 @@ impl Record<'_> {
         }
         if let Some(object) = self.object_ref() {
             event["objectRef"] = object;
+        }
+        if !self.annotations.is_empty() {
+            event["annotations"] = json!(self.annotations);
         }
         event.to_string()
     }

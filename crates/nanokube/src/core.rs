@@ -3,12 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kubevirt_runtime::clock::Clock;
+use kubevirt_runtime::net::Net;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::AuditSink;
 use crate::authz::Authz;
+use crate::cel::Expressions;
 use crate::faults::Faults;
 use crate::registry::Registry;
 use crate::store::Store;
@@ -22,11 +24,16 @@ pub(crate) struct Core {
     pub authz: Authz,
     pub audit: Option<Box<dyn AuditSink>>,
     pub faults: Arc<dyn Faults>,
+    pub expressions: Expressions,
+    /// Reaches webhooks and aggregated APIs.
+    pub net: Option<Arc<dyn Net>>,
     /// Cancelled when the server ends; open watches end with it.
     pub stopping: CancellationToken,
     draws: Mutex<ChaCha8Rng>,
     /// Audit ids come from a stream of their own: whether a run is audited must not change the uids of its objects.
     audit_draws: Mutex<ChaCha8Rng>,
+    /// Calls to other servers, too: who is asked before an object is stored must not change the object's uid.
+    call_draws: Mutex<ChaCha8Rng>,
 }
 
 /// What generated names end in: no vowels and no look-alikes, so that no words appear.
@@ -39,11 +46,14 @@ impl Core {
         seed: u64,
         audit: Option<Box<dyn AuditSink>>,
         faults: Arc<dyn Faults>,
+        net: Option<Arc<dyn Net>>,
         history: usize,
     ) -> Self {
         let mut draws = ChaCha8Rng::seed_from_u64(seed);
         let mut audit_draws = ChaCha8Rng::seed_from_u64(seed);
         audit_draws.set_stream(1);
+        let mut call_draws = ChaCha8Rng::seed_from_u64(seed);
+        call_draws.set_stream(2);
         let mut key = [0; 32];
         draws.fill_bytes(&mut key);
         Self {
@@ -54,9 +64,12 @@ impl Core {
             authz: Authz::new(),
             audit,
             faults,
+            expressions: Expressions::default(),
+            net,
             stopping: CancellationToken::new(),
             draws: Mutex::new(draws),
             audit_draws: Mutex::new(audit_draws),
+            call_draws: Mutex::new(call_draws),
         }
     }
 
@@ -68,6 +81,17 @@ impl Core {
     /// A new id for an audit event.
     pub(crate) fn audit_id(&self) -> String {
         uuid_of(&self.audit_draws)
+    }
+
+    /// A new id for a question to a webhook.
+    pub(crate) fn call_id(&self) -> String {
+        uuid_of(&self.call_draws)
+    }
+
+    /// Which of `count` endpoints is called.
+    pub(crate) fn choose(&self, count: usize) -> usize {
+        let draw = self.call_draws.lock().unwrap_or_else(PoisonError::into_inner).next_u32();
+        usize::try_from(draw).unwrap_or(0).checked_rem(count).unwrap_or(0)
     }
 
     /// The random end of a generated name.

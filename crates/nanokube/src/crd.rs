@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::kinds::{Keeping, Sub};
 use crate::registry::{Custom, CustomColumn, CustomScale, Resource, Rules, Table, join_version, resource_key};
+use crate::rules;
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
@@ -100,7 +101,11 @@ pub(crate) fn validate(definition: &Value) -> Vec<FieldError> {
             errors.push(FieldError::required(format!("{path}.schema.openAPIV3Schema"), "schemas are required"));
             continue;
         }
-        if let Err(found) = Schema::from_crd(schema) {
+        let found = match Schema::from_crd(schema) {
+            Ok(schema) => rules::check_declared(&schema),
+            Err(found) => found,
+        };
+        if !found.is_empty() {
             errors.extend(found.into_iter().map(|mut error| {
                 error.field = if error.field.is_empty() {
                     format!("{path}.schema.openAPIV3Schema")

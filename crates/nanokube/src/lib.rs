@@ -11,8 +11,9 @@
 //!
 //! | what | what happens instead |
 //! |---|---|
-//! | admission webhooks, `ValidatingAdmissionPolicy` | the objects are stored, nothing calls or evaluates them |
-//! | CEL rules in definitions (`x-kubernetes-validations`) | stored, not evaluated |
+//! | mutating admission policies, type checks of admission policies | absent |
+//! | webhooks named by a DNS name outside the cluster | "no such host" |
+//! | cost limits and full type checks of CEL rules; `authorizer` in expressions | rules of any cost run; an unknown name refuses |
 //! | conversion webhooks | all versions of a definition are served as stored, with another `apiVersion` |
 //! | aggregated APIs | `APIService` objects are stored; their groups answer 503 |
 //! | `pods/exec`, `attach`, `portforward`, `proxy`, `resize`, `log` | 501 with a reason |
@@ -25,9 +26,12 @@
 //! | controllers of any kind | other crates; namespaces, garbage and roll-outs need them |
 //! | priority and fairness, API server leader leases, persistence | absent |
 
+mod admission;
 mod audit;
 mod authn;
 mod authz;
+mod backend;
+mod cel;
 mod core;
 mod crd;
 mod discovery;
@@ -44,6 +48,7 @@ mod registry;
 mod reply;
 mod request;
 mod reviews;
+mod rules;
 mod schemas;
 mod server;
 mod status;
@@ -56,6 +61,7 @@ mod verbs;
 use std::sync::Arc;
 
 use kubevirt_runtime::clock::Clock;
+use kubevirt_runtime::net::Net;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -87,6 +93,8 @@ pub struct Options {
     pub seed: u64,
     pub audit: Option<Box<dyn AuditSink>>,
     pub faults: Arc<dyn Faults>,
+    /// Where webhooks and aggregated APIs are reached; without it they cannot be.
+    pub net: Option<Arc<dyn Net>>,
     /// Events kept per resource; a watcher further behind gets 410 and lists again.
     pub history: usize,
 }
@@ -94,7 +102,7 @@ pub struct Options {
 impl Options {
     /// No audit, no faults.
     pub fn new(clock: Clock, seed: u64) -> Self {
-        Self { clock, seed, audit: None, faults: Arc::new(NoFaults), history: DEFAULT_HISTORY }
+        Self { clock, seed, audit: None, faults: Arc::new(NoFaults), net: None, history: DEFAULT_HISTORY }
     }
 
     #[must_use]
@@ -105,6 +113,11 @@ impl Options {
     #[must_use]
     pub fn with_faults(self, faults: Arc<dyn Faults>) -> Self {
         Self { faults, ..self }
+    }
+
+    #[must_use]
+    pub fn with_net(self, net: Arc<dyn Net>) -> Self {
+        Self { net: Some(net), ..self }
     }
 }
 
@@ -117,8 +130,8 @@ pub struct Nanokube {
 impl Nanokube {
     /// A server with the namespaces and roles a cluster starts with.
     pub fn new(options: Options) -> Self {
-        let Options { clock, seed, audit, faults, history } = options;
-        let core = Arc::new(Core::new(clock, seed, audit, faults, history));
+        let Options { clock, seed, audit, faults, net, history } = options;
+        let core = Arc::new(Core::new(clock, seed, audit, faults, net, history));
         for name in NAMESPACES {
             let object = json!({
                 "apiVersion": "v1", "kind": "Namespace",

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use tower::Service;
 
+use crate::admission::Notes;
 use crate::audit::Record;
 use crate::core::Core;
 use crate::faults::{After, Before, Call};
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub accept: String,
     pub content_type: String,
     pub body: Bytes,
+    /// What admission says beside yes and no.
+    pub notes: Notes,
 }
 
 impl Context {
@@ -106,6 +109,7 @@ where
             .join(","),
         content_type: header(CONTENT_TYPE).to_owned(),
         body: Bytes::new(),
+        notes: Notes::default(),
     };
     let mut trail = Trail { uri: head.uri.to_string(), source: peer.address.clone(), actor: None, received };
 
@@ -148,7 +152,8 @@ where
             Err(_) => Err(ApiError::too_large(MAX_BODY)),
         },
     };
-    let mut reply = reply.unwrap_or_else(|error| Reply::error(&error));
+    let reply = reply.unwrap_or_else(|error| Reply::error(&error));
+    let mut reply = reply.with_warnings(context.notes.warnings());
     if head.method == http::Method::HEAD {
         reply.body = ReplyBody::Whole(Bytes::new());
     }
@@ -206,6 +211,7 @@ impl Trail {
             code: reply.code,
             reason: reply.reason,
             created_name: &reply.name,
+            annotations: &context.notes.annotations(),
             received: self.received,
             stage_time: core.clock.now(),
         };

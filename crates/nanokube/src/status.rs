@@ -13,6 +13,8 @@ pub(crate) struct ApiError {
     pub details: Option<Box<Details>>,
     /// Some answers of a router are plain text, not a Status.
     pub plain: bool,
+    /// A webhook's own Status, which is passed on as it is.
+    pub whole: Option<Box<Value>>,
 }
 
 /// `status.details`.
@@ -32,6 +34,22 @@ pub(crate) struct StatusCause {
     pub message: String,
     pub field: String,
 }
+
+/// Reasons the audit log knows by name.
+const REASONS: [&str; 12] = [
+    "AlreadyExists",
+    "BadRequest",
+    "Conflict",
+    "Expired",
+    "Forbidden",
+    "InternalError",
+    "Invalid",
+    "NotFound",
+    "RequestEntityTooLarge",
+    "ServiceUnavailable",
+    "TooManyRequests",
+    "Unauthorized",
+];
 
 /// Names the resource or kind an error is about.
 #[derive(Clone, Copy, Debug)]
@@ -59,11 +77,23 @@ impl About<'_> {
 
 impl ApiError {
     fn new(code: u16, reason: &'static str, message: String) -> Self {
-        Self { code, reason, message, details: None, plain: false }
+        Self { code, reason, message, details: None, plain: false, whole: None }
     }
 
     fn detailed(code: u16, reason: &'static str, message: String, details: Details) -> Self {
-        Self { code, reason, message, details: Some(Box::new(details)), plain: false }
+        Self { code, reason, message, details: Some(Box::new(details)), plain: false, whole: None }
+    }
+
+    /// A Status somebody else made.
+    pub(crate) fn verbatim(code: u16, reason: &str, whole: Value) -> Self {
+        let reason = REASONS.iter().find(|known| **known == reason).copied().unwrap_or("Unknown");
+        let message = whole["message"].as_str().unwrap_or_default().to_owned();
+        Self { whole: Some(Box::new(whole)), ..Self::new(code, reason, message) }
+    }
+
+    /// The refusal of an admission policy: as [`ApiError::forbidden`], with the policy's reason and a cause.
+    pub(crate) fn denied(about: About<'_>, code: u16, reason: &'static str, why: &str) -> Self {
+        Self { code, reason, ..Self::forbidden(about, why) }.with_cause("", why, "")
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -228,6 +258,9 @@ impl ApiError {
 
     /// The `metav1.Status`.
     pub(crate) fn to_value(&self) -> Value {
+        if let Some(whole) = &self.whole {
+            return Value::clone(whole);
+        }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code,

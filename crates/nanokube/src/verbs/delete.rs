@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{Target, body, meta, metadata_text, read, render, tidying};
+use crate::admission::{self, Asked, Operation};
 use crate::core::seconds;
 use crate::registry::Resource;
 use crate::reply::{Reply, negotiate};
@@ -24,6 +25,8 @@ pub(super) struct DeleteOptions {
     uid: String,
     resource_version: String,
     dry_run: bool,
+    /// Whoever is to be asked about it was asked already.
+    admitted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +72,18 @@ impl DeleteOptions {
             uid: precondition("uid"),
             resource_version: precondition("resourceVersion"),
             dry_run: dry_run(&dry, "DeleteOptions")?,
+            admitted: false,
         })
     }
 
     /// Dry-run or not comes from the surrounding request; everything else is this one's.
     pub(super) fn or_dry_run(self, dry_run: bool) -> Self {
         Self { dry_run: self.dry_run || dry_run, ..self }
+    }
+
+    /// For a deletion that follows from a request that was let in.
+    pub(super) fn admitted(self) -> Self {
+        Self { admitted: true, ..self }
     }
 
     pub(super) fn is_dry_run(&self) -> bool {
@@ -90,10 +99,10 @@ pub(super) enum Outcome {
     Begun(Arc<Stored>),
 }
 
-pub(super) fn delete(target: &Target<'_>) -> Result<Reply, ApiError> {
+pub(super) async fn delete(target: &Target<'_>) -> Result<Reply, ApiError> {
     let options = DeleteOptions::parse(target.query(), &options_body(target)?)?;
     let name = target.name();
-    let outcome = remove(target, &name, &options)?;
+    let outcome = remove(target, &name, &options).await?;
     let shape = negotiate(&target.context.accept)?;
     let resource = &target.resource;
     Ok(match outcome {
@@ -110,7 +119,7 @@ fn options_body(target: &Target<'_>) -> Result<Value, ApiError> {
     if target.context.body.is_empty() { Ok(json!({})) } else { body::parse(target, "DeleteOptions") }
 }
 
-pub(super) fn delete_collection(target: &Target<'_>) -> Result<Reply, ApiError> {
+pub(super) async fn delete_collection(target: &Target<'_>) -> Result<Reply, ApiError> {
     let options = DeleteOptions::parse(target.query(), &options_body(target)?)?;
     let list_options = ListOptions::parse(target.query(), false)?;
     let filter = read::filter(target, &list_options)?;
@@ -119,7 +128,7 @@ pub(super) fn delete_collection(target: &Target<'_>) -> Result<Reply, ApiError> 
     let objects: Vec<_> = snapshot.objects.into_iter().filter(|stored| filter.matches(&stored.value)).collect();
     for stored in &objects {
         let name = Name::new(metadata_text(&stored.value, "namespace"), metadata_text(&stored.value, "name"));
-        match remove(target, &name, &options) {
+        match remove(target, &name, &options).await {
             Err(error) if error.reason == "NotFound" => {}
             other => drop(other?),
         }
@@ -130,11 +139,15 @@ pub(super) fn delete_collection(target: &Target<'_>) -> Result<Reply, ApiError> 
 }
 
 /// Deletes one object, or begins to.
-pub(super) fn remove(target: &Target<'_>, name: &Name, options: &DeleteOptions) -> Result<Outcome, ApiError> {
+pub(super) async fn remove(target: &Target<'_>, name: &Name, options: &DeleteOptions) -> Result<Outcome, ApiError> {
     for _ in 0..ATTEMPTS {
         let found = target.core.store.get(&target.resource.key, name);
         let live = found.ok_or_else(|| ApiError::not_found(target.about(&name.name)))?;
         check_preconditions(target, &live, options)?;
+        if !options.admitted {
+            let asked = Asked { target, operation: Operation::Delete, name: &name.name, dry_run: options.dry_run };
+            admission::ask(&asked, &mut Value::Null, &render::versioned(&target.resource, &live.value)).await?;
+        }
         match step(target, name, &live, options) {
             Err(StoreError::Conflict { .. }) => {}
             Err(StoreError::NotFound) => return Err(ApiError::not_found(target.about(&name.name))),

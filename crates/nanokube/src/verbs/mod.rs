@@ -83,7 +83,7 @@ pub(crate) async fn handle(core: &Arc<Core>, context: &Context) -> Result<Reply,
     }
     let target = Target { core, context, resource, path };
     let reply = if !path.subresource.is_empty() {
-        subresource(&target)
+        subresource(&target).await
     } else if target.resource.keeping == Keeping::Review {
         if context.info.verb == "create" { reviews::create(&target) } else { Err(ApiError::method_not_allowed()) }
     } else {
@@ -99,17 +99,17 @@ async fn main(target: &Target<'_>) -> Result<Reply, ApiError> {
         "watch" => watch::watch(target),
         _ if namespace_missing => Err(ApiError::method_not_allowed()),
         "get" => read::get(target),
-        "create" if target.path.name.is_empty() => write::create(target),
-        "update" => write::update(target, None),
-        "patch" if !target.path.name.is_empty() => write::patch(target, None),
-        "delete" => delete::delete(target),
+        "create" if target.path.name.is_empty() => write::create(target).await,
+        "update" => write::update(target, None).await,
+        "patch" if !target.path.name.is_empty() => write::patch(target, None).await,
+        "delete" => delete::delete(target).await,
         "deletecollection" if target.resource.is("", "namespaces") => Err(ApiError::method_not_allowed()),
-        "deletecollection" => delete::delete_collection(target),
+        "deletecollection" => delete::delete_collection(target).await,
         _ => Err(ApiError::method_not_allowed()),
     }
 }
 
-fn subresource(target: &Target<'_>) -> Result<Reply, ApiError> {
+async fn subresource(target: &Target<'_>) -> Result<Reply, ApiError> {
     let served = target.resource.subresources.iter().find(|sub| sub.path() == target.path.subresource);
     let Some(sub) = served.copied() else {
         return Err(match target.path.subresource.as_str() {
@@ -122,14 +122,14 @@ fn subresource(target: &Target<'_>) -> Result<Reply, ApiError> {
     };
     match (sub, target.context.info.verb.as_str()) {
         (Sub::Status | Sub::EphemeralContainers, "get") => read::get(target),
-        (Sub::Status | Sub::EphemeralContainers | Sub::Finalize, "update") => write::update(target, Some(sub)),
-        (Sub::Status | Sub::EphemeralContainers, "patch") => write::patch(target, Some(sub)),
+        (Sub::Status | Sub::EphemeralContainers | Sub::Finalize, "update") => write::update(target, Some(sub)).await,
+        (Sub::Status | Sub::EphemeralContainers, "patch") => write::patch(target, Some(sub)).await,
         (Sub::Scale, "get") => subresources::get_scale(target),
-        (Sub::Scale, "update") => subresources::update_scale(target),
-        (Sub::Scale, "patch") => subresources::patch_scale(target),
-        (Sub::Binding, "create") => subresources::bind(target),
-        (Sub::Eviction, "create") => subresources::evict(target),
-        (Sub::Token, "create") => subresources::token(target),
+        (Sub::Scale, "update") => subresources::update_scale(target).await,
+        (Sub::Scale, "patch") => subresources::patch_scale(target).await,
+        (Sub::Binding, "create") => subresources::bind(target).await,
+        (Sub::Eviction, "create") => subresources::evict(target).await,
+        (Sub::Token, "create") => subresources::token(target).await,
         (Sub::Log, "get") => {
             target.live()?;
             Err(ApiError::not_implemented("pods/log: logs are kept by the nodes, which this server does not reach"))

@@ -10,6 +10,7 @@ use super::delete::{DeleteOptions, Outcome, remove};
 use super::render::versioned;
 use super::write::{Change, finish_update, manager, patched};
 use super::{Target, body, meta, metadata_text};
+use crate::admission::{self, Asked, Operation};
 use crate::core::seconds;
 use crate::jsonpaths;
 use crate::kinds::Sub;
@@ -68,12 +69,12 @@ pub(super) fn get_scale(target: &Target<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, &scale_of(&target.resource, &*target.live()?)))
 }
 
-pub(super) fn update_scale(target: &Target<'_>) -> Result<Reply, ApiError> {
+pub(super) async fn update_scale(target: &Target<'_>) -> Result<Reply, ApiError> {
     let scale = body::parse(target, "Scale")?;
-    set_scale(target, &target.live()?, &scale, "UpdateOptions")
+    set_scale(target, &target.live()?, scale, "UpdateOptions").await
 }
 
-pub(super) fn patch_scale(target: &Target<'_>) -> Result<Reply, ApiError> {
+pub(super) async fn patch_scale(target: &Target<'_>) -> Result<Reply, ApiError> {
     let media = body::media_type(&target.context.content_type);
     let live = target.live()?;
     let current = scale_of(&target.resource, &live);
@@ -88,12 +89,14 @@ pub(super) fn patch_scale(target: &Target<'_>) -> Result<Reply, ApiError> {
         "application/apply-patch+yaml" => return Err(ApiError::not_implemented("server-side apply to scale")),
         _ => return Err(ApiError::unsupported_patch()),
     };
-    set_scale(target, &live, &scale, "PatchOptions")
+    set_scale(target, &live, scale, "PatchOptions").await
 }
 
-fn set_scale(target: &Target<'_>, live: &Arc<Stored>, scale: &Value, kind: &str) -> Result<Reply, ApiError> {
+async fn set_scale(target: &Target<'_>, live: &Arc<Stored>, mut scale: Value, kind: &str) -> Result<Reply, ApiError> {
     let options = WriteOptions::parse(target.query(), kind)?;
     let resource = &target.resource;
+    let asked = Asked { operation: Operation::Update, ..asked(target, options.dry_run) };
+    admission::ask(&asked, &mut scale, &scale_of(resource, live)).await?;
     let replicas = &scale["spec"]["replicas"];
     let replicas = match replicas {
         Value::Null => 0,
@@ -103,21 +106,27 @@ fn set_scale(target: &Target<'_>, live: &Arc<Stored>, scale: &Value, kind: &str)
             ApiError::invalid(about, &[error])
         })?,
     };
-    let stated = metadata_text(scale, "resourceVersion").to_owned();
+    let stated = metadata_text(&scale, "resourceVersion").to_owned();
     let stated = if stated == live.revision.to_string() { String::new() } else { stated };
     let mut new = versioned(resource, &live.value);
     jsonpaths::set_simple(&mut new, &scale_paths(resource).spec, json!(replicas));
     let mut manager = manager(target, &options, "scale");
     manager.time = None;
     let change = Change { new, sub: Some(Sub::Scale), manager: Some(manager), stated: &stated };
-    let stored = finish_update(target, &options, live, change)?;
+    let stored = finish_update(target, &options, live, change).await?;
     Ok(Reply::json(200, &scale_of(resource, &stored)))
 }
 
+/// The creation of what is sent to a subresource.
+fn asked<'a>(target: &'a Target<'a>, dry_run: bool) -> Asked<'a> {
+    Asked { target, operation: Operation::Create, name: &target.path.name, dry_run }
+}
+
 /// Puts a pod on a node, once.
-pub(super) fn bind(target: &Target<'_>) -> Result<Reply, ApiError> {
+pub(super) async fn bind(target: &Target<'_>) -> Result<Reply, ApiError> {
     let options = WriteOptions::parse(target.query(), "CreateOptions")?;
-    let binding = body::parse(target, "Binding")?;
+    let mut binding = body::parse(target, "Binding")?;
+    admission::ask(&asked(target, options.dry_run), &mut binding, &Value::Null).await?;
     let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
     let kind = binding["target"]["kind"].as_str().unwrap_or("Node");
     if node.is_empty() || !matches!(kind, "" | "Node") {
@@ -176,18 +185,19 @@ fn set_condition(object: &mut Value, condition: Value) {
 }
 
 /// Deletes a pod if the disruption budgets allow it.
-pub(super) fn evict(target: &Target<'_>) -> Result<Reply, ApiError> {
-    let eviction = body::parse(target, "Eviction")?;
+pub(super) async fn evict(target: &Target<'_>) -> Result<Reply, ApiError> {
+    let mut eviction = body::parse(target, "Eviction")?;
     let dry = WriteOptions::parse(target.query(), "CreateOptions")?.dry_run;
-    let options = DeleteOptions::parse(target.query(), &eviction["deleteOptions"])?.or_dry_run(dry);
+    admission::ask(&asked(target, dry), &mut eviction, &Value::Null).await?;
+    let options = DeleteOptions::parse(target.query(), &eviction["deleteOptions"])?.or_dry_run(dry).admitted();
     let pod = target.live()?;
     if needs_no_budget(&pod.value) {
-        return evicted(target, &options);
+        return evicted(target, &options).await;
     }
     let budgets: Vec<Arc<Stored>> = budgets_of(target, &pod.value);
     let [budget] = budgets.as_slice() else {
         if budgets.is_empty() {
-            return evicted(target, &options);
+            return evicted(target, &options).await;
         }
         return Err(ApiError::internal(
             "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
@@ -201,15 +211,15 @@ pub(super) fn evict(target: &Target<'_>) -> Result<Reply, ApiError> {
         let desired = status["desiredHealthy"].as_i64().unwrap_or(0);
         let always = spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow";
         if always || (healthy >= desired && desired > 0) {
-            return evicted(target, &options);
+            return evicted(target, &options).await;
         }
     }
     spend(target, budget, options.is_dry_run())?;
-    evicted(target, &options)
+    evicted(target, &options).await
 }
 
-fn evicted(target: &Target<'_>, options: &DeleteOptions) -> Result<Reply, ApiError> {
-    match remove(target, &target.name(), options)? {
+async fn evicted(target: &Target<'_>, options: &DeleteOptions) -> Result<Reply, ApiError> {
+    match remove(target, &target.name(), options).await? {
         Outcome::Gone(_) | Outcome::Begun(_) => Ok(Reply::json(201, &created())),
     }
 }
@@ -282,9 +292,11 @@ const TOKEN_SECONDS: i64 = 3600;
 const TOKEN_SECONDS_MIN: i64 = 600;
 
 /// Issues a token for a service account.
-pub(super) fn token(target: &Target<'_>) -> Result<Reply, ApiError> {
+pub(super) async fn token(target: &Target<'_>) -> Result<Reply, ApiError> {
     let mut request = body::parse(target, "TokenRequest")?;
     let account = target.live()?;
+    let dry = WriteOptions::parse(target.query(), "CreateOptions")?.dry_run;
+    admission::ask(&asked(target, dry), &mut request, &Value::Null).await?;
     let core = target.core;
     let seconds_wanted = request["spec"]["expirationSeconds"].as_i64().unwrap_or(TOKEN_SECONDS);
     if seconds_wanted < TOKEN_SECONDS_MIN {

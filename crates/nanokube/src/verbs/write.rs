@@ -3,11 +3,12 @@
 use std::sync::{Arc, LazyLock};
 
 use apimachinery::managed::{self, ApplyError, Manager};
-use apimachinery::{Schema, patch};
+use apimachinery::{FieldError, Schema, patch};
 use serde_json::{Value, json};
 
 use super::render::{stored_form, versioned};
 use super::{Target, body, meta, metadata_text, render, tidying};
+use crate::admission::{Asked, Operation};
 use crate::core::Core;
 use crate::kinds::Sub;
 use crate::registry::{Resource, resource_key};
@@ -15,7 +16,7 @@ use crate::reply::{Reply, negotiate};
 use crate::request::{FieldValidation, WriteOptions};
 use crate::status::{About, ApiError, StatusCause};
 use crate::store::{Name, StoreError, Stored};
-use crate::{authz, schemas, strategy};
+use crate::{admission, authz, rules, schemas, strategy};
 
 /// A patch without a stated version is computed again when somebody else was quicker; a real server gives up after five.
 const PATCH_ATTEMPTS: usize = 5;
@@ -34,7 +35,7 @@ pub(super) fn manager(target: &Target<'_>, options: &WriteOptions, subresource: 
     }
 }
 
-pub(super) fn create(target: &Target<'_>) -> Result<Reply, ApiError> {
+pub(super) async fn create(target: &Target<'_>) -> Result<Reply, ApiError> {
     let options = WriteOptions::parse(target.query(), "CreateOptions")?;
     let mut object = body::object(target)?;
     let warnings = body::prune(target, &mut object, options.field_validation)?;
@@ -47,7 +48,7 @@ pub(super) fn create(target: &Target<'_>) -> Result<Reply, ApiError> {
     schemas::default(&target.resource, &mut object);
     let manager = manager(target, &options, "");
     record(&target.resource, None, &mut object, &manager)?;
-    let stored = finish_create(target, &options, object)?;
+    let stored = finish_create(target, &options, object).await?;
     let shape = negotiate(&target.context.accept)?;
     let reply = render::render_object(target.core, &target.resource, shape, target.query(), &stored, 201);
     Ok(reply.with_warnings(warnings))
@@ -82,7 +83,11 @@ fn schema_of(resource: &Resource) -> &Schema {
 }
 
 /// From a decoded, defaulted object with its `managedFields` to the store.
-fn finish_create(target: &Target<'_>, options: &WriteOptions, mut object: Value) -> Result<Arc<Stored>, ApiError> {
+async fn finish_create(
+    target: &Target<'_>,
+    options: &WriteOptions,
+    mut object: Value,
+) -> Result<Arc<Stored>, ApiError> {
     let (core, resource) = (target.core, &target.resource);
     let generate = metadata_text(&object, "generateName").to_owned();
     let generated = metadata_text(&object, "name").is_empty() && !generate.is_empty();
@@ -101,14 +106,18 @@ fn finish_create(target: &Target<'_>, options: &WriteOptions, mut object: Value)
         if resource.generation {
             metadata.insert("generation".to_owned(), json!(1));
         }
+        let asked_name = metadata_text(&candidate, "name").to_owned();
+        let asked = Asked { target, operation: Operation::Create, name: &asked_name, dry_run: options.dry_run };
+        admission::mutate(&asked, &mut candidate, &Value::Null).await?;
         strategy::create(target, &mut candidate)?;
         let about_name = metadata_text(&candidate, "name").to_owned();
-        let errors = schemas::validate(resource, &candidate, None);
+        let errors = problems(target, &candidate, None);
         if !errors.is_empty() {
             return Err(ApiError::invalid(target.about_kind(&about_name), &errors));
         }
         strategy::check_create(target, &candidate)?;
         authz::check_escalation(target, &candidate, None)?;
+        admission::validate(&asked, &candidate, &Value::Null).await?;
         let place = Name::new(metadata_text(&candidate, "namespace"), &about_name);
         let value = stored_form(resource, candidate);
         if options.dry_run {
@@ -126,6 +135,18 @@ fn finish_create(target: &Target<'_>, options: &WriteOptions, mut object: Value)
             Err(_) => return Err(ApiError::already_exists(target.about(&about_name))),
         }
     }
+}
+
+/// What is wrong with an object: its shape, then what its definition's rules say.
+fn problems(target: &Target<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let resource = &target.resource;
+    let mut errors = schemas::validate(resource, new, old);
+    if resource.custom.is_some()
+        && let Some(schema) = resource.schema()
+    {
+        errors.extend(rules::check(&target.core.expressions, schema, new, old, &errors));
+    }
+    errors
 }
 
 /// The base of a generated name is cut so that the whole stays a valid label.
@@ -157,7 +178,7 @@ fn namespace_open(target: &Target<'_>, name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-pub(super) fn update(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError> {
+pub(super) async fn update(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError> {
     let options = WriteOptions::parse(target.query(), "UpdateOptions")?;
     let mut new = body::object(target)?;
     let warnings = body::prune(target, &mut new, options.field_validation)?;
@@ -173,7 +194,7 @@ pub(super) fn update(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, Api
         let live = target.live()?;
         let change =
             Change { new: new.clone(), sub, manager: Some(manager(target, &options, sub_name(sub))), stated: &stated };
-        match finish_update(target, &options, &live, change) {
+        match finish_update(target, &options, &live, change).await {
             Err(error)
                 if error.code == 409 && error.reason == "Conflict" && stated.is_empty() && is_race(target, &live) => {}
             Err(error) => return Err(error),
@@ -223,7 +244,7 @@ pub(super) struct Change<'a> {
 }
 
 /// Applies the rules of updates and writes, unless nothing changed.
-pub(super) fn finish_update(
+pub(super) async fn finish_update(
     target: &Target<'_>,
     options: &WriteOptions,
     live: &Arc<Stored>,
@@ -253,18 +274,31 @@ pub(super) fn finish_update(
     if let Some(manager) = &manager {
         record(resource, Some(&current), &mut new, manager)?;
     }
+    // A change of `scale` was judged as such.
+    let asked = (sub != Some(Sub::Scale)).then_some(Asked {
+        target,
+        operation: Operation::Update,
+        name,
+        dry_run: options.dry_run,
+    });
+    if let Some(asked) = &asked {
+        admission::mutate(asked, &mut new, &current).await?;
+    }
     strategy::update(target, sub, &current, &mut new)?;
     let counts_status = resource.custom.is_some() && !resource.has(Sub::Status);
     if resource.generation && sub != Some(Sub::Status) && meta::wish_changed(&current, &new, !counts_status) {
         let generation = current["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         meta::metadata_mut(&mut new).insert("generation".to_owned(), json!(generation));
     }
-    let errors = schemas::validate(resource, &new, Some(&current));
+    let errors = problems(target, &new, Some(&current));
     if !errors.is_empty() {
         return Err(ApiError::invalid(target.about_kind(name), &errors));
     }
     strategy::check_update(target, sub, &current, &new)?;
     authz::check_escalation(target, &new, Some(&current))?;
+    if let Some(asked) = &asked {
+        admission::validate(asked, &new, &current).await?;
+    }
     if meta::same_object(&current, &new) {
         return Ok(live.clone());
     }
@@ -358,22 +392,22 @@ fn confine(resource: &Resource, sub: Option<Sub>, current: &Value, new: &mut Val
     }
 }
 
-pub(super) fn patch(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError> {
+pub(super) async fn patch(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError> {
     let media = body::media_type(&target.context.content_type);
     match media.as_str() {
-        "application/apply-patch+yaml" => apply(target, sub),
+        "application/apply-patch+yaml" => apply(target, sub).await,
         "application/strategic-merge-patch+json" if target.resource.custom.is_some() => {
             let accepted = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
             Err(ApiError::unsupported_media(accepted))
         }
         "application/json-patch+json" | "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
-            modify(target, sub, &media)
+            modify(target, sub, &media).await
         }
         _ => Err(ApiError::unsupported_patch()),
     }
 }
 
-fn modify(target: &Target<'_>, sub: Option<Sub>, media: &str) -> Result<Reply, ApiError> {
+async fn modify(target: &Target<'_>, sub: Option<Sub>, media: &str) -> Result<Reply, ApiError> {
     let options = WriteOptions::parse(target.query(), "PatchOptions")?;
     let patch: Value = serde_json::from_slice(&target.context.body)
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
@@ -394,7 +428,7 @@ fn modify(target: &Target<'_>, sub: Option<Sub>, media: &str) -> Result<Reply, A
             manager: Some(manager(target, &options, sub_name(sub))),
             stated: if mentioned { &stated } else { "" },
         };
-        match finish_update(target, &options, &live, change) {
+        match finish_update(target, &options, &live, change).await {
             Err(error) if error.code == 409 && !mentioned && is_race(target, &live) => {}
             Err(error) => return Err(error),
             Ok(stored) => return answer(target, &stored, 200, warnings),
@@ -415,7 +449,7 @@ pub(super) fn patched(resource: &Resource, current: &Value, patch: &Value, media
     }
 }
 
-fn apply(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError> {
+async fn apply(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError> {
     let options = WriteOptions::parse(target.query(), "PatchOptions")?;
     if options.field_manager.is_empty() {
         let text = "Required value: is required for apply patch";
@@ -443,7 +477,7 @@ fn apply(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError> {
             drop_status(&target.resource, &mut new);
             schemas::default(&target.resource, &mut new);
             let options = WriteOptions { field_validation: FieldValidation::Ignore, ..options.clone() };
-            match finish_create(target, &options, new) {
+            match finish_create(target, &options, new).await {
                 Err(error) if error.reason == "AlreadyExists" => continue,
                 Err(error) => return Err(error),
                 Ok(stored) => return answer(target, &stored, 201, warnings),
@@ -458,7 +492,7 @@ fn apply(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError> {
             meta::metadata_mut(&mut new).insert("uid".to_owned(), json!(uid));
         }
         let change = Change { new, sub, manager: None, stated: &stated };
-        match finish_update(target, &options, &live, change) {
+        match finish_update(target, &options, &live, change).await {
             Err(error) if error.code == 409 && stated.is_empty() && is_race(target, &live) => {}
             Err(error) => return Err(error),
             Ok(stored) => return answer(target, &stored, 200, warnings),
