@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregation::Aggregated;
 use crate::audit::AuditSink;
 use crate::authz::Authz;
 use crate::cel::Expressions;
@@ -25,6 +26,7 @@ pub(crate) struct Core {
     pub audit: Option<Box<dyn AuditSink>>,
     pub faults: Arc<dyn Faults>,
     pub expressions: Expressions,
+    pub aggregated: Aggregated,
     /// Reaches webhooks and aggregated APIs.
     pub net: Option<Arc<dyn Net>>,
     /// Cancelled when the server ends; open watches end with it.
@@ -65,6 +67,7 @@ impl Core {
             audit,
             faults,
             expressions: Expressions::default(),
+            aggregated: Aggregated::default(),
             net,
             stopping: CancellationToken::new(),
             draws: Mutex::new(draws),
@@ -86,6 +89,14 @@ impl Core {
     /// A new id for a question to a webhook.
     pub(crate) fn call_id(&self) -> String {
         uuid_of(&self.call_draws)
+    }
+
+    /// Keys of the front proxy.
+    pub(crate) fn secret(&self) -> [[u8; 32]; 2] {
+        let mut secrets = [[0; 32]; 2];
+        let mut draws = self.call_draws.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.iter_mut().for_each(|secret| draws.fill_bytes(secret));
+        secrets
     }
 
     /// Which of `count` endpoints is called.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::aggregation;
 use crate::core::Core;
 use crate::kinds::Sub;
 use crate::openapi;
@@ -13,7 +14,6 @@ use crate::registry::{Resource, Table, join_version};
 use crate::reply::{JSON, Reply};
 use crate::server::Context;
 use crate::status::ApiError;
-use crate::verbs::{aggregated, unavailable};
 
 /// The Kubernetes version whose API this is.
 pub(crate) const MINOR: u32 = 36;
@@ -36,17 +36,27 @@ pub(crate) fn handle(core: &Arc<Core>, context: &Context) -> Result<Reply, ApiEr
             Ok(aggregate(context, || aggregated_core(&table)).unwrap_or_else(|| Reply::json(200, &core_versions())))
         }
         ["apis"] => {
-            Ok(aggregate(context, || aggregated_groups(&table))
-                .unwrap_or_else(|| Reply::json(200, &group_list(&table))))
+            let offers = core.aggregated.offers();
+            let items = || {
+                let mut items = aggregated_groups(&table);
+                aggregation::join_items(&mut items, &offers);
+                items
+            };
+            Ok(aggregate(context, items).unwrap_or_else(|| {
+                let mut groups = group_list(&table);
+                aggregation::join_groups(&mut groups, &offers);
+                Reply::json(200, &groups)
+            }))
         }
         ["api", "v1"] => Ok(Reply::json(200, &resource_list(&table, "", "v1"))),
         ["apis", group] => {
-            group_object(&table, group).map(|value| Reply::json(200, &value)).ok_or_else(ApiError::no_path)
+            let mut groups = group_list(&table);
+            aggregation::join_groups(&mut groups, &core.aggregated.offers());
+            group_object(&groups, group).map(|value| Reply::json(200, &value)).ok_or_else(ApiError::no_path)
         }
         ["apis", group, version] if table.serves(group, version) => {
             Ok(Reply::json(200, &resource_list(&table, group, version)))
         }
-        ["apis", group, version] if aggregated(core, group, version) => Err(unavailable()),
         ["openapi", "v3"] => Ok(Reply::json(200, &openapi::index(&table))),
         ["openapi", "v3", "api", version] => document(&table, "", version),
         ["openapi", "v3", "apis", group, version] => document(&table, group, version),
@@ -118,10 +128,8 @@ fn group_list(table: &Table) -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn group_object(table: &Table, group: &str) -> Option<Value> {
-    let groups = table.groups();
-    let (group, versions) = groups.iter().find(|(name, _)| name == group)?;
-    let mut value = group_value(group, versions);
+fn group_object(groups: &Value, name: &str) -> Option<Value> {
+    let mut value = groups["groups"].as_array()?.iter().find(|group| group["name"] == name)?.clone();
     value["kind"] = json!("APIGroup");
     value["apiVersion"] = json!("v1");
     Some(value)
@@ -134,6 +142,9 @@ fn resource_list(table: &Table, group: &str, version: &str) -> Value {
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
             "kind": resource.kind, "verbs": resource.verbs(),
         });
+        if let Some(hash) = resource.storage_hash() {
+            entry["storageVersionHash"] = json!(hash);
+        }
         if !resource.short_names.is_empty() {
             entry["shortNames"] = json!(resource.short_names);
         }

@@ -15,7 +15,9 @@
 //! | webhooks named by a DNS name outside the cluster | "no such host" |
 //! | cost limits and full type checks of CEL rules; `authorizer` in expressions | rules of any cost run; an unknown name refuses |
 //! | conversion webhooks | all versions of a definition are served as stored, with another `apiVersion` |
-//! | aggregated APIs | `APIService` objects are stored; their groups answer 503 |
+//! | `APIService` objects of groups this server serves itself; connections that change protocol to aggregated APIs | absent; refused by whoever serves them |
+//! | OpenAPI of aggregated APIs | not merged |
+//! | webhooks for access reviews | not asked |
 //! | `pods/exec`, `attach`, `portforward`, `proxy`, `resize`, `log` | 501 with a reason |
 //! | server-side apply to `scale` | 501 with a reason |
 //! | protobuf bodies of all but a few small kinds | 415 |
@@ -27,6 +29,7 @@
 //! | priority and fairness, API server leader leases, persistence | absent |
 
 mod admission;
+mod aggregation;
 mod audit;
 mod authn;
 mod authz;
@@ -200,8 +203,15 @@ impl Nanokube {
             },
             "data": {"client-ca-file": pki.ca_pem()},
         });
-        // Serving twice finds it there already.
-        let _ = self.core.store.create(&resource_key("", "configmaps"), &Name::new("kube-system", name), object);
+        let (key, place) = (resource_key("", "configmaps"), Name::new("kube-system", name));
+        // Serving twice finds it there already; so does serving after aggregated APIs were told about.
+        if let Some(live) = self.core.store.get(&key, &place) {
+            let mut new = live.value.clone();
+            new["data"]["client-ca-file"] = object["data"]["client-ca-file"].clone();
+            let _ = self.core.store.update(&key, &place, live.revision, new);
+        } else {
+            let _ = self.core.store.create(&key, &place, object);
+        }
     }
 
     /// The revision of the last write.

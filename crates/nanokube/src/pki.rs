@@ -16,8 +16,9 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use crate::backend::Identity;
 use crate::identity::MASTERS;
 
 /// Certificates live a year: longer than any run, short enough that a leaked key of a test does not stay good for ever.
@@ -163,6 +164,28 @@ impl Pki {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
+}
+
+/// The name under which this server comes to those behind it.
+pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
+
+/// An Ed25519 key in PKCS #8 is these bytes and its 32 secret ones (RFC 8410).
+const ED25519: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+
+/// An authority (in PEM) and the certificate it gave this server to show to aggregated APIs. The keys come from the
+/// seed, since the authority is an object of the cluster and two runs of one seed have the same objects.
+pub(crate) fn front_proxy(secrets: [[u8; 32]; 2], now: Timestamp) -> Result<(String, Identity), PkiError> {
+    let [authority, own] = secrets.map(|secret| PrivatePkcs8KeyDer::from([&ED25519[..], &secret[..]].concat()));
+    let key = |der: &PrivatePkcs8KeyDer<'_>| KeyPair::from_pkcs8_der_and_sign_algo(der, &rcgen::PKCS_ED25519);
+    let mut parameters = params("front-proxy-ca", None, now)?;
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    let issuer = CertifiedIssuer::self_signed(parameters, key(&authority)?)?;
+    let mut parameters = params(FRONT_PROXY, None, now)?;
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = parameters.signed_by(&key(&own)?, &issuer)?;
+    Ok((issuer.pem(), Identity { chain: vec![certificate.der().clone()], key: PrivateKeyDer::Pkcs8(own) }))
 }
 
 fn params(name: &str, group: Option<&str>, now: Timestamp) -> Result<CertificateParams, PkiError> {

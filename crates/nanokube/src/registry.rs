@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use apimachinery::schema::Schema;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::kinds::{BUILT_IN, Keeping, Kind, Sub};
 use crate::schemas;
@@ -90,6 +93,8 @@ pub(crate) struct CustomScale {
 /// The verbs of a resource that is kept in the store, as discovery lists them.
 pub(crate) const STORED_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// The same in the order in which custom resources list them.
+const CUSTOM_VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 /// Namespaces are never deleted as a collection.
 const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
@@ -138,9 +143,21 @@ impl Resource {
         self.group == group && self.plural == plural
     }
 
+    /// Tells clients which version is stored, without telling which: equal for equal group, version and kind.
+    pub(crate) fn storage_hash(&self) -> Option<String> {
+        if self.keeping == Keeping::Review {
+            return None;
+        }
+        let version =
+            if self.stored_as.contains('/') { self.stored_as.clone() } else { format!("/{}", self.stored_as) };
+        let digest = Sha256::digest(format!("{version}/{}", self.kind));
+        Some(STANDARD.encode(&digest[..8]))
+    }
+
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
         match self.keeping {
             Keeping::Review => &["create"],
+            Keeping::Own if self.custom.is_some() => CUSTOM_VERBS,
             Keeping::Own | Keeping::Events if self.is("", "namespaces") => NAMESPACE_VERBS,
             Keeping::Own | Keeping::Events => STORED_VERBS,
         }

@@ -44,6 +44,8 @@ pub(crate) struct Context {
     pub accept: String,
     pub content_type: String,
     pub body: Bytes,
+    /// Path and query as they came.
+    pub uri: String,
     /// What admission says beside yes and no.
     pub notes: Notes,
 }
@@ -109,6 +111,7 @@ where
             .join(","),
         content_type: header(CONTENT_TYPE).to_owned(),
         body: Bytes::new(),
+        uri: head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
         notes: Notes::default(),
     };
     let mut trail = Trail { uri: head.uri.to_string(), source: peer.address.clone(), actor: None, received };

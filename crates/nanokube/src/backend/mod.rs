@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use kubevirt_runtime::net::BoxStream;
 use serde_json::Value;
 
-pub(crate) use trust::Trust;
+pub(crate) use trust::{Identity, Trust};
 
 use crate::core::Core;
 use crate::registry::resource_key;

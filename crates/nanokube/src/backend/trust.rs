@@ -14,15 +14,25 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::Value;
 
 use super::{CallError, Place};
 
-/// How the other side is checked.
+/// A client certificate with its key.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// How the other side is checked, and what it is shown.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {
     authorities: Vec<CertificateDer<'static>>,
+    /// `insecureSkipTLSVerify`: whoever answers is believed.
+    blind: bool,
+    identity: Option<Arc<Identity>>,
 }
 
 impl Trust {
@@ -31,7 +41,18 @@ impl Trust {
         let pem = bundle.as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
         // What is not a certificate vouches for nobody.
         let authorities = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
-        Self { authorities }
+        Self { authorities, ..Self::default() }
+    }
+
+    /// Believes whoever answers.
+    pub(crate) fn blind() -> Self {
+        Self { blind: true, ..Self::default() }
+    }
+
+    /// Shows a client certificate.
+    #[must_use]
+    pub(crate) fn with_identity(self, identity: Option<Arc<Identity>>) -> Self {
+        Self { identity, ..self }
     }
 
     pub(super) fn config(&self, clock: &Clock) -> Result<ClientConfig, CallError> {
@@ -48,13 +69,16 @@ impl Trust {
             let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
             Some(built.map_err(|error| CallError::Tls(format!("tls: {error}")))?)
         };
-        let check = Check { inner, pinned: self.authorities.clone(), provider: provider.clone() };
+        let check = Check { inner, pinned: self.authorities.clone(), blind: self.blind, provider: provider.clone() };
         let builder = ClientConfig::builder_with_details(provider, Arc::new(Now(clock.clone())))
             .with_safe_default_protocol_versions()
             .map_err(failed)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(check));
-        let mut config = builder.with_no_client_auth();
+        let mut config = match &self.identity {
+            Some(own) => builder.with_client_auth_cert(own.chain.clone(), own.key.clone_key()).map_err(failed)?,
+            None => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -75,6 +99,7 @@ impl TimeProvider for Now {
 struct Check {
     inner: Option<Arc<WebPkiServerVerifier>>,
     pinned: Vec<CertificateDer<'static>>,
+    blind: bool,
     provider: Arc<CryptoProvider>,
 }
 
@@ -87,6 +112,9 @@ impl ServerCertVerifier for Check {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if self.blind {
+            return Ok(ServerCertVerified::assertion());
+        }
         // A self-made certificate in the bundle vouches for itself, as it does for clients in Go.
         if self.pinned.iter().any(|pinned| pinned == certificate) {
             in_period(certificate, now)?;

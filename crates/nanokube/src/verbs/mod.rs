@@ -13,21 +13,19 @@ mod write;
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 pub(crate) use body::parse as parse_body;
 pub(crate) use meta::metadata_text;
-pub(crate) use write::record_owner;
+pub(crate) use write::{record_owner, write_own};
 
 use crate::core::Core;
 use crate::kinds::{Keeping, Sub};
-use crate::registry::{Resource, resource_key};
+use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::request::ResourcePath;
 use crate::server::Context;
 use crate::status::{About, ApiError};
 use crate::store::{Name, Stored};
-use crate::{discovery, reviews};
+use crate::{aggregation, discovery, reviews};
 
 /// A request to a resource, looked up.
 pub(crate) struct Target<'a> {
@@ -73,6 +71,9 @@ impl Target<'_> {
 
 /// Answers a request that was let in.
 pub(crate) async fn handle(core: &Arc<Core>, context: &Context) -> Result<Reply, ApiError> {
+    if let Some(passed) = aggregation::pass(core, context).await {
+        return passed;
+    }
     let Some(path) = &context.info.resource else { return discovery::handle(core, context) };
     let table = core.registry.table();
     let Some(resource) = table.get(&path.group, &path.version, &path.plural) else {
@@ -144,20 +145,5 @@ fn missing(core: &Core, path: &ResourcePath) -> ApiError {
     if table.serves(&path.group, &path.version) {
         return ApiError::no_resource();
     }
-    if aggregated(core, &path.group, &path.version) {
-        return unavailable();
-    }
     ApiError::no_path()
-}
-
-/// Whether an `APIService` with a backend claims this group and version. Backends are not called.
-pub(crate) fn aggregated(core: &Core, group: &str, version: &str) -> bool {
-    let name = Name::new("", &format!("{version}.{group}"));
-    let found = core.store.get(&resource_key("apiregistration.k8s.io", "apiservices"), &name);
-    found.is_some_and(|object| object.value.pointer("/spec/service").is_some_and(Value::is_object))
-}
-
-/// The answer for an aggregated API: it cannot be reached.
-pub(crate) fn unavailable() -> ApiError {
-    ApiError { plain: true, ..ApiError::unavailable("service unavailable\n") }
 }

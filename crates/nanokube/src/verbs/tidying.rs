@@ -8,7 +8,7 @@ use super::{meta, metadata_text};
 use crate::core::Core;
 use crate::registry::{Resource, resource_key};
 use crate::store::{Name, ResourceKey, Stored};
-use crate::{authz, crd};
+use crate::{aggregation, authz, crd};
 
 /// Holds a definition until its objects are gone.
 pub(super) const DEFINITION_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -26,6 +26,8 @@ pub(super) fn after_write(core: &Arc<Core>, resource: &Resource, stored: &Arc<St
         settle_definition(core, metadata_text(&stored.value, "name"));
     } else if resource.is("rbac.authorization.k8s.io", "clusterroles") {
         authz::aggregate(core);
+    } else if resource.is("apiregistration.k8s.io", "apiservices") {
+        aggregation::after_write(core, stored);
     }
 }
 
@@ -35,6 +37,8 @@ pub(super) fn after_delete(core: &Arc<Core>, resource: &Resource, last: &Value) 
         core.registry.set_custom(metadata_text(last, "name"), Vec::new());
     } else if resource.is("rbac.authorization.k8s.io", "clusterroles") {
         authz::aggregate(core);
+    } else if resource.is("apiregistration.k8s.io", "apiservices") {
+        aggregation::after_delete(core, last);
     } else if let Some(custom) = &resource.custom {
         settle_definition(core, &custom.definition);
     }

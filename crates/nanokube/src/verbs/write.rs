@@ -10,6 +10,7 @@ use super::render::{stored_form, versioned};
 use super::{Target, body, meta, metadata_text, render, tidying};
 use crate::admission::{Asked, Operation};
 use crate::core::Core;
+use crate::jsonpaths;
 use crate::kinds::Sub;
 use crate::registry::{Resource, resource_key};
 use crate::reply::{Reply, negotiate};
@@ -141,6 +142,13 @@ async fn finish_create(
 fn problems(target: &Target<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let resource = &target.resource;
     let mut errors = schemas::validate(resource, new, old);
+    let scale = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+    for path in scale.iter().flat_map(|scale| [&scale.spec_replicas, &scale.status_replicas]) {
+        if let Some(count) = jsonpaths::simple(new, path).filter(|count| count.as_i64().is_some_and(|count| count < 0))
+        {
+            errors.push(FieldError::invalid(path, count, "should be a non-negative integer"));
+        }
+    }
     if resource.custom.is_some()
         && let Some(schema) = resource.schema()
     {

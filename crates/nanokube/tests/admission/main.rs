@@ -1,5 +1,6 @@
 //! What stands between a request and the store, through the front door: rules, webhooks, policies, aggregated APIs.
 
+mod aggregation;
 mod backend;
 mod policies;
 mod rules;
