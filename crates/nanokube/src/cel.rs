@@ -208,7 +208,7 @@ pub(crate) fn unknown_names(expression: &Program, known: &[&str]) -> Vec<String>
     visit(expression.expression(), &mut known.to_vec(), &mut |node, scope| {
         if let Expr::Ident(name) = node
             && !scope.contains(&name.as_str())
-            && !TYPES.contains(&name.as_str())
+            && !BUILT_IN.contains(&name.as_str())
             && !found.contains(name)
         {
             found.push(name.clone());
@@ -217,9 +217,29 @@ pub(crate) fn unknown_names(expression: &Program, known: &[&str]) -> Vec<String>
     found
 }
 
-/// Names of types, which are values in CEL.
-const TYPES: [&str; 11] =
-    ["bool", "bytes", "double", "duration", "int", "list", "map", "null_type", "string", "timestamp", "uint"];
+/// Names of types, which are values in CEL, and of the families of functions.
+const BUILT_IN: [&str; 20] = [
+    "base64",
+    "bool",
+    "bytes",
+    "cidr",
+    "double",
+    "duration",
+    "format",
+    "int",
+    "ip",
+    "jsonpatch",
+    "list",
+    "map",
+    "math",
+    "null_type",
+    "optional",
+    "sets",
+    "string",
+    "timestamp",
+    "type",
+    "uint",
+];
 
 /// Whether an expression uses a variable.
 pub(crate) fn uses(expression: &Program, name: &str) -> bool {

@@ -1,6 +1,7 @@
 //! Admission: what is asked before an object reaches the store, beside schema and strategy. Mutating webhooks first, then
 //! (when the object is complete and valid) policies and validating webhooks.
 
+mod declared;
 mod hooks;
 mod matching;
 mod policies;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+pub(crate) use declared::problems;
 pub(crate) use matching::Operation;
 
 use crate::cel::{self, Bindings};

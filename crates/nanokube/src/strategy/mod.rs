@@ -63,10 +63,12 @@ pub(crate) fn check_update(target: &Target<'_>, sub: Option<Sub>, old: &Value, n
 }
 
 fn check_definition(target: &Target<'_>, object: &Value) -> Result<(), ApiError> {
-    if !target.resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
-        return Ok(());
-    }
-    let errors = crate::crd::validate(object);
+    let resource = &target.resource;
+    let errors = match (resource.group.as_str(), resource.plural.as_str()) {
+        ("apiextensions.k8s.io", "customresourcedefinitions") => crate::crd::validate(object),
+        ("admissionregistration.k8s.io", plural) => crate::admission::problems(plural, object),
+        _ => return Ok(()),
+    };
     if errors.is_empty() {
         return Ok(());
     }
