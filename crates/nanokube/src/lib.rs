@@ -15,7 +15,8 @@
 //! | webhooks named by a DNS name outside the cluster | "no such host" |
 //! | cost limits and full type checks of CEL rules; `authorizer` in expressions | rules of any cost run; an unknown name refuses |
 //! | conversion webhooks | all versions of a definition are served as stored, with another `apiVersion` |
-//! | `APIService` objects of groups this server serves itself; connections that change protocol to aggregated APIs | absent; refused by whoever serves them |
+//! | `APIService` objects of the groups this server serves itself | absent |
+//! | upgraded connections (WebSocket, SPDY) to aggregated APIs | passed on as plain requests; their server refuses them |
 //! | OpenAPI of aggregated APIs | not merged |
 //! | webhooks for access reviews | not asked |
 //! | `pods/exec`, `attach`, `portforward`, `proxy`, `resize`, `log` | 501 with a reason |
