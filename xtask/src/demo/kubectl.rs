@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::STEP_TIMEOUT;
@@ -83,8 +83,10 @@ impl Kubectl {
 
     /// Follows the custom resource until the version is observed and nothing progresses; shows each report on the way.
     pub(super) fn wait_until_upgraded(&self, version: &str, timeout: Duration) -> Result<()> {
-        let args = ["get", "kubevirt", "kubevirt", "-n", "kubevirt", "-w", "-o", "json", "--output-watch-events=false"];
-        term::command(&format!("kubectl {}", args[..6].join(" ")));
+        const REPORT: &str = "jsonpath={.status.observedKubeVirtVersion} {.status.conditions[?(@.type==\"Progressing\")].status} \
+                              {.status.conditions[?(@.type==\"Progressing\")].message}{\"\\n\"}";
+        let args = ["get", "kubevirt", "kubevirt", "-n", "kubevirt", "-w", "-o", REPORT];
+        term::command(&format!("kubectl {} '{REPORT}'", args[..7].join(" ")));
         let mut child = self.command(&args).stdout(Stdio::piped()).spawn().context("run kubectl get -w")?;
         let stdout = child.stdout.take().expect("stdout was piped");
         let started = Instant::now();
@@ -97,35 +99,26 @@ impl Kubectl {
             }
         });
         let mut progress = Progress::start("waiting for the operator");
-        let mut document = String::new();
-        let outcome = loop {
-            let Some(left) = timeout.checked_sub(started.elapsed()) else { break Err(timeout) };
-            let Ok(line) = incoming.recv_timeout(left) else { break Err(timeout) };
-            document.push_str(&line);
-            document.push('\n');
-            if line != "}" {
-                continue;
-            }
-            let kubevirt: Value = serde_json::from_str(&document).context("kubectl get -w printed no JSON")?;
-            document.clear();
-            if let Some(message) = condition(&kubevirt, "Progressing")["message"].as_str() {
+        let mut last = String::new();
+        let upgraded = loop {
+            let Some(left) = timeout.checked_sub(started.elapsed()) else { break false };
+            let Ok(line) = incoming.recv_timeout(left) else { break false };
+            let mut words = line.splitn(3, ' ');
+            let (observed, progressing) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            // The state from before the patch is still "nothing progresses", at the old version.
+            if progressing == "True" || observed == version {
                 // The report names every pod it waits for; the first thing is enough to follow along.
-                let shown: Vec<&str> = message.lines().next().unwrap_or_default().split("; ").take(2).collect();
+                let shown: Vec<&str> = line.split("; ").take(2).collect();
                 progress.say(&shown.join("; "));
             }
-            let observed = kubevirt["status"]["observedKubeVirtVersion"].as_str();
-            if observed == Some(version) && condition(&kubevirt, "Progressing")["status"] == "False" {
-                break Ok(());
+            last = line.clone();
+            if observed == version && progressing == "False" {
+                break true;
             }
         };
         let _ = child.kill();
         let _ = child.wait();
-        if let Err(timeout) = outcome {
-            bail!(
-                "{version} was not reached within {} s; last said: see `kubectl describe kubevirt`",
-                timeout.as_secs()
-            );
-        }
+        ensure!(upgraded, "{version} was not reached within {} s; last said: {last}", timeout.as_secs());
         Ok(())
     }
 
@@ -142,9 +135,4 @@ impl Kubectl {
         }
         Ok(versions)
     }
-}
-
-fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
-    let conditions = object["status"]["conditions"].as_array();
-    conditions.into_iter().flatten().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
 }

@@ -1,5 +1,6 @@
 //! Checks the invariants of ARCHITECTURE.md on the text of the tree. What the compiler or clippy can check is not here.
 
+mod manifest;
 mod rules;
 mod source;
 #[cfg(test)]

@@ -11,6 +11,28 @@ const PLANTS: &[(&str, &str, &str)] = &[
     ("I1", "crates/release/src/planted.rs", "//! Planted.\nasync fn render() {}\n"),
     ("I1", "crates/apimachinery/src/planted.rs", "//! Planted.\nfn id() -> u64 { rand::random() }\n"),
     ("I1", "components/virt-operator/src/reconcile/build.rs", "\nfn read() { let _ = std::fs::read(\"x\"); }\n"),
+    ("I1", "crates/upgrade/src/planted.rs", "//! Planted.\nuse std::{fs, time};\nfn f() { fs::read(\"x\"); }\n"),
+    ("I1", "crates/upgrade/src/planted.rs", "//! Planted.\nfn f(s: std::hash::RandomState) {}\n"),
+    ("I1", "components/virt-operator/src/reconcile/snapshot.rs", "\nfn f() { tokio::time::Instant::now(); }\n"),
+    ("I2", "crates/upgrade/Cargo.toml", "\n[dependencies.tokio]\nworkspace = true\n"),
+    ("I2", "crates/upgrade/Cargo.toml", "\n[target.'cfg(unix)'.dependencies]\ntokio = { workspace = true }\n"),
+    ("I3", "components/virt-operator/src/planted.rs", "//! Planted.\nfn write() { client.request::<Pod>(request); }\n"),
+    ("I3", "crates/runtime/src/planted.rs", "//! Planted.\nfn write(api: Api) { api.delete(\"x\", &params); }\n"),
+    (
+        "I4",
+        "crates/apply/src/planted.rs",
+        "//! Planted.\nfn f() { self.request(&k, api.delete(n, &p)); api.delete(n, &p); }\n",
+    ),
+    ("I5", "crates/apply/src/planted.rs", "//! Planted.\n\nstatic RETRIES: u32 = 7;\n"),
+    (
+        "I6",
+        "components/virt-operator/src/planted.rs",
+        "//! Planted.\nfn f() { c.reason = Some(\"Because\".to_owned()); }\n",
+    ),
+    ("I8", "crates/nanokube/src/planted.rs", "//! Planted.\nconst KIND: &str = \"VirtualMachineInstance\";\n"),
+    ("I9", "crates/nodes/Cargo.toml", "\n[dependencies.nanokube]\nworkspace = true\n"),
+    ("I11", "crates/apply/src/planted.rs", "//! Planted.\nmod helpers {}\n"),
+    ("I12", "crates/apply/src/planted/tests.rs", "//! Planted.\nfn t() { std::thread::park_timeout(SECOND); }\n"),
     ("I2", "crates/upgrade/Cargo.toml", "\n[dependencies]\ntokio = { workspace = true }\n"),
     ("I2", "crates/api/Cargo.toml", "\n[dependencies]\nkube = { workspace = true, features = [\"client\"] }\n"),
     (
@@ -66,12 +88,7 @@ fn a_planted_violation_of_each_invariant_is_found() {
         let rule = RULES.iter().find(|rule| rule.id == id).unwrap();
         let before = (rule.check)(&tree).len();
         let mut planted = tree.clone();
-        // Appended last, a second `[dependencies]` table must still be seen: rename the first one away.
-        let file = planted.0.entry(path.to_owned()).or_default();
-        if path.ends_with("Cargo.toml") {
-            *file = file.replace("[dependencies]", "[dependencies-before]");
-        }
-        file.push_str(text);
+        planted.0.entry(path.to_owned()).or_default().push_str(text);
         let after = (rule.check)(&planted).len();
         assert!(after > before, "{id} does not see what was planted in {path}:\n{text}");
     }
