@@ -272,3 +272,20 @@ impl Registry {
         *current = Arc::new(table);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_storage_hash_is_that_of_any_server() {
+        let registry = Registry::new();
+        let table = registry.table();
+        let hash = |group: &str, version: &str, plural: &str| table.get(group, version, plural).unwrap().storage_hash();
+        assert_eq!(hash("apps", "v1", "daemonsets").as_deref(), Some("dd7pWHUlMKQ="));
+        assert_eq!(hash("", "v1", "configmaps").as_deref(), Some("qFsyl6wFWjQ="));
+        // Both spellings of events are the same objects.
+        assert_eq!(hash("events.k8s.io", "v1", "events"), hash("", "v1", "events"));
+        assert_eq!(hash("authorization.k8s.io", "v1", "subjectaccessreviews"), None);
+    }
+}

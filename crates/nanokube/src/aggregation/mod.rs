@@ -38,6 +38,11 @@ struct Front {
 }
 
 impl Aggregated {
+    /// Whether there are aggregated APIs at all.
+    fn any(&self) -> bool {
+        self.watched.load(Ordering::SeqCst)
+    }
+
     fn set_offer(&self, served: Served, offer: Option<Value>) {
         let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
         match offer {

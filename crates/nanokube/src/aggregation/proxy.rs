@@ -16,6 +16,10 @@ use crate::status::ApiError;
 
 /// Answers a request whose group and version another server serves; nothing when none does.
 pub(crate) async fn pass(core: &Arc<Core>, context: &Context) -> Option<Result<Reply, ApiError>> {
+    // Without any aggregated API, as mostly, nobody has to look.
+    if !core.aggregated.any() {
+        return None;
+    }
     let mut parts = context.info.path.trim_start_matches('/').split('/');
     let ("apis", group, version) = (parts.next()?, parts.next()?, parts.next()?) else { return None };
     if core.registry.table().serves(group, version) {

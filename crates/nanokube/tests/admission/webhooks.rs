@@ -257,3 +257,36 @@ async fn conditions_selectors_versions_and_dry_run_decide_who_is_asked() {
     assert_eq!((seen.len(), &seen[0].body["request"]["dryRun"]), (1, &json!(true)));
     assert!(maps(&client).get_opt("dry").await.unwrap().is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_webhook_for_one_version_is_asked_about_all_unless_it_wants_that_one_only() {
+    let Setup { network, client, .. } = setup();
+    let backend = Backend::start(&network, "hook.default.svc", judge).await;
+    expose(&client, "hook", true).await;
+    let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object"}}});
+    create(
+        &cluster(&client, "apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions"),
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "boxes.example.io"},
+            "spec": {"group": "example.io", "scope": "Namespaced", "names": {"plural": "boxes", "kind": "Box"},
+                     "versions": [version("v1", true), version("v2", false)]},
+        }),
+    )
+    .await;
+    let rules =
+        json!([{"apiGroups": ["example.io"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["boxes"]}]);
+    let hooks = [
+        hook("any.example.io", &backend.bundle, json!({"rules": rules})),
+        hook("exact.example.io", &backend.bundle, json!({"rules": rules, "matchPolicy": "Exact"})),
+    ];
+    install(&client, &hooks).await;
+    let boxes = namespaced(&client, "example.io/v2", "Box", "boxes");
+    create(&boxes, json!({"apiVersion": "example.io/v2", "kind": "Box", "metadata": {"name": "b"}})).await;
+    let seen = backend.seen();
+    let [asked] = seen.as_slice() else { panic!("one of the two is asked: {seen:?}") };
+    let request = &asked.body["request"];
+    let versions = [&request["kind"], &request["requestKind"], &request["resource"], &request["requestResource"]];
+    assert_eq!(versions.map(|value| value["version"].as_str().unwrap()), ["v1", "v2", "v1", "v2"]);
+    assert_eq!(request["object"]["apiVersion"], "example.io/v1");
+}
