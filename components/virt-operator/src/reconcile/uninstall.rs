@@ -14,6 +14,8 @@ pub(crate) struct Stage {
     pub(crate) delete: Vec<ObjectKey>,
     /// What was deleted and is still there.
     pub(crate) going: Vec<ObjectKey>,
+    /// Pods of the suite that still run or drain; until they are gone they need their accounts, roles and Secrets.
+    pub(crate) pods: Vec<String>,
 }
 
 /// The first stage that is not finished; `None` when nothing of ours is left.
@@ -25,7 +27,7 @@ pub(crate) fn stage(world: &World) -> Option<Stage> {
     const STAGES: [(&str, Belongs); 5] = [
         ("custom resources with their definitions", |kind| kind == Kind::CustomResourceDefinition),
         ("webhooks and aggregated APIs", |kind| kind.phase() == Phase::Admission),
-        ("workloads", |kind| kind.phase() == Phase::Workloads),
+        (WORKLOADS, |kind| kind.phase() == Phase::Workloads),
         ("services, certificates, configuration", |kind| {
             !matches!(kind, Kind::CustomResourceDefinition)
                 && !matches!(kind.phase(), Phase::Admission | Phase::Workloads | Phase::Access)
@@ -37,9 +39,18 @@ pub(crate) fn stage(world: &World) -> Option<Stage> {
         let (going, delete): (Vec<_>, Vec<_>) =
             ours.partition(|(_, live)| text(live, "/metadata/deletionTimestamp").is_some());
         let keys = |found: Vec<(&ObjectKey, &_)>| found.into_iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
-        let stage = Stage { name, delete: keys(delete), going: keys(going) };
-        (!stage.delete.is_empty() || !stage.going.is_empty()).then_some(stage)
+        let pods = if *name == WORKLOADS { pods(world) } else { Vec::new() };
+        let stage = Stage { name, delete: keys(delete), going: keys(going), pods };
+        let open = !stage.delete.is_empty() || !stage.going.is_empty() || !stage.pods.is_empty();
+        open.then_some(stage)
     })
+}
+
+const WORKLOADS: &str = "workloads";
+
+/// The suite's pods, the operator's own left out: only those of a strategy carry its identifier.
+fn pods(world: &World) -> Vec<String> {
+    world.pods.iter().filter(|(_, pod)| is_stamped(pod)).map(|(name, _)| name.clone()).collect()
 }
 
 impl Stage {
@@ -47,8 +58,10 @@ impl Stage {
     pub(crate) fn message(&self) -> String {
         /// How many objects a sentence names.
         const NAMED: usize = 3;
-        let left = self.delete.len() + self.going.len();
-        let names: Vec<String> = self.going.iter().chain(&self.delete).take(NAMED).map(ToString::to_string).collect();
+        let left = self.delete.len() + self.going.len() + self.pods.len();
+        let objects = self.going.iter().chain(&self.delete).map(ToString::to_string);
+        let pods = self.pods.iter().map(|name| format!("Pod {name}"));
+        let names: Vec<String> = objects.chain(pods).take(NAMED).collect();
         let more = if left > NAMED { format!(" and {} more", left - NAMED) } else { String::new() };
         format!("Removing {}: {}{more} left", self.name, names.join(", "))
     }
@@ -114,5 +127,17 @@ mod tests {
         let key = ObjectKey::new(Kind::Service, Some("shop"), "copy-of-labels");
         world.objects.insert(key, Arc::new(json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "x"}}})));
         assert_eq!(stage(&world), None);
+    }
+
+    #[test]
+    fn accounts_and_roles_stay_until_the_last_pod_of_the_suite_is_gone() {
+        let mut world = world(&[(Kind::ServiceAccount, "kubevirt-handler", false)]);
+        let pod = |annotations| Arc::new(json!({"metadata": {"annotations": annotations}}));
+        world.pods.insert("virt-operator-1".to_owned(), pod(json!({})));
+        assert_eq!(stage(&world).expect("the account is left").name, "accounts and roles");
+        world.pods.insert("virt-handler-1".to_owned(), pod(json!({annotation::STRATEGY_IDENTIFIER: "id"})));
+        let stage = stage(&world).expect("a pod is left");
+        assert_eq!((stage.name, stage.delete.len()), ("workloads", 0));
+        assert_eq!(stage.message(), "Removing workloads: Pod virt-handler-1 left");
     }
 }
