@@ -1,10 +1,28 @@
-//! The images that simulated nodes can pull: the code of this build stands in for each release in the table.
+//! The images that nodes can pull: on simulated nodes the code of this build stands in for each release in the table, on
+//! process nodes each release's own programs.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kubevirt_runtime::host::Program;
 use nanokube_nodes::{Image, Images};
+
+/// The programs of the suite that have an image.
+const COMPONENTS: [&str; 4] = ["virt-operator", "virt-api", "virt-controller", "virt-handler"];
+
+/// Why process nodes have no images.
+#[derive(Debug, thiserror::Error)]
+pub enum NoPrograms {
+    #[error("read the image directory {dir}: {source}")]
+    Directory { dir: PathBuf, source: std::io::Error },
+    #[error("find this program's own directory: {0}")]
+    Own(#[source] std::io::Error),
+    #[error(
+        "no programs in {dir}: build the components (cargo build), or give --image-dir a directory with VERSION/COMPONENT"
+    )]
+    None { dir: PathBuf },
+}
 
 /// Images by full reference; anything else cannot be pulled.
 #[derive(Clone, Default)]
@@ -26,6 +44,44 @@ impl Table {
             }
         }
         table
+    }
+
+    /// The components' programs of the given releases. With a directory, `DIR/VERSION/COMPONENT`, whatever versions it has;
+    /// without one, the programs beside this one stand in for every version.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or there is no program at all.
+    pub fn processes(registry: &str, versions: &[&str], dir: Option<&Path>) -> Result<Self, NoPrograms> {
+        let mut places: BTreeMap<String, PathBuf> = BTreeMap::new();
+        let beside;
+        let searched = match dir {
+            Some(dir) => {
+                let failed = |source| NoPrograms::Directory { dir: dir.to_owned(), source };
+                for entry in std::fs::read_dir(dir).map_err(failed)? {
+                    let entry = entry.map_err(failed)?;
+                    places.insert(entry.file_name().to_string_lossy().into_owned(), entry.path());
+                }
+                dir
+            }
+            None => {
+                let own = std::env::current_exe().map_err(NoPrograms::Own)?;
+                beside = own.parent().unwrap_or(Path::new("/")).to_owned();
+                places.extend(versions.iter().map(|version| ((*version).to_owned(), beside.clone())));
+                beside.as_path()
+            }
+        };
+        let mut table = Self::default();
+        for (version, place) in places {
+            for name in COMPONENTS {
+                let program = place.join(name);
+                if program.is_file() {
+                    // A relative path would be looked for in the pod's directory.
+                    let program = std::path::absolute(&program).unwrap_or(program);
+                    table.0.insert(format!("{registry}/{name}:{version}"), Image::Executable(program));
+                }
+            }
+        }
+        if table.0.is_empty() { Err(NoPrograms::None { dir: searched.to_owned() }) } else { Ok(table) }
     }
 
     /// Adds an image that runs and does nothing.

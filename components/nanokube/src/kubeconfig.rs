@@ -2,27 +2,28 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
 use kube::config::Kubeconfig;
 
 /// Somebody on this machine accepts a connection at once or not at all.
 const DIAL: Duration = Duration::from_secs(1);
 
+/// The file cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("write {path}: {source}")]
+pub(crate) struct WriteError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
 /// Writes the file so that only its owner can read it: it holds a private key.
-pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), WriteError> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("write {}", path.display()))?;
-    file.write_all(text.as_bytes())?;
-    Ok(())
+    let opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
 /// Removes a kubeconfig whose server nobody is: a client that finds it would wait for a cluster that is not there. One

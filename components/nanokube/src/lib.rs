@@ -14,7 +14,7 @@ use kube::Client;
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::net::memory::MemoryNet;
 use nanokube::{Nanokube, UserInfo};
-use nanokube_nodes::{Heartbeats, Images, Latencies};
+use nanokube_nodes::{Heartbeats, Images, Latencies, Processes};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +46,7 @@ pub struct Cluster {
 pub enum Error {
     #[error("the built-in controllers stopped: {0}")]
     Controllers(#[source] nanokube_controllers::Error),
-    #[error("the simulated nodes stopped: {0}")]
+    #[error("the nodes stopped: {0}")]
     Nodes(#[source] nanokube_nodes::Error),
     #[error("the HTTPS server stopped: {0}")]
     Server(#[source] nanokube::ServeError),
@@ -102,6 +102,28 @@ impl Cluster {
     pub fn serve(&mut self, listener: tokio::net::TcpListener, pki: nanokube::Pki) {
         let (api, until) = (self.api.clone(), self.stop.clone());
         self.tasks.spawn(async move { api.serve_https(listener, &pki, until).await.map_err(Error::Server) });
+    }
+
+    /// Starts nodes whose pods are processes, which reach the API over HTTPS.
+    pub fn run_processes(&mut self, nodes: u32, seed: u64, images: Arc<dyn Images>, processes: Processes) {
+        let api = self.api.clone();
+        let options = nanokube_nodes::Options {
+            client: self.admin(),
+            connect: Arc::new(move |token: &str| Ok(api.client_with_token(token))),
+            count: nodes,
+            first_number: 1,
+            images,
+            network: Arc::clone(&self.network),
+            latencies: Latencies::none(),
+            heartbeats: Heartbeats::default(),
+            clock: Clock::System,
+            seed,
+            capacity: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        };
+        let until = self.stop.clone();
+        let run = nanokube_nodes::run_processes(options, processes, until);
+        self.tasks.spawn(async move { run.await.map_err(Error::Nodes) });
     }
 
     /// Returns when a part of the cluster ends on its own.

@@ -25,7 +25,7 @@ use kubevirt_runtime::net::memory::MemoryNet;
 use nanokube::{Pki, WriterSink};
 use nanokube_cli::images::Table;
 use nanokube_cli::{Cluster, Options};
-use nanokube_nodes::{Heartbeats, Latencies};
+use nanokube_nodes::{Heartbeats, Latencies, Processes};
 use tokio_util::sync::CancellationToken;
 
 /// A server that is there answers its version in milliseconds; one behind a slow network in a few seconds.
@@ -54,6 +54,12 @@ struct NodeKind {
     /// Pods are real processes
     #[arg(long)]
     process: bool,
+    /// Programs of process nodes: DIR/VERSION/COMPONENT; without it, those beside this program stand in for every version
+    #[arg(long, value_name = "DIR", requires = "process")]
+    image_dir: Option<PathBuf>,
+    /// Where process nodes keep the pods' files; without it, a new directory below the system's one for temporary files
+    #[arg(long, value_name = "DIR", requires = "process")]
+    pod_dir: Option<PathBuf>,
     /// Registry of the images that can be pulled
     #[arg(long, default_value = "localhost/kubevirt")]
     registry: String,
@@ -130,12 +136,38 @@ fn run(cli: Cli) -> Result<()> {
 
 impl NodeKind {
     fn images(&self) -> Result<Table> {
-        if self.process {
-            bail!("--process: process nodes are not implemented yet; use --simulated");
-        }
         let versions: Vec<&str> = RELEASES.iter().map(|release| release.version).collect();
-        let table = Table::suite(&self.registry, &versions);
+        let table = if self.process {
+            Table::processes(&self.registry, &versions, self.image_dir.as_deref())?
+        } else {
+            Table::suite(&self.registry, &versions)
+        };
         Ok(self.idle_images.iter().fold(table, |table, image| table.with_idle(image)))
+    }
+}
+
+impl NodeKind {
+    fn word(&self) -> &'static str {
+        if self.process { "process" } else { "simulated" }
+    }
+
+    /// What all pods take time for. Processes take their own.
+    fn latencies(&self) -> Latencies {
+        if self.process { Latencies::none() } else { Latencies::default() }
+    }
+
+    /// What process nodes need, if that is what is asked for.
+    fn processes(&self, url: &str) -> Result<Option<Processes>> {
+        if !self.process {
+            return Ok(None);
+        }
+        let url: http::Uri = url.parse().with_context(|| format!("the address of the server, {url}"))?;
+        let host = url.host().with_context(|| format!("{url} names no host"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let own = format!("nanokube-{}", std::process::id());
+        let dir = self.pod_dir.clone().unwrap_or_else(|| std::env::temp_dir().join(own));
+        let dir = std::path::absolute(&dir).with_context(|| format!("the pods' directory {}", dir.display()))?;
+        Ok(Some(Processes { dir, api: (host, url.port_u16().unwrap_or(443)) }))
     }
 }
 
@@ -151,7 +183,7 @@ async fn serve(up: Up) -> Result<()> {
 
 async fn serve_until(up: Up, stop: CancellationToken) -> Result<()> {
     let Up { nodes, kubeconfig, port, pki: pki_dir, audit_log, kind } = up;
-    let images = kind.images()?;
+    let images = Arc::new(kind.images()?);
     let clock = Clock::System;
     // The port first: whoever cannot have it must not touch what belongs to the one who has it.
     let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
@@ -170,15 +202,21 @@ async fn serve_until(up: Up, stop: CancellationToken) -> Result<()> {
     let text = pki.kubeconfig(&url);
     kubeconfig::write(&kubeconfig, &text)?;
 
-    let mut cluster = Cluster::start(Options { nodes, clock, seed: kind.seed, images: Arc::new(images), audit });
+    let processes = kind.processes(&url)?;
+    let simulated = if kind.process { 0 } else { nodes };
+    let mut cluster =
+        Cluster::start(Options { nodes: simulated, clock, seed: kind.seed, images: images.clone(), audit });
     cluster.serve(listener, pki);
+    if let Some(processes) = processes.filter(|_| nodes > 0) {
+        cluster.run_processes(nodes, kind.seed, images, processes);
+    }
     let (_, client) = connect(&kubeconfig).await?;
     tokio::select! {
         answered = answers(&client, &url) => answered?,
         ended = cluster.ended() => return ended_early(ended),
         () = stop.cancelled() => return cluster.shut_down().await.map_err(Into::into),
     }
-    println!("ready {url} ({nodes} simulated nodes, kubeconfig {})", kubeconfig.display());
+    println!("ready {url} ({nodes} {} nodes, kubeconfig {})", kind.word(), kubeconfig.display());
     std::io::stdout().flush()?;
     tokio::select! {
         () = stop.cancelled() => cluster.shut_down().await?,
@@ -210,7 +248,7 @@ async fn join(nodes: Nodes) -> Result<()> {
         first_number: first_node,
         images,
         network: MemoryNet::new(),
-        latencies: Latencies::default(),
+        latencies: kind.latencies(),
         heartbeats: Heartbeats::default(),
         clock: Clock::System,
         seed: kind.seed,
@@ -218,12 +256,19 @@ async fn join(nodes: Nodes) -> Result<()> {
         labels: BTreeMap::new(),
     };
     let until = stop.clone();
-    let mut running = tokio::spawn(async move { nanokube_nodes::run(options, until).await.context("nodes") });
+    let processes = kind.processes(&url)?;
+    let mut running = tokio::spawn(async move {
+        let ran = match processes {
+            Some(processes) => nanokube_nodes::run_processes(options, processes, until).await,
+            None => nanokube_nodes::run(options, until).await,
+        };
+        ran.context("nodes")
+    });
     tokio::select! {
         joined = joined(client, (first_node..first_node.saturating_add(nodes)).map(nanokube_nodes::name)) => joined?,
         ended = &mut running => return ended?,
     }
-    println!("ready ({nodes} simulated nodes joined {url})");
+    println!("ready ({nodes} {} nodes joined {url})", kind.word());
     std::io::stdout().flush()?;
     running.await?
 }

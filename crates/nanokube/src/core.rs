@@ -1,11 +1,12 @@
 //! What all requests share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::net::Net;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregation::Aggregated;
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub net: Option<Arc<dyn Net>>,
     /// Cancelled when the server ends; open watches end with it.
     pub stopping: CancellationToken,
+    /// How nodes are reached, once there are certificates for it.
+    pub nodes: OnceLock<TlsConnector>,
     draws: Mutex<ChaCha8Rng>,
     /// Audit ids come from a stream of their own: whether a run is audited must not change the uids of its objects.
     audit_draws: Mutex<ChaCha8Rng>,
@@ -70,6 +73,7 @@ impl Core {
             aggregated: Aggregated::default(),
             net,
             stopping: CancellationToken::new(),
+            nodes: OnceLock::new(),
             draws: Mutex::new(draws),
             audit_draws: Mutex::new(audit_draws),
             call_draws: Mutex::new(call_draws),

@@ -42,6 +42,8 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let acceptor = TlsAcceptor::from(Arc::new(pki.server_config()?));
+    // Err: it serves twice, with one way to the nodes.
+    let _ = core.nodes.set(crate::logs::connector(pki)?);
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {

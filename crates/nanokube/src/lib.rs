@@ -19,7 +19,8 @@
 //! | upgraded connections (WebSocket, SPDY) to aggregated APIs | passed on as plain requests; their server refuses them |
 //! | OpenAPI of aggregated APIs | not merged |
 //! | webhooks for access reviews | not asked |
-//! | `pods/exec`, `attach`, `portforward`, `proxy`, `resize`, `log` | 501 with a reason |
+//! | `pods/exec`, `attach`, `portforward`, `proxy`, `resize` | 501 with a reason |
+//! | `pods/log` of a node that publishes no endpoint (simulated ones) | 500 that says so |
 //! | server-side apply to `scale` | 501 with a reason |
 //! | protobuf bodies of all but a few small kinds | 415 |
 //! | protobuf, gzip and YAML answers | JSON, or 406 when the client takes nothing else |
@@ -45,6 +46,7 @@ mod https;
 mod identity;
 mod jsonpaths;
 mod kinds;
+mod logs;
 mod openapi;
 mod pki;
 mod protobuf;
@@ -193,25 +195,32 @@ impl Nanokube {
         https::serve(self.core.clone(), listener, pki, stop).await
     }
 
-    /// Extension API servers read here whose client certificates this server accepts.
+    /// Extension API servers and nodes read whose client certificates this server accepts, pods whom to trust; the
+    /// controllers copy the latter to every namespace.
     fn publish_authority(&self, pki: &Pki) {
-        let name = "extension-apiserver-authentication";
-        let object = json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {
-                "name": name, "namespace": "kube-system", "uid": self.core.uid(),
-                "creationTimestamp": self.core.now_text(),
-            },
-            "data": {"client-ca-file": pki.ca_pem()},
-        });
-        let (key, place) = (resource_key("", "configmaps"), Name::new("kube-system", name));
-        // Serving twice finds it there already; so does serving after aggregated APIs were told about.
-        if let Some(live) = self.core.store.get(&key, &place) {
-            let mut new = live.value.clone();
-            new["data"]["client-ca-file"] = object["data"]["client-ca-file"].clone();
-            let _ = self.core.store.update(&key, &place, live.revision, new);
-        } else {
-            let _ = self.core.store.create(&key, &place, object);
+        let (key, now) = (resource_key("", "configmaps"), self.core.now_text());
+        let maps = [("extension-apiserver-authentication", "client-ca-file"), ("kube-root-ca.crt", "ca.crt")];
+        for (name, field) in maps {
+            let data = json!({field: pki.ca_pem()});
+            let place = Name::new("kube-system", name);
+            let object = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {
+                    "name": name, "namespace": "kube-system", "uid": self.core.uid(), "creationTimestamp": now,
+                },
+                "data": data,
+            });
+            if self.core.store.create(&key, &place, object).is_ok() {
+                continue;
+            }
+            // A controller was first, and does not know it; or this serves twice.
+            while let Some(live) = self.core.store.get(&key, &place) {
+                let mut known = live.value.clone();
+                known["data"][field] = data[field].clone();
+                if self.core.store.update(&key, &place, live.revision, known).is_ok() {
+                    break;
+                }
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Options;
 use crate::node::Machine;
 use crate::pod;
+use crate::process::Shared;
 
 /// Events waiting to be applied.
 const EVENTS: usize = 1024;
@@ -33,6 +34,8 @@ pub(crate) struct Fleet {
     addresses: Mutex<BTreeMap<String, (u8, BTreeSet<u8>)>>,
     /// Images that a node has pulled.
     pulled: Mutex<BTreeSet<(String, String)>>,
+    /// Set where pods are processes.
+    pub(crate) processes: Option<Arc<Shared>>,
 }
 
 impl Fleet {
@@ -76,9 +79,13 @@ struct Feed {
     pod: watch::Sender<Arc<Pod>>,
 }
 
-pub(crate) async fn run(options: Options, stop: CancellationToken) {
+pub(crate) async fn run(options: Options, processes: Option<Arc<Shared>>, stop: CancellationToken) {
     let numbers = options.first_number..options.first_number + options.count;
-    let machines = numbers.map(Machine::new).map(|machine| (machine.name.clone(), machine)).collect();
+    let machine = |number| match &processes {
+        Some(shared) => Machine::on_loopback(number, shared.block()),
+        None => Machine::new(number),
+    };
+    let machines = numbers.map(machine).map(|machine| (machine.name.clone(), machine)).collect();
     let fleet = Arc::new(Fleet {
         recorder: Recorder::new(options.clock.clone()),
         machines,
@@ -86,6 +93,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) {
         sources: watch::Sender::new(0),
         addresses: Mutex::default(),
         pulled: Mutex::default(),
+        processes,
         options,
     });
     let (to, events) = mpsc::channel(EVENTS);
@@ -95,6 +103,11 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) {
     }
     drop(to);
     tasks.spawn(crate::heartbeat::run(fleet.clone()));
+    if let Some(shared) = &fleet.processes {
+        for machine in fleet.machines.values() {
+            tasks.spawn(crate::process::serve(fleet.clone(), machine.clone(), shared.clone()));
+        }
+    }
     tokio::select! {
         () = stop.cancelled() => {}
         () = feed(fleet, events) => {}

@@ -13,10 +13,12 @@ mod heartbeat;
 mod node;
 mod pod;
 mod probe;
+mod process;
 mod volumes;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::host::Program;
 use kubevirt_runtime::net::memory::MemoryNet;
 use tokio_util::sync::CancellationToken;
+
+pub use process::{Processes, SetupError};
 
 /// Turns a service account's bearer token into a client.
 pub trait Connect: Send + Sync + 'static {
@@ -51,6 +55,8 @@ pub enum Image {
     Idle,
     /// Code that runs as a task.
     Program(Arc<dyn Program>),
+    /// A program of this machine, for process nodes.
+    Executable(PathBuf),
 }
 
 /// The registry as the nodes see it.
@@ -170,6 +176,9 @@ pub enum Error {
     /// Numbers start at 1 and their addresses end.
     #[error("nodes {first} to {last} cannot be numbered: give a first number from 1 and a last one up to {max}")]
     Numbers { first: u32, last: u64, max: u32 },
+    /// What process nodes need is not there.
+    #[error(transparent)]
+    Processes(#[from] SetupError),
 }
 
 /// The name of the node with this number.
@@ -182,13 +191,27 @@ pub fn name(number: u32) -> String {
 /// # Errors
 /// Options that cannot be honoured. A server that fails is no error: requests are tried again.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
+    check_numbers(&options, node::MAX_NUMBER)?;
+    fleet::run(options, None, stop).await;
+    Ok(())
+}
+
+/// Runs nodes whose pods are child processes, where their image is an [`Image::Executable`], until `stop` is cancelled;
+/// then every process is killed. Needs tokio's IO and a clock that runs.
+///
+/// # Errors
+/// Options that cannot be honoured, or a machine that lacks what process nodes need.
+pub async fn run_processes(options: Options, processes: Processes, stop: CancellationToken) -> Result<(), Error> {
+    check_numbers(&options, process::MAX_NODES)?;
+    let shared = Arc::new(process::Shared::new(processes)?);
+    fleet::run(options, Some(shared), stop).await;
+    Ok(())
+}
+
+fn check_numbers(options: &Options, max: u32) -> Result<(), Error> {
     let first = options.first_number;
     let last = u64::from(first) + u64::from(options.count) - u64::from(options.count > 0);
-    if first == 0 || last > u64::from(node::MAX_NUMBER) {
-        return Err(Error::Numbers { first, last, max: node::MAX_NUMBER });
-    }
-    fleet::run(options, stop).await;
-    Ok(())
+    if first == 0 || last > u64::from(max) { Err(Error::Numbers { first, last, max }) } else { Ok(()) }
 }
 
 /// A duration drawn for a name.

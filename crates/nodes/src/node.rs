@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
+use crate::process::ENDPOINT_PORT;
+
 /// Numbers up to this have addresses of their own: 10.64.0.0/10 holds 16,384 subnets of 256.
 pub(crate) const MAX_NUMBER: u32 = 16_000;
 
@@ -20,17 +22,34 @@ pub(crate) struct Machine {
     pub(crate) name: String,
     /// The node's own address; host-network pods share it.
     pub(crate) ip: IpAddr,
+    /// Set on process nodes: where their addresses are.
+    pub(crate) loopback: Option<u8>,
 }
 
 impl Machine {
     pub(crate) fn new(number: u32) -> Self {
         let at = number + 1;
         let (high, low) = (at / 256, at % 256);
-        Self { number, name: format!("node{number:02}"), ip: IpAddr::V4(Ipv4Addr::new(172, 18, byte(high), byte(low))) }
+        Self {
+            number,
+            name: format!("node{number:02}"),
+            ip: IpAddr::V4(Ipv4Addr::new(172, 18, byte(high), byte(low))),
+            loopback: None,
+        }
+    }
+
+    /// A process node, with addresses of the loopback network.
+    pub(crate) fn on_loopback(number: u32, block: u8) -> Self {
+        let mut machine = Self { loopback: Some(block), ..Self::new(number) };
+        machine.ip = machine.pod_ip(1);
+        machine
     }
 
     /// The address of the pod with this number on the node.
     pub(crate) fn pod_ip(&self, number: u8) -> IpAddr {
+        if let Some(block) = self.loopback {
+            return IpAddr::V4(Ipv4Addr::new(127, block, byte(self.number), number));
+        }
         IpAddr::V4(Ipv4Addr::new(10, 64 + byte(self.number / 256), byte(self.number % 256), number))
     }
 
@@ -85,6 +104,7 @@ impl Machine {
             last_transition_time: Some(Time(since)),
         };
         let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
+        let kind = if self.loopback.is_some() { "process" } else { "simulated" };
         NodeStatus {
             capacity: Some(amounts.clone()),
             allocatable: Some(amounts),
@@ -100,12 +120,15 @@ impl Machine {
                 condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
                 condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
             ]),
-            daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: 10250 }) }),
+            // A simulated node serves nothing, and must not send anybody to an address that may be somebody else's.
+            daemon_endpoints: self
+                .loopback
+                .map(|_| NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: ENDPOINT_PORT.into() }) }),
             node_info: Some(NodeSystemInfo {
                 architecture: "amd64".to_owned(),
                 operating_system: "linux".to_owned(),
-                os_image: "nanokube simulated node".to_owned(),
-                kernel_version: "0.0.0-simulated".to_owned(),
+                os_image: format!("nanokube {kind} node"),
+                kernel_version: format!("0.0.0-{kind}"),
                 container_runtime_version: "nanokube://0.0.0".to_owned(),
                 kubelet_version: "v1.36.0-nanokube".to_owned(),
                 kube_proxy_version: String::new(),

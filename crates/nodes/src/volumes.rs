@@ -180,7 +180,7 @@ impl PodFiles {
         NamespaceSources { fleet: &self.fleet, namespace: &self.namespace }
     }
 
-    fn in_volume(&self, volume: &Volume, path: &str) -> Option<Vec<u8>> {
+    pub(crate) fn in_volume(&self, volume: &Volume, path: &str) -> Option<Vec<u8>> {
         let sources = self.sources();
         if let Some(source) = &volume.secret {
             let secret = sources.secret(source.secret_name.as_deref()?)?;

@@ -1,6 +1,9 @@
 //! A real process: a [`Host`] made from the operating system, signals, the log, and the exit code. The only place, beside
 //! tests, that may look at the process's own environment.
 
+pub mod place;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +21,9 @@ use crate::causes::Causes;
 use crate::cli::{LogFormat, ProcessArgs};
 use crate::clock::Clock;
 use crate::host::{Files, Host, Program};
+use crate::net::Net;
 use crate::net::os::OsNet;
+use place::{Place, PlaceError};
 
 /// Where a pod finds the namespace it runs in.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -31,6 +36,8 @@ const USAGE: u8 = 2;
 pub enum StartError {
     #[error("kubeconfig {path}")]
     Kubeconfig { path: String, source: kube::config::KubeconfigError },
+    #[error("the environment of a process node")]
+    Place(#[from] PlaceError),
     #[error("no way to the API server (no --kubeconfig, no KUBECONFIG, not in a pod)")]
     NoCluster(#[from] kube::config::InferConfigError),
     #[error("--master {value}: {reason}")]
@@ -101,13 +108,18 @@ impl Host {
     /// # Errors
     /// There is no way to an API server, or the process cannot be set up.
     pub async fn from_os(args: Vec<String>, process: &ProcessArgs) -> Result<Self, StartError> {
-        let mut config = match &process.kubeconfig {
-            Some(path) => {
+        let env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let place = Place::from_env(&env)?;
+        let mut config = match (&process.kubeconfig, &place) {
+            (Some(path), _) => {
                 let failed = |source| StartError::Kubeconfig { path: path.clone(), source };
                 let file = Kubeconfig::read_from(path).map_err(failed)?;
                 kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)?
             }
-            None => kube::Config::infer().await?,
+            (None, Some(place)) => place.config(&env)?,
+            (None, None) => kube::Config::infer().await?,
         };
         if let Some(value) = &process.master {
             config.cluster_url = value.parse().map_err(|error: http::uri::InvalidUri| StartError::Master {
@@ -115,8 +127,10 @@ impl Host {
                 reason: error.to_string(),
             })?;
         }
-        let namespace = std::fs::read_to_string(NAMESPACE_FILE)
-            .map(|text| text.trim().to_owned())
+        let files = place.as_ref().map_or_else(|| Arc::new(OsFiles) as Arc<dyn Files>, Place::files);
+        let namespace = files
+            .read(NAMESPACE_FILE)
+            .map(|text| String::from_utf8_lossy(&text).trim().to_owned())
             .ok()
             .filter(|namespace| !namespace.is_empty())
             .unwrap_or_else(|| config.default_namespace.clone());
@@ -126,14 +140,16 @@ impl Host {
         provider.secure_random.fill(&mut seed).map_err(|_| StartError::Random)?;
         Ok(Self {
             args,
-            env: std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .collect(),
-            hostname: hostname(),
+            hostname: match &place {
+                // The kernel's name is the machine's.
+                Some(_) => env.get("HOSTNAME").cloned().unwrap_or_else(hostname),
+                None => hostname(),
+            },
+            net: place.as_ref().map_or_else(|| Arc::new(OsNet::detect()) as Arc<dyn Net>, Place::net),
+            env,
             client,
             namespace,
-            files: Arc::new(OsFiles),
-            net: Arc::new(OsNet::detect()),
+            files,
             clock: Clock::System,
             seed: u64::from_le_bytes(seed),
             stop: stop_on_signal()?,

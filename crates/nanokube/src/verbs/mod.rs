@@ -25,7 +25,7 @@ use crate::request::ResourcePath;
 use crate::server::Context;
 use crate::status::{About, ApiError};
 use crate::store::{Name, Stored};
-use crate::{aggregation, discovery, reviews};
+use crate::{aggregation, discovery, logs, reviews};
 
 /// A request to a resource, looked up.
 pub(crate) struct Target<'a> {
@@ -131,10 +131,7 @@ async fn subresource(target: &Target<'_>) -> Result<Reply, ApiError> {
         (Sub::Binding, "create") => subresources::bind(target).await,
         (Sub::Eviction, "create") => subresources::evict(target).await,
         (Sub::Token, "create") => subresources::token(target).await,
-        (Sub::Log, "get") => {
-            target.live()?;
-            Err(ApiError::not_implemented("pods/log: logs are kept by the nodes, which this server does not reach"))
-        }
+        (Sub::Log, "get") => logs::get(target).await,
         _ => Err(ApiError::method_not_allowed()),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, pending};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use kubevirt_runtime::host::{Host, Program};
+use kubevirt_runtime::net::Net;
 use nanokube_controllers::pods::draw;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use crate::Image;
 use crate::environment::{Missing, command_line, environment};
 use crate::guard::{GuardedNet, guard_client};
 use crate::probe::{self, Count, Kind, Timing};
+use crate::process::{self, Exit};
 use crate::volumes::{NamespaceSources, PodFiles};
 
 /// Back-off of restarts and pulls: 10 s, doubling up to 5 minutes, as a kubelet's.
@@ -33,6 +35,10 @@ const FIRST_PROBE: Duration = Duration::from_millis(50);
 const REPORTED_EACH: u32 = 20;
 /// See [`REPORTED_EACH`].
 const REPORTED_EVERY: u32 = 30;
+/// What a container runtime reports for a program it cannot start.
+const CANNOT_START: i32 = 128;
+/// Where a program may leave a termination message, unless the container says otherwise.
+const MESSAGE_PATH: &str = "/dev/termination-log";
 /// What a signal that cannot be caught leaves behind.
 const KILLED: i32 = 137;
 /// What a Rust program that panics leaves behind.
@@ -276,10 +282,10 @@ impl Actor {
             }
         };
         killed.cancel();
-        let Exit { code, message } = exit;
+        let Exit { code, reason, message } = exit;
         Ended {
             code,
-            reason: if code == 0 { "Completed" } else { "Error" },
+            reason: reason.unwrap_or(if code == 0 { "Completed" } else { "Error" }),
             message,
             started: began,
             finished: context.fleet.options.clock.now(),
@@ -292,6 +298,7 @@ impl Actor {
         let latencies = &context.fleet.options.latencies;
         let code: BoxFuture<'static, Result<(), String>> = match ready.image {
             Image::Program(program) => self.program(program, ready.args, ready.env, stop, killed),
+            Image::Executable(program) => return self.child(program, ready.args, ready.env, stop),
             Image::Idle if self.seen.role == Role::Init => {
                 let time = context.drawn(&latencies.init, &format!("init/{}", self.spec.name));
                 Box::pin(async move {
@@ -309,7 +316,47 @@ impl Actor {
             }
         };
         let mut task = JoinSet::new();
-        task.spawn(code);
+        task.spawn(async move {
+            match code.await {
+                Ok(()) => Exit { code: 0, reason: None, message: None },
+                Err(message) => Exit { code: 1, reason: None, message: Some(message) },
+            }
+        });
+        Process { task }
+    }
+
+    /// A child process of a process node.
+    fn child(
+        &self,
+        program: std::path::PathBuf,
+        args: Vec<String>,
+        env: std::collections::BTreeMap<String, String>,
+        stop: CancellationToken,
+    ) -> Process {
+        let context = &self.context;
+        let mut task = JoinSet::new();
+        let (Some(shared), Some(ip)) = (&context.fleet.processes, context.ip.get()) else {
+            let message = "this node runs no processes: its images must be idle or code".to_owned();
+            task.spawn(async { Exit { code: CANNOT_START, reason: Some("StartError"), message: Some(message) } });
+            return Process { task };
+        };
+        let pod = context.pod();
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let message_path = self.spec.termination_message_path.clone().filter(|path| !path.is_empty());
+        task.spawn(process::run(process::Start {
+            setpriv: shared.setpriv.clone(),
+            program,
+            args,
+            env,
+            root: process::container_root(shared, uid, &self.spec.name),
+            address: *ip,
+            api: shared.options.api.clone(),
+            log: shared.open_log(uid, &self.spec.name),
+            clock: context.fleet.options.clock.clone(),
+            message_path: message_path.unwrap_or_else(|| MESSAGE_PATH.to_owned()),
+            message_from_log: self.spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
+            stop,
+        }));
         Process { task }
     }
 
@@ -423,7 +470,10 @@ async fn probing(it: Probing, to: mpsc::Sender<(Kind, bool)>) {
     let Probing { context, container, kind, probe, began } = it;
     let Some(ip) = context.ip.get().copied() else { return pending().await };
     // The kubelet asks from the node, not from the pod.
-    let net = context.fleet.options.network.host(context.machine.ip);
+    let net: Arc<dyn Net> = match &context.fleet.processes {
+        Some(shared) => Arc::new(shared.network()),
+        None => context.fleet.options.network.host(context.machine.ip),
+    };
     let timing = Timing::of(&probe);
     let mut next = (began + timing.delay.max(FIRST_PROBE)).max(Instant::now());
     let mut count = Count::default();
@@ -456,29 +506,22 @@ struct Ready {
     env: std::collections::BTreeMap<String, String>,
 }
 
-/// How code ended.
-struct Exit {
-    code: i32,
-    message: Option<String>,
-}
-
 /// Running code; dropping it is SIGKILL.
 struct Process {
-    task: JoinSet<Result<(), String>>,
+    task: JoinSet<Exit>,
 }
 
 impl Process {
     async fn ended(&mut self) -> Exit {
         match self.task.join_next().await {
-            Some(Ok(Ok(()))) => Exit { code: 0, message: None },
-            Some(Ok(Err(message))) => Exit { code: 1, message: Some(message) },
+            Some(Ok(exit)) => exit,
             Some(Err(error)) if error.is_panic() => {
                 let panic = error.into_panic();
                 let text = panic.downcast_ref::<String>().map(String::as_str);
                 let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                Exit { code: PANICKED, message: Some(format!("panicked: {text}")) }
+                Exit { code: PANICKED, reason: None, message: Some(format!("panicked: {text}")) }
             }
-            Some(Err(_)) | None => Exit { code: KILLED, message: None },
+            Some(Err(_)) | None => Exit { code: KILLED, reason: None, message: None },
         }
     }
 
@@ -487,7 +530,7 @@ impl Process {
             Ok(exit) => exit,
             Err(_) => {
                 self.task.abort_all();
-                Exit { code: KILLED, message: None }
+                Exit { code: KILLED, reason: None, message: None }
             }
         }
     }

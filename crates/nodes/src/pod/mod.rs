@@ -23,7 +23,7 @@ use tracing::debug;
 use crate::fleet::Fleet;
 use crate::node::Machine;
 use crate::volumes::{self, NamespaceSources, Unmountable};
-use crate::{Image, drawn};
+use crate::{Image, drawn, process};
 use container::Actor;
 use state::{PodSeen, Role, Seen, Stage};
 
@@ -98,6 +98,8 @@ struct Worker {
     /// The newest pod known: from the watch, or the answer to the last status write.
     latest: Arc<Pod>,
     actors: JoinSet<()>,
+    /// Keeps the files of the pod's processes.
+    keeper: JoinSet<()>,
     to: mpsc::Sender<(usize, Seen)>,
     reports: mpsc::Receiver<(usize, Seen)>,
 }
@@ -203,6 +205,7 @@ impl Worker {
             specs: specs.into_iter().map(|(_, container)| container).collect(),
             latest,
             actors: JoinSet::new(),
+            keeper: JoinSet::new(),
             to,
             reports,
         }
@@ -216,6 +219,7 @@ impl Worker {
         self.publish().await;
         self.mount().await;
         self.identify().await;
+        self.lay_out().await;
         tokio::time::sleep(context.drawn(&latencies.sandbox, "sandbox")).await;
         self.connect();
         self.publish().await;
@@ -278,13 +282,14 @@ impl Worker {
         let context = &self.context;
         let images = &context.fleet.options.images;
         let runs_code =
-            self.seen.containers.iter().any(|seen| matches!(images.find(&seen.image), Some(Image::Program(_))));
+            self.seen.containers.iter().any(|seen| !matches!(images.find(&seen.image), None | Some(Image::Idle)));
         if !runs_code {
             return;
         }
         let mut pause = RETRY;
         loop {
-            match self.token().await {
+            let seconds = if context.fleet.processes.is_some() { process::TOKEN_SECONDS } else { TOKEN_SECONDS };
+            match token(context, seconds).await {
                 Ok(token) => match context.fleet.options.connect.client(&token) {
                     Ok(client) => {
                         let _ = context.token.set(token);
@@ -308,28 +313,17 @@ impl Worker {
         }
     }
 
-    async fn token(&self) -> Result<String, kube::Error> {
+    /// Writes the volumes as files for the pod's processes, and keeps them as the API has them.
+    async fn lay_out(&mut self) {
         let context = &self.context;
-        let pod = context.pod();
-        let spec = pod.spec.as_ref();
-        let account = spec.and_then(|spec| spec.service_account_name.clone()).filter(|name| !name.is_empty());
-        let account = account.unwrap_or_else(|| "default".to_owned());
-        let api: Api<ServiceAccount> = Api::namespaced(context.fleet.options.client.clone(), &context.namespace);
-        let request = TokenRequest {
-            spec: Some(TokenRequestSpec {
-                expiration_seconds: Some(TOKEN_SECONDS),
-                bound_object_ref: Some(BoundObjectReference {
-                    api_version: Some("v1".to_owned()),
-                    kind: Some("Pod".to_owned()),
-                    name: pod.metadata.name.clone(),
-                    uid: pod.metadata.uid.clone(),
-                }),
-                ..TokenRequestSpec::default()
-            }),
-            ..TokenRequest::default()
-        };
-        let answer = api.create_token_request(&account, &PostParams::default(), &request).await?;
-        Ok(answer.status.and_then(|status| status.token).unwrap_or_default())
+        let (Some(shared), Some(token)) = (&context.fleet.processes, context.token.get()) else { return };
+        let mut pause = RETRY;
+        while let Err(why) = process::mount(context, shared, token) {
+            context.note(true, "FailedMount", format!("the volumes cannot be written: {why}"), None).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+        self.keeper.spawn(process::keep(context.clone(), shared.clone(), token.clone()));
     }
 
     /// Gives the pod its address.
@@ -440,8 +434,11 @@ impl Worker {
 
     /// Gives back what the pod had from the node.
     fn leave(self) {
-        let Self { context, .. } = self;
+        let Self { context, latest, .. } = self;
         context.killed.cancel();
+        if let (Some(shared), Some(uid)) = (&context.fleet.processes, &latest.metadata.uid) {
+            shared.forget(uid);
+        }
         if let Some(ip) = context.ip.get()
             && *ip != context.machine.ip
         {
@@ -449,4 +446,28 @@ impl Worker {
             context.fleet.free_address(&context.machine, *ip);
         }
     }
+}
+
+/// A token for the pod's service account, bound to the pod.
+pub(crate) async fn token(context: &Context, seconds: i64) -> Result<String, kube::Error> {
+    let pod = context.pod();
+    let spec = pod.spec.as_ref();
+    let account = spec.and_then(|spec| spec.service_account_name.clone()).filter(|name| !name.is_empty());
+    let account = account.unwrap_or_else(|| "default".to_owned());
+    let api: Api<ServiceAccount> = Api::namespaced(context.fleet.options.client.clone(), &context.namespace);
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec {
+            expiration_seconds: Some(seconds),
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: pod.metadata.name.clone(),
+                uid: pod.metadata.uid.clone(),
+            }),
+            ..TokenRequestSpec::default()
+        }),
+        ..TokenRequest::default()
+    };
+    let answer = api.create_token_request(&account, &PostParams::default(), &request).await?;
+    Ok(answer.status.and_then(|status| status.token).unwrap_or_default())
 }
