@@ -6,6 +6,7 @@
 )]
 
 mod audit;
+mod bench;
 mod demo;
 mod guest;
 mod oci;
@@ -38,6 +39,8 @@ enum Task {
     Test(test::Options),
     /// Write a release: manifests, images, checksums
     Release(release::Options),
+    /// Measure what the programs promise, in a release build
+    Bench(bench::Options),
     /// Check the invariants of ARCHITECTURE.md
     Tidy {
         /// The tree to check
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Guest(options) => guest::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Release(options) => release::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy { root } => tidy::run(&root),
     };
     match outcome {

@@ -31,6 +31,10 @@ impl Controller for ReplicaSets {
         crate::MANAGER
     }
 
+    fn runs_workloads(&self) -> bool {
+        true
+    }
+
     fn needs(&self) -> &'static [Kind] {
         &[Kind::ReplicaSet, Kind::Pod]
     }
