@@ -6,7 +6,6 @@
 )]
 
 mod audit;
-mod bench;
 mod demo;
 mod guest;
 mod oci;
@@ -39,8 +38,6 @@ enum Task {
     Test(test::Options),
     /// Write a release: manifests, images, checksums
     Release(release::Options),
-    /// Measure what the programs promise, in a release build
-    Bench(bench::Options),
     /// Check the invariants of ARCHITECTURE.md
     Tidy {
         /// The tree to check
@@ -55,7 +52,6 @@ fn main() -> ExitCode {
         Task::Guest(options) => guest::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Release(options) => release::run(&options),
-        Task::Bench(options) => bench::run(&options),
         Task::Tidy { root } => tidy::run(&root),
     };
     match outcome {

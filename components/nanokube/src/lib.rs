@@ -64,16 +64,8 @@ impl Cluster {
         let mut tasks = JoinSet::new();
 
         let server = api.clone();
-        let client_for = move |user: &str| {
-            let program = user.strip_prefix("system:").unwrap_or(user);
-            server.client_of(UserInfo::new(user, &[]), program)
-        };
-        let controllers = nanokube_controllers::Options {
-            clock: clock.clone(),
-            seed,
-            endpoint_lag: ENDPOINT_LAG,
-            workloads_need_nodes: nodes == 0,
-        };
+        let client_for = move |user: &str| server.client(UserInfo::new(user, &[]));
+        let controllers = nanokube_controllers::Options { clock: clock.clone(), seed, endpoint_lag: ENDPOINT_LAG };
         let until = stop.clone();
         tasks.spawn(async move {
             nanokube_controllers::run(client_for, controllers, until).await.map_err(Error::Controllers)

@@ -100,10 +100,6 @@ pub trait Controller: Send + Sync + 'static {
     fn user(&self) -> &'static str;
     /// Kinds whose first list must have arrived before it decides.
     fn needs(&self) -> &'static [Kind];
-    /// Whether it makes pods: such a controller may rest on a cluster without nodes.
-    fn runs_workloads(&self) -> bool {
-        false
-    }
     /// The keys to look at after a change.
     fn affected(&self, objects: &Objects, change: &Change) -> Vec<Name>;
     /// How long it takes to notice a change of this key.

@@ -33,10 +33,6 @@ impl Controller for Jobs {
         crate::MANAGER
     }
 
-    fn runs_workloads(&self) -> bool {
-        true
-    }
-
     fn needs(&self) -> &'static [Kind] {
         &[Kind::Job, Kind::Pod]
     }

@@ -50,9 +50,6 @@ pub struct Options {
     pub seed: u64,
     /// How long an endpoint takes to appear or go after its pod changed, drawn per Service.
     pub endpoint_lag: RangeInclusive<Duration>,
-    /// Workload controllers (Deployment, ReplicaSet, DaemonSet, Job) rest until the first node appears: on a cluster that
-    /// can run nothing, a test of the API alone then finds objects as it wrote them.
-    pub workloads_need_nodes: bool,
 }
 
 /// Why the controllers ended.
@@ -69,7 +66,7 @@ pub enum Error {
 /// # Errors
 /// Options that cannot be honoured. A server that fails is no error: requests are tried again.
 pub async fn run(client_for: impl Fn(&str) -> Client, options: Options, stop: CancellationToken) -> Result<(), Error> {
-    let Options { clock, seed, endpoint_lag, workloads_need_nodes } = options;
+    let Options { clock, seed, endpoint_lag } = options;
     if endpoint_lag.is_empty() {
         return Err(Error::EmptyLag(endpoint_lag));
     }
@@ -109,8 +106,7 @@ pub async fn run(client_for: impl Fn(&str) -> Client, options: Options, stop: Ca
     ];
     let root_ca = Watch::fields(Kind::ConfigMap, format!("metadata.name={}", serviceaccounts::ROOT_CA));
     let watches = watches.into_iter().map(Watch::all).chain([root_ca]).collect();
-    let manager =
-        Manager::new(controllers, client_for(MANAGER), clock, workloads_need_nodes).run(watches, stop.clone());
+    let manager = Manager::new(controllers, client_for(MANAGER), clock).run(watches, stop.clone());
     tokio::join!(manager, garbage::run(client_for(MANAGER), stop));
     Ok(())
 }

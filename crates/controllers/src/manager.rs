@@ -47,8 +47,6 @@ pub(crate) struct Manager {
     reader: Client,
     recorder: Arc<Recorder>,
     clock: Clock,
-    /// Workload controllers rest until there has been a node.
-    resting: bool,
     objects: Objects,
     synced: BTreeSet<Kind>,
     queue: BTreeSet<Key>,
@@ -62,18 +60,12 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    pub(crate) fn new(
-        controllers: Vec<(Box<dyn Controller>, Client)>,
-        reader: Client,
-        clock: Clock,
-        resting: bool,
-    ) -> Self {
+    pub(crate) fn new(controllers: Vec<(Box<dyn Controller>, Client)>, reader: Client, clock: Clock) -> Self {
         Self {
             controllers,
             reader,
             recorder: Arc::new(Recorder::new(clock.clone())),
             clock,
-            resting,
             objects: Objects::default(),
             synced: BTreeSet::new(),
             queue: BTreeSet::new(),
@@ -163,15 +155,13 @@ impl Manager {
     }
 
     fn start_ready(&mut self) {
-        self.resting &= self.objects.nodes.iter().next().is_none();
         let mut waiting = BTreeSet::new();
         while self.running.len() < RUNNING
             && let Some(key) = self.queue.pop_first()
         {
             let (controller, client) = &self.controllers[key.0];
             let ready = controller.needs().iter().all(|kind| self.synced.contains(kind));
-            let rests = self.resting && controller.runs_workloads();
-            if !ready || rests || self.busy.contains(&key) {
+            if !ready || self.busy.contains(&key) {
                 waiting.insert(key);
                 continue;
             }

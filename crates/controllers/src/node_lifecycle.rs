@@ -17,8 +17,6 @@ const COMPONENT: &str = "node-controller";
 const LEASES: &str = "kube-node-lease";
 /// A node without a lease of its own holds for this long after its last status, as with the built-in controller.
 const GRACE: Duration = Duration::from_secs(40);
-/// How long a pod's node may be unknown before the pod is given up, as with the built-in collector of pods.
-const NODE_MAY_COME: Duration = Duration::from_secs(40);
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
@@ -71,18 +69,10 @@ fn ready(node: &Node) -> &str {
     conditions.into_iter().find(|condition| condition.type_ == "Ready").map_or("", |ready| ready.status.as_str())
 }
 
-/// Pods of a node that is no more: no kubelet will ever end them. A pod bound by hand may be ahead of its node.
+/// Pods of a node that is no more: no kubelet will ever end them.
 fn orphaned(view: &View<'_>, key: &Name) -> Decision {
     let mut decision = Decision::none();
     for pod in view.objects.pods_on(&key.name) {
-        let placed =
-            pods::condition(pod.as_ref(), "PodScheduled").and_then(|condition| condition.last_transition_time.as_ref());
-        let since = placed.or(pod.metadata.creation_timestamp.as_ref()).map_or(view.now, |time| time.0);
-        let waited = Duration::try_from(view.now.duration_since(since)).unwrap_or_default();
-        if let Some(left) = NODE_MAY_COME.checked_sub(waited).filter(|left| !left.is_zero()) {
-            decision.look_again(left);
-            continue;
-        }
         let mut action = delete_of(pod.as_ref(), None);
         if let Action::Delete { grace, .. } = &mut action {
             *grace = Some(0);

@@ -31,10 +31,6 @@ impl Controller for ReplicaSets {
         crate::MANAGER
     }
 
-    fn runs_workloads(&self) -> bool {
-        true
-    }
-
     fn needs(&self) -> &'static [Kind] {
         &[Kind::ReplicaSet, Kind::Pod]
     }

@@ -78,8 +78,7 @@ impl Cluster {
         let (server, until, stamps) = (api.clone(), stop.clone(), clock.clone());
         tasks.spawn(async move {
             let endpoint_lag = Duration::ZERO..=Duration::from_millis(100);
-            let options =
-                nanokube_controllers::Options { clock: stamps, seed: 1, endpoint_lag, workloads_need_nodes: false };
+            let options = nanokube_controllers::Options { clock: stamps, seed: 1, endpoint_lag };
             let client_for = |user: &str| server.client(UserInfo::new(user, &["system:masters"]));
             nanokube_controllers::run(client_for, options, until).await.expect("the controllers run");
         });

@@ -38,10 +38,6 @@ impl Controller for DaemonSets {
         crate::MANAGER
     }
 
-    fn runs_workloads(&self) -> bool {
-        true
-    }
-
     fn needs(&self) -> &'static [Kind] {
         &[Kind::DaemonSet, Kind::Pod, Kind::Node, Kind::ControllerRevision]
     }

@@ -37,10 +37,6 @@ impl Controller for Deployments {
         crate::MANAGER
     }
 
-    fn runs_workloads(&self) -> bool {
-        true
-    }
-
     fn needs(&self) -> &'static [Kind] {
         &[Kind::Deployment, Kind::ReplicaSet, Kind::Pod]
     }

@@ -33,12 +33,6 @@ use graph::{Graph, Item, Step};
 const EVENTS: usize = 1024;
 /// From a change of the definitions to the next discovery: a definition is served a moment after it is written.
 const SETTLE: Duration = Duration::from_millis(200);
-/// From the news that an object is going to what follows from it: built-in collectors look at a queue and ask the server
-/// again, so clients count on seeing an owner that waits for its dependents.
-const REACTION: Duration = Duration::from_millis(100);
-/// From the deletion of a namespace to its emptying: writers that do not know yet are refused, and told why, before it is
-/// gone. Built-in controllers take some seconds.
-const EMPTYING: Duration = Duration::from_secs(1);
 /// Pause after a failed request or a failed watch.
 const RETRY: Duration = Duration::from_millis(500);
 /// Requests under way at once.
@@ -161,17 +155,10 @@ impl Collector {
         let Some(uid) = object.metadata.uid.clone() else { return };
         let item = Item::of(resource, &object.metadata);
         if resource == "namespaces.v1." && item.deleting {
-            self.later.insert((Instant::now() + EMPTYING, Key::Namespace(item.name.name.clone())));
+            self.queue.insert(Key::Namespace(item.name.name.clone()));
         }
         self.settle(resource);
-        let going = item.deleting;
-        let keys = self.graph.upsert(&uid, item).into_iter().map(Key::Object);
-        if going {
-            let at = Instant::now() + REACTION;
-            self.later.extend(keys.map(|key| (at, key)));
-        } else {
-            self.queue.extend(keys);
-        }
+        self.queue.extend(self.graph.upsert(&uid, item).into_iter().map(Key::Object));
     }
 
     fn forget(&mut self, uid: &str) {

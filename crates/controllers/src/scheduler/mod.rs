@@ -160,7 +160,6 @@ fn refuse(view: &View<'_>, pod: &Pod, message: &str) -> Vec<Action> {
         reason: Some("Unschedulable".to_owned()),
         message: Some(message.to_owned()),
         last_transition_time: since.or(Some(Time(view.now))),
-        observed_generation: pod.metadata.generation,
         ..PodCondition::default()
     });
     let note = Note::warning(pod, COMPONENT, "FailedScheduling", message);

@@ -51,7 +51,6 @@ impl World {
             clock: clock.clone(),
             seed: 1,
             endpoint_lag: Duration::from_millis(10)..=Duration::from_millis(100),
-            workloads_need_nodes: false,
         };
         let of = kube.clone();
         let client_for = move |user: &str| of.client(UserInfo::new(user, &["system:authenticated"]));
