@@ -49,10 +49,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     delays.sort_unstable();
     let lost = writes * watchers - delays.len();
+    let p50 = delays.get(delays.len() / 2).copied().unwrap_or_default();
     let p99 = delays.get(delays.len() * 99 / 100).copied().unwrap_or_default();
     println!(
-        "{{\"writes_per_second\":{:.0},\"watchers\":{watchers},\"p99_watch_ms\":{:.1},\"events_lost\":{lost}}}",
+        "{{\"writes_per_second\":{:.0},\"watchers\":{watchers},\"p50_watch_ms\":{:.1},\"p99_watch_ms\":{:.1},\"events_lost\":{lost}}}",
         usize_to_f64(writes) / took.as_secs_f64(),
+        p50.as_secs_f64() * 1000.0,
         p99.as_secs_f64() * 1000.0
     );
     Ok(())

@@ -73,7 +73,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use audit::{AuditSink, MemorySink, WriterSink};
-pub use faults::{After, Before, Call, Faults, NoFaults, OnEvent};
+pub use faults::{
+    After, Before, Call, Fault, FaultPlan, Faults, Injected, Injector, Misfortune, NoFaults, OnEvent, Read, Scope,
+    trace_hash,
+};
 pub use https::ServeError;
 pub use identity::UserInfo;
 pub use pki::{Pair, Pki, PkiError};
@@ -157,23 +160,33 @@ impl Nanokube {
 
     /// A client in this process that acts as `user`. Needs a running tokio runtime, on which requests are carried out.
     pub fn client(&self, user: UserInfo) -> kube::Client {
-        self.in_process(Some(user), None)
+        self.in_process(Some(user), None, None)
+    }
+
+    /// A client in this process that acts as `user` and names `program` as its user agent; writes without a field manager
+    /// are recorded under that name.
+    pub fn client_of(&self, user: UserInfo, program: &str) -> kube::Client {
+        self.in_process(Some(user), None, Some(program))
     }
 
     /// A client in this process that authenticates with a bearer token, like any other client.
     pub fn client_with_token(&self, token: &str) -> kube::Client {
-        self.in_process(None, Some(token))
+        self.in_process(None, Some(token), None)
     }
 
-    fn in_process(&self, user: Option<UserInfo>, token: Option<&str>) -> kube::Client {
+    fn in_process(&self, user: Option<UserInfo>, token: Option<&str>, program: Option<&str>) -> kube::Client {
         let namespace =
             user.as_ref().and_then(|user| user.as_service_account()).map_or("default", |(own, _)| own).to_owned();
         let peer = Peer { user, address: "127.0.0.1".to_owned() };
         let service = ApiService { core: self.core.clone(), peer };
         let authorization = token.and_then(|token| http::HeaderValue::from_str(&format!("Bearer {token}")).ok());
+        let agent = program.and_then(|program| http::HeaderValue::from_str(program).ok());
         let service = tower::util::MapRequest::new(service, move |mut request: http::Request<kube::client::Body>| {
             if let Some(value) = &authorization {
                 request.headers_mut().insert(http::header::AUTHORIZATION, value.clone());
+            }
+            if let Some(value) = &agent {
+                request.headers_mut().entry(http::header::USER_AGENT).or_insert_with(|| value.clone());
             }
             request
         });
@@ -222,6 +235,11 @@ impl Nanokube {
                 }
             }
         }
+    }
+
+    /// Every object as it is stored, in order of resource, namespace and name, of one moment.
+    pub fn objects(&self) -> Vec<serde_json::Value> {
+        self.core.store.everything().1.iter().map(|stored| stored.value.clone()).collect()
     }
 
     /// The revision of the last write.

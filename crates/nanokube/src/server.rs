@@ -131,6 +131,7 @@ where
         Ok(None) => {}
         Err(error) => early = Some(error),
     }
+    let mut twice = false;
     if early.is_none() {
         early = match core.faults.before(call(&context)) {
             Before::Pass => None,
@@ -140,6 +141,10 @@ where
             }
             Before::Refuse { code, retry_after } => Some(refusal(code, retry_after)),
             Before::Drop => return Err(ConnectionLost),
+            Before::Twice => {
+                twice = true;
+                None
+            }
         };
     }
     if early.is_none() {
@@ -150,6 +155,10 @@ where
         None => match Limited::new(body, MAX_BODY).collect().await {
             Ok(body) => {
                 context.body = body.to_bytes();
+                if twice {
+                    let first = verbs::handle(&core, &context).await.unwrap_or_else(|error| Reply::error(&error));
+                    trail.write(&core, &context, &first);
+                }
                 verbs::handle(&core, &context).await
             }
             Err(_) => Err(ApiError::too_large(MAX_BODY)),
@@ -175,13 +184,14 @@ where
     Ok(reply.into_response())
 }
 
-fn call(context: &Context) -> Call<'_> {
+pub(crate) fn call(context: &Context) -> Call<'_> {
     Call { user: &context.user, request: &context.info, user_agent: &context.user_agent }
 }
 
 fn refusal(code: u16, retry_after: Option<u32>) -> ApiError {
     match code {
         429 => ApiError::too_many_requests("the server has received too many requests (injected)", retry_after),
+        410 => ApiError::expired("the provided resource version is too old (injected)"),
         503 => ApiError::unavailable("the server is currently unable to handle the request (injected)"),
         409 => ApiError::conflict(
             crate::status::About { group: "", what: "requests", name: "" },

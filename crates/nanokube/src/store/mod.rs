@@ -117,6 +117,24 @@ impl Event {
     pub(crate) fn frame_or_init(&self, render: impl FnOnce() -> Bytes) -> Bytes {
         self.frame.get_or_init(render).clone()
     }
+
+    /// Two changes of one object as one; `None` when it came and went between them.
+    pub(crate) fn over(first: &Self, last: &Self) -> Option<Arc<Self>> {
+        let change = match (&first.previous, last.change) {
+            (None, Change::Deleted) => return None,
+            (None, _) => Change::Added,
+            (Some(_), Change::Deleted) => Change::Deleted,
+            (Some(_), _) => Change::Modified,
+        };
+        Some(Arc::new(Self {
+            revision: last.revision,
+            change,
+            name: last.name.clone(),
+            object: last.object.clone(),
+            previous: first.previous.clone(),
+            frame: OnceLock::new(),
+        }))
+    }
 }
 
 /// Why the store refused.
@@ -214,6 +232,12 @@ impl Store {
     /// The revision of the last change of a resource, 0 when there was none.
     pub(crate) fn last_change(&self, resource: &ResourceKey) -> Revision {
         self.lock().shelves.get(resource).map_or(0, |shelf| shelf.changed)
+    }
+
+    /// Every object there is, in order of resource and name, and the revision of the last write.
+    pub(crate) fn everything(&self) -> (Revision, Vec<Arc<Stored>>) {
+        let state = self.lock();
+        (state.revision, state.shelves.values().flat_map(|shelf| shelf.objects.values().cloned()).collect())
     }
 
     /// How many objects of a resource there are, in one namespace or (empty) in all.

@@ -4,18 +4,24 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 
 use super::{Target, metadata_text, render};
+use crate::faults::Read;
 use crate::filter::Filter;
 use crate::reply::{Reply, negotiate};
 use crate::request::{ListOptions, VersionMatch};
+use crate::server::call;
 use crate::status::ApiError;
 use crate::store::{Revision, Snapshot, StoreError, Stored};
 
 pub(super) fn get(target: &Target<'_>) -> Result<Reply, ApiError> {
     let shape = negotiate(&target.context.accept)?;
-    let stored = target.live()?;
+    let read = target.core.faults.read(call(target.context));
+    let any = target.query().get("resourceVersion") == Some("0");
+    let stored = if read.behind > 0 && any { earlier(target, read.behind)? } else { target.live()? };
     Ok(render::render_object(target.core, &target.resource, shape, target.query(), &stored, 200))
 }
 
@@ -23,14 +29,21 @@ pub(super) fn list(target: &Target<'_>) -> Result<Reply, ApiError> {
     let shape = negotiate(&target.context.accept)?;
     let options = ListOptions::parse(target.query(), false)?;
     let filter = filter(target, &options)?;
-    let (snapshot, start) = snapshot(target, &options)?;
+    let read = target.core.faults.read(call(target.context));
+    let any = options.resource_version == Some(0) && options.continue_token.is_empty();
+    let (mut snapshot, start) = snapshot(target, &options)?;
+    if any {
+        snapshot = replica(target, snapshot, read);
+    }
     let mut matching = snapshot
         .objects
         .into_iter()
         .filter(|stored| start.as_ref().is_none_or(|start| &place(stored) > start) && filter.matches(&stored.value));
     // Version 0 means that any state will do; such lists come from a cache that does not paginate.
-    let limit =
-        if options.resource_version == Some(0) && options.continue_token.is_empty() { 0 } else { options.limit };
+    let limit = match (any, options.limit, read.page) {
+        (true, ..) | (_, 0, _) => 0,
+        (false, limit, page) => limit.min(page.unwrap_or(limit)).max(1),
+    };
     let mut list = render::List {
         version: snapshot.revision.to_string(),
         objects: Vec::new(),
@@ -49,6 +62,33 @@ pub(super) fn list(target: &Target<'_>) -> Result<Reply, ApiError> {
         }
     }
     Ok(render::render_list(target.core, &target.resource, shape, target.query(), &list))
+}
+
+/// What a replica that is behind knows of the object.
+fn earlier(target: &Target<'_>, behind: u64) -> Result<Arc<Stored>, ApiError> {
+    let name = target.name();
+    let now = target.core.store.list(&target.resource.key, &name.namespace);
+    let then = replica(target, now, Read { behind, ..Read::default() });
+    let found = then.objects.into_iter().find(|stored| metadata_text(&stored.value, "name") == name.name);
+    found.ok_or_else(|| ApiError::not_found(target.about(&name.name)))
+}
+
+/// A snapshot as another replica may give it: older, or in another order. History that is gone cannot be shown.
+pub(super) fn replica(target: &Target<'_>, now: Snapshot, read: Read) -> Snapshot {
+    let namespace = if target.resource.namespaced { target.path.namespace.as_str() } else { "" };
+    let then = now.revision.saturating_sub(read.behind).max(1);
+    let mut snapshot = match read.behind {
+        0 => now,
+        _ => target.core.store.list_at(&target.resource.key, namespace, then).unwrap_or(now),
+    };
+    if let Some(seed) = read.order {
+        let mut draws = ChaCha8Rng::seed_from_u64(seed);
+        for last in (1..snapshot.objects.len()).rev() {
+            let other = draws.next_u64() % (last as u64 + 1);
+            snapshot.objects.swap(last, usize::try_from(other).unwrap_or(last));
+        }
+    }
+    snapshot
 }
 
 /// What the request selects.

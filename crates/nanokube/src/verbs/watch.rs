@@ -27,6 +27,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(45 * 60);
 /// How often an idle watch with bookmarks learns the current version: about as often as a real server sends them.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
+/// How often a watch that tells nothing else sends a bookmark: often enough that a short silence has several.
+const QUIET_BOOKMARK: Duration = Duration::from_secs(5);
+
 pub(super) fn watch(target: &Target<'_>) -> Result<Reply, ApiError> {
     let shape = negotiate(&target.context.accept)?;
     let options = ListOptions::parse(target.query(), true)?;
@@ -40,7 +43,13 @@ pub(super) fn watch(target: &Target<'_>) -> Result<Reply, ApiError> {
         if from > core.store.revision() {
             return Err(ApiError::future_version(from, core.store.revision()));
         }
-        let (snapshot, cursor) = core.store.list_and_watch(&resource.key, namespace);
+        let (mut snapshot, mut cursor) = core.store.list_and_watch(&resource.key, namespace);
+        if from == 0 {
+            let read = core.faults.read(crate::server::call(target.context));
+            snapshot = read::replica(target, snapshot, read);
+            // The replica goes on from where it is.
+            cursor = core.store.watch(&resource.key, snapshot.revision).unwrap_or(cursor);
+        }
         pending.extend(snapshot.objects.into_iter().filter(|stored| filter.matches(&stored.value)).map(Item::Initial));
         if options.send_initial_events == Some(true) && options.bookmarks {
             pending.push_back(Item::InitialEnd(snapshot.revision));
@@ -73,6 +82,7 @@ pub(super) fn watch(target: &Target<'_>) -> Result<Reply, ApiError> {
         ends: now + timeout,
         bookmarks: options.bookmarks,
         next_bookmark: now + BOOKMARK_EVERY,
+        quiet: None,
     };
     let stream = futures::stream::unfold(watch, |mut watch| async move {
         let frame = watch.next().await?;
@@ -105,14 +115,27 @@ struct Watch {
     ends: Instant,
     bookmarks: bool,
     next_bookmark: Instant,
+    /// Until when, and at which version, only bookmarks are told.
+    quiet: Option<(Instant, Revision)>,
 }
 
 impl Watch {
     /// The next frame; `None` ends the stream.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            if let Some((until, revision)) = self.quiet {
+                if until <= Instant::now() {
+                    self.quiet = None;
+                } else {
+                    tokio::time::sleep_until(until.min(Instant::now() + QUIET_BOOKMARK)).await;
+                    if self.bookmarks {
+                        return Some(self.view.bookmark(revision, false));
+                    }
+                    continue;
+                }
+            }
             while let Some(item) = self.pending.pop_front() {
-                let Some(frame) = self.view.frame(&self.core, &item) else { continue };
+                let Some(mut frame) = self.view.frame(&self.core, &item) else { continue };
                 let revision = match &item {
                     Item::Initial(stored) => stored.revision,
                     Item::Event(event) => event.revision,
@@ -123,8 +146,34 @@ impl Watch {
                     OnEvent::Deliver => {}
                     OnEvent::Delay(time) => tokio::time::sleep(time).await,
                     OnEvent::Cut => return None,
+                    OnEvent::Expire => {
+                        self.pending.clear();
+                        self.cursor = None;
+                        let gone = ApiError::expired(&format!("too old resource version: {revision} (injected)"));
+                        self.pending.push_back(Item::Failed(gone));
+                        continue;
+                    }
+                    OnEvent::Withhold(time) => {
+                        self.pending.push_front(item);
+                        tokio::time::sleep(time).await;
+                        self.coalesce();
+                        // What is left is told, not asked about again.
+                        let Some(told) = self.pending.pop_front().and_then(|item| self.view.frame(&self.core, &item))
+                        else {
+                            continue;
+                        };
+                        frame = told;
+                    }
+                    OnEvent::Bookmarks(time) => {
+                        self.pending.push_front(item);
+                        self.quiet = Some((Instant::now() + time, revision - 1));
+                        break;
+                    }
                 }
                 return Some(frame);
+            }
+            if self.quiet.is_some() {
+                continue;
             }
             let cursor = self.cursor.as_mut()?;
             let bookmark_at = if self.bookmarks { self.next_bookmark } else { self.ends };
@@ -146,6 +195,38 @@ impl Watch {
                 }
             }
         }
+    }
+}
+
+impl Watch {
+    /// Takes in everything that has happened and leaves of each object only the way from its first state to its last, in
+    /// the order of the last changes.
+    fn coalesce(&mut self) {
+        while let Some(cursor) = self.cursor.as_mut() {
+            match cursor.ready() {
+                Ok(events) if events.is_empty() => break,
+                Ok(events) => self.pending.extend(events.into_iter().map(Item::Event)),
+                Err(error) => {
+                    self.cursor = None;
+                    self.pending.push_back(Item::Failed(read::store_error(&error)));
+                }
+            }
+        }
+        let mut kept: VecDeque<Item> = VecDeque::new();
+        for item in std::mem::take(&mut self.pending) {
+            let Item::Event(event) = item else {
+                kept.push_back(item);
+                continue;
+            };
+            let same = |item: &Item| matches!(item, Item::Event(known) if known.name == event.name);
+            let first = kept.iter().position(same).and_then(|index| kept.remove(index));
+            let merged = match first {
+                Some(Item::Event(first)) => Event::over(&first, &event),
+                _ => Some(event),
+            };
+            kept.extend(merged.map(Item::Event));
+        }
+        self.pending = kept;
     }
 }
 

@@ -298,7 +298,9 @@ pub(super) async fn finish_update(
         let generation = current["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         meta::metadata_mut(&mut new).insert("generation".to_owned(), json!(generation));
     }
-    let errors = problems(target, &new, Some(&current));
+    // The rules of metadata are asked twice, for all kinds and by the kind: clients count on both causes.
+    let mut errors = apimachinery::names::metadata_update(&new, &current);
+    errors.extend(problems(target, &new, Some(&current)));
     if !errors.is_empty() {
         return Err(ApiError::invalid(target.about_kind(name), &errors));
     }

@@ -1,10 +1,13 @@
 //! The server through its front door: real clients, paused time, one seed.
 
 mod access;
+mod bad_requests;
 mod definitions;
+mod fault_plans;
 mod faults;
 mod https;
 mod objects;
+mod watch_contract;
 mod watches;
 
 use jiff::Timestamp;

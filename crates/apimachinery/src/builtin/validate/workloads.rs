@@ -123,10 +123,19 @@ fn strategy(path: &str, strategy: &Value, allowed: &[&str], plain: &str, errors:
     for name in ["maxUnavailable", "maxSurge"] {
         amount_or_percent(&field::child(&path, name), &rolling[name], errors);
     }
+    at_most_all(&field::child(&path, "maxUnavailable"), &rolling["maxUnavailable"], errors);
     let none = |v: &Value| v == 0 || v == "0%";
     if none(&rolling["maxUnavailable"]) && none(&rolling["maxSurge"]) {
         let why = "may not be 0 when `maxSurge` is 0";
         errors.push(FieldError::invalid(field::child(&path, "maxUnavailable"), &rolling["maxUnavailable"], why));
+    }
+}
+
+/// More than all cannot be available or missing.
+fn at_most_all(path: &str, value: &Value, errors: &mut Vec<FieldError>) {
+    let percent = value.as_str().and_then(|text| text.strip_suffix('%')).and_then(|number| number.parse::<u32>().ok());
+    if percent.is_some_and(|percent| percent > 100) {
+        errors.push(FieldError::invalid(path, value, "must not be greater than 100%"));
     }
 }
 
@@ -176,6 +185,7 @@ pub(super) fn budget(new: &Value, errors: &mut Vec<FieldError>) {
     }
     for name in ["minAvailable", "maxUnavailable"] {
         amount_or_percent(&field::child("spec", name), &spec[name], errors);
+        at_most_all(&field::child("spec", name), &spec[name], errors);
     }
     label_selector("spec.selector", &spec["selector"], errors);
     errors.extend(names::labels("spec.selector", &spec["selector"]["matchLabels"]));
