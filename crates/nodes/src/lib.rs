@@ -12,6 +12,7 @@ mod guard;
 mod heartbeat;
 mod node;
 mod pod;
+mod power;
 mod probe;
 mod volumes;
 
@@ -25,6 +26,8 @@ use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::host::Program;
 use kubevirt_runtime::net::memory::MemoryNet;
 use tokio_util::sync::CancellationToken;
+
+pub use power::Power;
 
 /// Turns a service account's bearer token into a client.
 pub trait Connect: Send + Sync + 'static {
@@ -82,6 +85,8 @@ pub struct Latencies {
     pub start: RangeInclusive<Duration>,
     /// How long an idle init container takes.
     pub init: RangeInclusive<Duration>,
+    /// From a pod's deletion until its node heeds it.
+    pub heed: RangeInclusive<Duration>,
     /// How long an idle container takes to end when asked to.
     pub stop: RangeInclusive<Duration>,
 }
@@ -96,6 +101,7 @@ impl Default for Latencies {
             pull: range(650, 1_000),
             start: range(450, 700),
             init: range(200, 400),
+            heed: range(5, 50),
             stop: range(50, 150),
         }
     }
@@ -111,6 +117,7 @@ impl Latencies {
             pull: zero.clone(),
             start: zero.clone(),
             init: zero.clone(),
+            heed: zero.clone(),
             stop: zero,
         }
     }
@@ -156,6 +163,8 @@ pub struct Options {
     pub network: Arc<MemoryNet>,
     pub latencies: Latencies,
     pub heartbeats: Heartbeats,
+    /// Which nodes have power.
+    pub power: Power,
     pub clock: Clock,
     pub seed: u64,
     /// Resources of each node, added to or replacing the default ones.
