@@ -14,7 +14,7 @@ use kube::Client;
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::net::memory::MemoryNet;
 use nanokube::{Nanokube, UserInfo};
-use nanokube_nodes::{Heartbeats, Images, Latencies, Processes};
+use nanokube_nodes::{Heartbeats, Images, Latencies, Power, Processes};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,8 @@ pub struct Cluster {
     pub api: Nanokube,
     /// The network of the simulated pods.
     pub network: Arc<MemoryNet>,
+    /// The power of the simulated nodes.
+    pub power: Power,
     tasks: JoinSet<Result<(), Error>>,
     stop: CancellationToken,
 }
@@ -58,7 +60,7 @@ impl Cluster {
     /// Starts the server, the controllers and the nodes on the current runtime.
     pub fn start(options: Options) -> Self {
         let Options { nodes, clock, seed, images, audit } = options;
-        let (network, stop) = (MemoryNet::new(), CancellationToken::new());
+        let (network, power, stop) = (MemoryNet::new(), Power::default(), CancellationToken::new());
         let server = nanokube::Options { audit, ..nanokube::Options::new(clock.clone(), seed) };
         let api = Nanokube::new(server.with_net(Arc::new(reach::Reach::new(&network))));
         let mut tasks = JoinSet::new();
@@ -82,6 +84,7 @@ impl Cluster {
                 network: Arc::clone(&network),
                 latencies: Latencies::default(),
                 heartbeats: Heartbeats::default(),
+                power: power.clone(),
                 clock,
                 seed,
                 capacity: BTreeMap::new(),
@@ -90,7 +93,7 @@ impl Cluster {
             let until = stop.clone();
             tasks.spawn(async move { nanokube_nodes::run(options, until).await.map_err(Error::Nodes) });
         }
-        Self { api, network, tasks, stop }
+        Self { api, network, power, tasks, stop }
     }
 
     /// A client of the cluster's administrator.

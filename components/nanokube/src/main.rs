@@ -25,7 +25,7 @@ use kubevirt_runtime::net::memory::MemoryNet;
 use nanokube::{Pki, WriterSink};
 use nanokube_cli::images::Table;
 use nanokube_cli::{Cluster, Options};
-use nanokube_nodes::{Heartbeats, Latencies, Processes};
+use nanokube_nodes::{Heartbeats, Latencies, Power, Processes};
 use tokio_util::sync::CancellationToken;
 
 /// A server that is there answers its version in milliseconds; one behind a slow network in a few seconds.
@@ -250,6 +250,7 @@ async fn join(nodes: Nodes) -> Result<()> {
         network: MemoryNet::new(),
         latencies: kind.latencies(),
         heartbeats: Heartbeats::default(),
+        power: Power::default(),
         clock: Clock::System,
         seed: kind.seed,
         capacity: BTreeMap::new(),

@@ -13,10 +13,11 @@ use crate::kinds::{Cached, Kind, Object, Objects};
 /// One request to the API, or an event for users.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Creates an object; on success `note` is recorded with the created object's name appended to its message.
+    /// Creates an object; on success `note` is recorded, with `{name}` in its message as the created object's name.
     Create { object: Object, note: Option<Note> },
-    /// A JSON merge patch. It carries the resource version it was decided on, so a stale decision is refused.
-    Patch { kind: Kind, name: Name, subresource: Option<&'static str>, patch: Value },
+    /// A JSON merge patch. It carries the resource version it was decided on, so a stale decision is refused. On success
+    /// `note` is recorded.
+    Patch { kind: Kind, name: Name, subresource: Option<&'static str>, patch: Value, note: Option<Note> },
     /// Deletes exactly this incarnation.
     Delete { kind: Kind, name: Name, uid: String, grace: Option<u32>, note: Option<Note> },
     /// Binds a pod to a node.
@@ -165,7 +166,7 @@ pub fn patch_of<K: Cached>(object: &K, subresource: Option<&'static str>, mut pa
     if let Some(version) = &object.meta().resource_version {
         patch["metadata"]["resourceVersion"] = json!(version);
     }
-    Action::Patch { kind: K::KIND, name: Name::of(object), subresource, patch }
+    Action::Patch { kind: K::KIND, name: Name::of(object), subresource, patch, note: None }
 }
 
 /// The deletion of exactly this object.

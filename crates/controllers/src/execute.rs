@@ -57,13 +57,17 @@ async fn perform(client: Client, recorder: Arc<Recorder>, action: Action) -> Res
         Action::Create { object, note } => {
             let (name, learned) = object.visit(Create { client: client.clone() }).await?;
             if let Some(mut note) = note {
-                note.message.push_str(&name);
+                note.message = note.message.replace("{name}", &name);
                 recorder.record(&client, note).await;
             }
             Ok(Some(learned))
         }
-        Action::Patch { kind, name, subresource, patch } => {
-            kind.visit(Amend { client, name, subresource, patch }).await.map(Some)
+        Action::Patch { kind, name, subresource, patch, note } => {
+            let learned = kind.visit(Amend { client: client.clone(), name, subresource, patch }).await?;
+            if let Some(note) = note {
+                recorder.record(&client, note).await;
+            }
+            Ok(Some(learned))
         }
         Action::Delete { kind, name, uid, grace, note } => {
             let learned = kind.visit(Remove { client: client.clone(), name, uid, grace }).await?;

@@ -217,7 +217,7 @@ fn balance(run: &Run<'_>, decision: &mut Decision) {
         labels.insert(format!("{prefix}job-name"), name.clone());
     }
     let object = Pod::wrap(Arc::new(pod));
-    let note = Note::normal(run.job, COMPONENT, "SuccessfulCreate", "Created pod: ");
+    let note = Note::normal(run.job, COMPONENT, "SuccessfulCreate", "Created pod: {name}");
     for _ in active..wanted {
         decision.actions.push(Action::Create { object: object.clone(), note: Some(note.clone()) });
     }

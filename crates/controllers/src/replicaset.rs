@@ -117,7 +117,7 @@ fn decide(view: &View<'_>, set: &ReplicaSet) -> Decision {
 
 fn creations(set: &ReplicaSet, count: usize) -> Vec<Action> {
     let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
-    let note = Note::normal(set, COMPONENT, "SuccessfulCreate", "Created pod: ");
+    let note = Note::normal(set, COMPONENT, "SuccessfulCreate", "Created pod: {name}");
     let pod = Arc::new(pods::from_template(set, &template));
     (0..count.min(BURST))
         .map(|_| Action::Create { object: Object::Pod(pod.clone()), note: Some(note.clone()) })

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use k8s_openapi::api::core::v1::Pod;
 use nanokube_controllers::cache::{Change, Fed, Watch, follow};
 use nanokube_controllers::events::Recorder;
-use nanokube_controllers::kinds::{Kind, Objects};
+use nanokube_controllers::kinds::{Kind, Object, Objects};
 use nanokube_controllers::pods::{has_ended, node_name};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -25,7 +25,7 @@ const EVENTS: usize = 1024;
 pub(crate) struct Fleet {
     pub(crate) options: Options,
     pub(crate) machines: BTreeMap<String, Machine>,
-    /// Pods, Secrets and ConfigMaps, as the watch shows them. Never held across an await.
+    /// Pods, nodes, Secrets and ConfigMaps, as the watch shows them. Never held across an await.
     pub(crate) objects: RwLock<Objects>,
     /// Counts changes of Secrets and ConfigMaps, for those who wait for one.
     pub(crate) sources: watch::Sender<u64>,
@@ -77,6 +77,7 @@ impl Fleet {
 /// A pod's worker, seen from the task that feeds it.
 struct Feed {
     pod: watch::Sender<Arc<Pod>>,
+    node: String,
 }
 
 pub(crate) async fn run(options: Options, processes: Option<Arc<Shared>>, stop: CancellationToken) {
@@ -98,51 +99,72 @@ pub(crate) async fn run(options: Options, processes: Option<Arc<Shared>>, stop: 
     });
     let (to, events) = mpsc::channel(EVENTS);
     let mut tasks = JoinSet::new();
-    for kind in [Kind::Secret, Kind::ConfigMap, Kind::Pod] {
+    for kind in [Kind::Secret, Kind::ConfigMap, Kind::Node, Kind::Pod] {
         tasks.spawn(follow(fleet.options.client.clone(), Watch::all(kind), to.clone()));
     }
     drop(to);
-    tasks.spawn(crate::heartbeat::run(fleet.clone()));
+    let (wake, wakes) = mpsc::unbounded_channel();
+    tasks.spawn(crate::heartbeat::run(fleet.clone(), wakes));
     if let Some(shared) = &fleet.processes {
         for machine in fleet.machines.values() {
             tasks.spawn(crate::process::serve(fleet.clone(), machine.clone(), shared.clone()));
         }
     }
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
-        () = feed(fleet, events) => {}
+        () = feed(fleet, events, wake) => {}
     }
 }
 
+/// What the feeding task keeps.
+struct Feeder {
+    fleet: Arc<Fleet>,
+    /// Workers by the uid of their pod.
+    workers: BTreeMap<String, Feed>,
+    running: JoinSet<String>,
+    /// Nodes that should speak up at once.
+    wake: mpsc::UnboundedSender<String>,
+}
+
 /// Applies events and keeps one worker per pod of ours. Dropping this future drops every worker.
-async fn feed(fleet: Arc<Fleet>, mut events: mpsc::Receiver<Fed>) {
-    let mut workers: BTreeMap<String, Feed> = BTreeMap::new();
-    let mut running: JoinSet<String> = JoinSet::new();
+async fn feed(fleet: Arc<Fleet>, mut events: mpsc::Receiver<Fed>, wake: mpsc::UnboundedSender<String>) {
+    let mut power = fleet.options.power.dark();
+    let mut dark = power.borrow_and_update().clone();
+    let mut feeder = Feeder { fleet, workers: BTreeMap::new(), running: JoinSet::new(), wake };
     let mut held: Vec<Change> = Vec::new();
     loop {
         tokio::select! {
             biased;
-            Some(ended) = running.join_next() => {
+            Some(ended) = feeder.running.join_next() => {
                 if let Ok(uid) = ended {
-                    workers.remove(&uid);
+                    feeder.workers.remove(&uid);
                 }
+            }
+            Ok(()) = power.changed() => {
+                let now = power.borrow_and_update().clone();
+                feeder.workers.retain(|_, worker| !now.contains(&worker.node));
+                for node in dark.difference(&now) {
+                    feeder.boot(node);
+                }
+                dark = now;
             }
             Some(Fed { kind, update }) = events.recv() => {
                 let (changes, all) = {
-                    let mut objects = fleet.objects.write().unwrap_or_else(PoisonError::into_inner);
+                    let mut objects = feeder.fleet.objects.write().unwrap_or_else(PoisonError::into_inner);
                     let changes = update(&mut objects, &mut Vec::new());
                     (changes, objects.secrets.synced() && objects.config_maps.synced() && objects.pods.synced())
                 };
-                if kind != Kind::Pod && !changes.is_empty() {
-                    fleet.sources.send_modify(|count| *count += 1);
-                }
-                if kind == Kind::Pod {
-                    held.extend(changes);
+                match kind {
+                    Kind::Pod => held.extend(changes),
+                    Kind::Node => changes.iter().for_each(|change| feeder.speak_up(change)),
+                    _ if changes.is_empty() => {}
+                    _ => feeder.fleet.sources.send_modify(|count| *count += 1),
                 }
                 // Before the Secrets are known, a pod that mounts one would seem to lack it.
                 if all {
                     for change in held.drain(..) {
-                        hand_out(&fleet, &mut workers, &mut running, change);
+                        feeder.hand_out(change);
                     }
                 }
             }
@@ -151,30 +173,61 @@ async fn feed(fleet: Arc<Fleet>, mut events: mpsc::Receiver<Fed>) {
     }
 }
 
-fn hand_out(fleet: &Arc<Fleet>, workers: &mut BTreeMap<String, Feed>, running: &mut JoinSet<String>, change: Change) {
-    let uid_of = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
-    let new = change.new.as_ref().and_then(|object| object.as_pod());
-    if let Some(old) = change.old.as_ref().and_then(|object| object.as_pod())
-        && new.is_none_or(|new| uid_of(new) != uid_of(old))
-    {
-        // Without a sender the worker learns that its pod is gone from the API, and drops everything.
-        workers.remove(&uid_of(old));
+impl Feeder {
+    /// A node of ours that others take for dead says at once that it lives.
+    fn speak_up(&self, change: &Change) {
+        let Some(Object::Node(node)) = &change.new else { return };
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let unwell = conditions.into_iter().any(|it| it.type_ == "Ready" && it.status != "True");
+        let name = &change.name.name;
+        if unwell && self.fleet.machines.contains_key(name) && self.fleet.options.power.is_on(name) {
+            // The receiver ends only with the fleet.
+            let _ = self.wake.send(name.clone());
+        }
     }
-    let Some(pod) = new else { return };
-    let uid = uid_of(pod);
-    if let Some(worker) = workers.get(&uid) {
-        worker.pod.send_replace(pod.clone());
-        return;
+
+    /// A node has power again: it says so, and runs what is still bound to it.
+    fn boot(&mut self, node: &str) {
+        let _ = self.wake.send(node.to_owned());
+        let pods: Vec<Arc<Pod>> = self.fleet.read(|objects| objects.pods_on(node).cloned().collect());
+        for pod in pods {
+            self.run(pod);
+        }
     }
-    let Some(machine) = node_name(pod).and_then(|node| fleet.machines.get(node)) else { return };
-    if has_ended(pod) && pod.metadata.deletion_timestamp.is_none() {
-        return;
+
+    fn hand_out(&mut self, change: Change) {
+        let new = change.new.as_ref().and_then(|object| object.as_pod());
+        if let Some(old) = change.old.as_ref().and_then(|object| object.as_pod())
+            && new.is_none_or(|new| uid_of(new) != uid_of(old))
+        {
+            // Without a sender the worker learns that its pod is gone from the API, and drops everything.
+            self.workers.remove(&uid_of(old));
+        }
+        let Some(pod) = new else { return };
+        match self.workers.get(&uid_of(pod)) {
+            Some(worker) => drop(worker.pod.send_replace(pod.clone())),
+            None => self.run(pod.clone()),
+        }
     }
-    let (sender, receiver) = watch::channel(pod.clone());
-    workers.insert(uid.clone(), Feed { pod: sender });
-    let (fleet, machine) = (fleet.clone(), machine.clone());
-    running.spawn(async move {
-        pod::run(fleet, machine, receiver).await;
-        uid
-    });
+
+    /// Starts a worker for a pod that a node of ours should run.
+    fn run(&mut self, pod: Arc<Pod>) {
+        let Some(machine) = node_name(&pod).and_then(|node| self.fleet.machines.get(node)) else { return };
+        let over = has_ended(&pod) && pod.metadata.deletion_timestamp.is_none();
+        if over || !self.fleet.options.power.is_on(&machine.name) {
+            return;
+        }
+        let uid = uid_of(&pod);
+        let (sender, receiver) = watch::channel(pod);
+        self.workers.insert(uid.clone(), Feed { pod: sender, node: machine.name.clone() });
+        let (fleet, machine) = (self.fleet.clone(), machine.clone());
+        self.running.spawn(async move {
+            pod::run(fleet, machine, receiver).await;
+            uid
+        });
+    }
+}
+
+fn uid_of(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
 }

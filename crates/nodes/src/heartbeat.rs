@@ -1,14 +1,19 @@
 //! Registration, leases and status of all nodes, written by one task at an even pace.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use nanokube_controllers::action::Note;
+use nanokube_controllers::cache::Name;
 use serde_json::json;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -24,8 +29,17 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Nodes that register at once.
 const REGISTERING: usize = 16;
 
-/// Registers all nodes and then renews their leases for ever.
-pub(crate) async fn run(fleet: Arc<Fleet>) {
+/// Who has spoken, and who has to.
+struct Voices {
+    /// Since when each node says that it is ready.
+    since: BTreeMap<String, Timestamp>,
+    /// Nodes whose status must be written though nothing in it changed: others have overwritten it, or the last write
+    /// failed.
+    owed: BTreeSet<String>,
+}
+
+/// Registers all nodes and then renews their leases for ever. Nodes named by `wakes` speak at once.
+pub(crate) async fn run(fleet: Arc<Fleet>, mut wakes: mpsc::UnboundedReceiver<String>) {
     use futures::StreamExt;
     let started = fleet.options.clock.now();
     let interval = interval(&fleet.options.heartbeats, fleet.options.count);
@@ -35,6 +49,8 @@ pub(crate) async fn run(fleet: Arc<Fleet>) {
     let Some(pace) = interval.checked_div(fleet.options.count) else {
         return std::future::pending().await;
     };
+    let since = fleet.machines.keys().map(|name| (name.clone(), started)).collect();
+    let mut voices = Voices { since, owed: BTreeSet::new() };
     let mut next = Instant::now() + pace;
     let mut status_due = Instant::now() + fleet.options.heartbeats.status;
     loop {
@@ -43,12 +59,47 @@ pub(crate) async fn run(fleet: Arc<Fleet>) {
             status_due = Instant::now() + fleet.options.heartbeats.status;
         }
         for machine in fleet.machines.values() {
-            tokio::time::sleep_until(next).await;
-            next = (next + pace).max(Instant::now());
-            renew(&fleet, machine, interval).await;
-            if with_status {
-                write_status(&fleet, machine, started).await;
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(name) = wakes.recv() => voices.speak_up(&fleet, &name, interval).await,
+                    () = tokio::time::sleep_until(next) => break,
+                }
             }
+            next = (next + pace).max(Instant::now());
+            if !fleet.options.power.is_on(&machine.name) {
+                continue;
+            }
+            renew(&fleet, machine, interval).await;
+            if with_status || voices.owed.contains(&machine.name) {
+                voices.write(&fleet, machine).await;
+            }
+        }
+    }
+}
+
+impl Voices {
+    /// A node that others may take for dead renews its lease and writes its status at once.
+    async fn speak_up(&mut self, fleet: &Fleet, name: &str, interval: Duration) {
+        let Some(machine) = fleet.machines.get(name).filter(|_| fleet.options.power.is_on(name)) else { return };
+        self.since.insert(name.to_owned(), fleet.options.clock.now());
+        renew(fleet, machine, interval).await;
+        self.write(fleet, machine).await;
+        let node = fleet.read(|objects| objects.nodes.get(&Name::new("", name)).cloned());
+        if let Some(node) = node {
+            let text = format!("Node {name} status is now: NodeReady");
+            let mut note = Note::normal(node.as_ref(), "kubelet", "NodeReady", text);
+            note.host = Some(name.to_owned());
+            fleet.recorder.record(&fleet.options.client, note).await;
+        }
+    }
+
+    async fn write(&mut self, fleet: &Fleet, machine: &Machine) {
+        let since = self.since.get(&machine.name).copied().unwrap_or_else(|| fleet.options.clock.now());
+        if write_status(fleet, machine, since).await {
+            self.owed.remove(&machine.name);
+        } else {
+            self.owed.insert(machine.name.clone());
         }
     }
 }
@@ -61,7 +112,7 @@ fn interval(heartbeats: &Heartbeats, count: u32) -> Duration {
     heartbeats.lease.max(SECOND * count / Heartbeats::WRITES_PER_SECOND)
 }
 
-async fn register(fleet: &Fleet, machine: &Machine, started: jiff::Timestamp, interval: Duration) {
+async fn register(fleet: &Fleet, machine: &Machine, started: Timestamp, interval: Duration) {
     let api: Api<Node> = Api::all(fleet.options.client.clone());
     let node = machine.object(&fleet.options.labels);
     loop {
@@ -85,9 +136,9 @@ async fn register(fleet: &Fleet, machine: &Machine, started: jiff::Timestamp, in
     renew(fleet, machine, interval).await;
 }
 
-async fn write_status(fleet: &Fleet, machine: &Machine, started: jiff::Timestamp) -> bool {
+async fn write_status(fleet: &Fleet, machine: &Machine, since: Timestamp) -> bool {
     let api: Api<Node> = Api::all(fleet.options.client.clone());
-    let status = machine.status(&fleet.options.capacity, started, fleet.options.clock.now());
+    let status = machine.status(&fleet.options.capacity, since, fleet.options.clock.now());
     // Resources that others announce (device plugins) are merged with, not removed.
     let patch = Patch::Merge(json!({"status": status}));
     match api.patch_status(&machine.name, &PatchParams::default(), &patch).await {

@@ -12,6 +12,7 @@ mod guard;
 mod heartbeat;
 mod node;
 mod pod;
+mod power;
 mod probe;
 mod process;
 mod volumes;
@@ -28,6 +29,7 @@ use kubevirt_runtime::host::Program;
 use kubevirt_runtime::net::memory::MemoryNet;
 use tokio_util::sync::CancellationToken;
 
+pub use power::Power;
 pub use process::{Processes, SetupError};
 
 /// Turns a service account's bearer token into a client.
@@ -88,6 +90,8 @@ pub struct Latencies {
     pub start: RangeInclusive<Duration>,
     /// How long an idle init container takes.
     pub init: RangeInclusive<Duration>,
+    /// From a pod's deletion until its node heeds it.
+    pub heed: RangeInclusive<Duration>,
     /// How long an idle container takes to end when asked to.
     pub stop: RangeInclusive<Duration>,
 }
@@ -102,6 +106,7 @@ impl Default for Latencies {
             pull: range(650, 1_000),
             start: range(450, 700),
             init: range(200, 400),
+            heed: range(5, 50),
             stop: range(50, 150),
         }
     }
@@ -117,6 +122,7 @@ impl Latencies {
             pull: zero.clone(),
             start: zero.clone(),
             init: zero.clone(),
+            heed: zero.clone(),
             stop: zero,
         }
     }
@@ -162,6 +168,8 @@ pub struct Options {
     pub network: Arc<MemoryNet>,
     pub latencies: Latencies,
     pub heartbeats: Heartbeats,
+    /// Which nodes have power.
+    pub power: Power,
     pub clock: Clock,
     pub seed: u64,
     /// Resources of each node, added to or replacing the default ones.

@@ -178,6 +178,7 @@ async fn get(net: &dyn Net, to: SocketAddr, https: bool, url: &str, action: &HTT
     let mut connection = std::pin::pin!(connection);
     let mut answer = std::pin::pin!(answer);
     let answer = tokio::select! {
+        biased;
         answer = &mut answer => answer,
         _ = &mut connection => answer.await,
     }?;

@@ -92,6 +92,7 @@ impl Cluster {
             network: MemoryNet::new(),
             latencies: Latencies::default(),
             heartbeats: Heartbeats::default(),
+            power: nanokube_nodes::Power::default(),
             clock,
             seed: 1,
             capacity: BTreeMap::new(),

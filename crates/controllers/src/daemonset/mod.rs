@@ -187,7 +187,7 @@ fn decide(view: &View<'_>, set: &DaemonSet) -> Decision {
         steps.create.extend(rolling.create);
         steps.delete.extend(rolling.delete);
     }
-    let note = Note::normal(set, COMPONENT, "SuccessfulCreate", "Created pod: ");
+    let note = Note::normal(set, COMPONENT, "SuccessfulCreate", "Created pod: {name}");
     for node in steps.create.iter().take(BURST) {
         let pod = Arc::new(pod_for(&daemon, node));
         decision.actions.push(Action::Create { object: Object::Pod(pod), note: Some(note.clone()) });

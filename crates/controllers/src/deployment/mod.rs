@@ -187,8 +187,7 @@ pub(crate) enum Noted {
 fn steps(rollout: &Rollout<'_>, next: &mut Deployment, decision: &mut Decision) -> Option<Noted> {
     let recreate = rollout.spec.strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate");
     if recreate {
-        let down: Vec<Action> =
-            rollout.old.iter().filter_map(|set| rollout::resize(rollout, set, 0)).flatten().collect();
+        let down: Vec<Action> = rollout.old.iter().filter_map(|set| rollout::resize(rollout, set, 0)).collect();
         if !down.is_empty() {
             decision.actions.extend(down);
             return None;
@@ -208,11 +207,11 @@ fn steps(rollout: &Rollout<'_>, next: &mut Deployment, decision: &mut Decision) 
         return None;
     }
     if recreate {
-        decision.actions.extend(rollout::resize(rollout, new, rollout.replicas).into_iter().flatten());
+        decision.actions.extend(rollout::resize(rollout, new, rollout.replicas));
     } else {
         let up = rollout::resize(rollout, new, rollout::new_size(rollout, size(new)));
         match up {
-            Some(up) => decision.actions.extend(up),
+            Some(up) => decision.actions.push(up),
             None => decision.actions.extend(rollout::shrink_old(rollout)),
         }
     }
@@ -262,11 +261,11 @@ fn create_new(rollout: &Rollout<'_>, replicas: i32, next: &mut Deployment, decis
         }),
         status: None,
     };
-    decision.actions.push(Action::Create { object: Object::ReplicaSet(Arc::new(set)), note: None });
-    if replicas > 0 {
+    let note = (replicas > 0).then(|| {
         let text = format!("Scaled up replica set {name} from 0 to {replicas}");
-        decision.actions.push(Action::Note(Note::normal(deployment, COMPONENT, "ScalingReplicaSet", text)));
-    }
+        Note::normal(deployment, COMPONENT, "ScalingReplicaSet", text)
+    });
+    decision.actions.push(Action::Create { object: Object::ReplicaSet(Arc::new(set)), note });
     if let Some(words) = rollout.view.failure {
         return Some(Noted::Failed(words.to_owned()));
     }

@@ -27,8 +27,8 @@ pub(super) fn carried_annotations(deployment: &Deployment) -> BTreeMap<String, S
     annotations
 }
 
-/// The actions that give a set this many replicas; `None` when it has them.
-pub(super) fn resize(rollout: &Rollout<'_>, set: &ReplicaSet, to: i32) -> Option<Vec<Action>> {
+/// The action that gives a set this many replicas; `None` when it has them.
+pub(super) fn resize(rollout: &Rollout<'_>, set: &ReplicaSet, to: i32) -> Option<Action> {
     let from = size(set);
     let desired = rollout.replicas.to_string();
     let maximum = (rollout.replicas + rollout.surge()).to_string();
@@ -38,16 +38,19 @@ pub(super) fn resize(rollout: &Rollout<'_>, set: &ReplicaSet, to: i32) -> Option
         return None;
     }
     let mut patch = json!({"metadata": {"annotations": {DESIRED: desired, MAXIMUM: maximum}}});
-    let mut actions = Vec::new();
+    let mut scaled = None;
     if from != to {
         patch["spec"] = json!({"replicas": to});
         let direction = if to > from { "up" } else { "down" };
         let name = set.metadata.name.as_deref().unwrap_or_default();
         let text = format!("Scaled {direction} replica set {name} from {from} to {to}");
-        actions.push(Action::Note(Note::normal(rollout.deployment, COMPONENT, "ScalingReplicaSet", text)));
+        scaled = Some(Note::normal(rollout.deployment, COMPONENT, "ScalingReplicaSet", text));
     }
-    actions.insert(0, patch_of(set, None, patch));
-    Some(actions)
+    let mut action = patch_of(set, None, patch);
+    if let Action::Patch { note, .. } = &mut action {
+        *note = scaled;
+    }
+    Some(action)
 }
 
 /// The size the new set may have, given that all sets together stay within replicas plus surge.
@@ -93,7 +96,6 @@ pub(super) fn shrink_old(rollout: &Rollout<'_>) -> Vec<Action> {
         .into_iter()
         .filter(|(set, left)| *left != size(set))
         .filter_map(|(set, left)| resize(rollout, &set, left))
-        .flatten()
         .collect()
 }
 
@@ -119,12 +121,12 @@ pub(super) fn proportional(rollout: &Rollout<'_>) -> Option<Vec<Action>> {
     }
     let active: Vec<&Arc<ReplicaSet>> = rollout.all().filter(|set| size(set) > 0).collect();
     if let [only] = active[..] {
-        return Some(resize(rollout, only, rollout.replicas).unwrap_or_default());
+        return Some(resize(rollout, only, rollout.replicas).into_iter().collect());
     }
     if active.is_empty() {
         // Scaled up from zero: the newest set takes it all.
         let latest = rollout.new.as_ref().or(rollout.old.last())?;
-        return resize(rollout, latest, rollout.replicas);
+        return resize(rollout, latest, rollout.replicas).map(|action| vec![action]);
     }
     if !resized {
         return Some(Vec::new());
@@ -153,5 +155,5 @@ pub(super) fn proportional(rollout: &Rollout<'_>) -> Option<Vec<Action>> {
     if let Some((_, first)) = sizes.first_mut() {
         *first = (*first + left).max(0);
     }
-    Some(sizes.into_iter().filter_map(|(set, to)| resize(rollout, &set, to)).flatten().collect())
+    Some(sizes.into_iter().filter_map(|(set, to)| resize(rollout, &set, to)).collect())
 }

@@ -109,10 +109,10 @@ pub(crate) async fn run(fleet: Arc<Fleet>, machine: Machine, pod: watch::Receive
     let mut worker = Worker::new(fleet, machine, pod);
     // Whatever way this future ends, nothing of the pod acts afterwards.
     let _kill = worker.context.killed.clone().drop_guard();
-    let ask = worker.context.pod.clone();
+    let context = worker.context.clone();
     let end = tokio::select! {
         biased;
-        end = ended(ask) => end,
+        end = ended(context) => end,
         () = worker.live() => End::Lost,
     };
     if let End::Graceful(grace) = end {
@@ -126,10 +126,19 @@ pub(crate) async fn run(fleet: Arc<Fleet>, machine: Machine, pod: watch::Receive
     worker.leave();
 }
 
-async fn ended(mut pod: watch::Receiver<Arc<Pod>>) -> End {
-    match pod.wait_for(|pod| pod.metadata.deletion_timestamp.is_some()).await {
-        Err(_) => End::Lost,
-        Ok(pod) => {
+/// Waits until the pod is to end. Its node takes a moment to notice.
+async fn ended(context: Arc<Context>) -> End {
+    let mut pod = context.pod.clone();
+    let deleted = pod.wait_for(|pod| pod.metadata.deletion_timestamp.is_some()).await.is_ok();
+    if !deleted {
+        return End::Lost;
+    }
+    let heed = context.drawn(&context.fleet.options.latencies.heed, "heed");
+    tokio::select! {
+        biased;
+        () = lost(pod.clone()) => End::Lost,
+        () = tokio::time::sleep(heed) => {
+            let pod = pod.borrow();
             let of_spec = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
             let seconds = pod.metadata.deletion_grace_period_seconds.or(of_spec).unwrap_or(30);
             End::Graceful(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
@@ -161,27 +170,14 @@ impl Worker {
             .map(|container| (role(&container), container))
             .chain(spec.containers.into_iter().map(|container| (Role::Main, container)))
             .collect();
-        let containers = specs
-            .iter()
-            .map(|(role, container)| Seen {
-                name: container.name.clone(),
-                role: *role,
-                image: container.image.clone().unwrap_or_default(),
-                image_id: String::new(),
-                id: None,
-                stage: Stage::Waiting { reason: waiting, message: None },
-                last: None,
-                restarts: 0,
-                started: false,
-                ready: false,
-                finished: false,
-            })
-            .collect();
+        let containers =
+            specs.iter().map(|(role, container)| state::before(&latest, *role, container, waiting)).collect();
+        let started = latest.status.as_ref().and_then(|status| Some(status.start_time.as_ref()?.0));
         let (to, reports) = mpsc::channel(REPORTS);
         let seen = PodSeen {
             host_ip: machine.ip.to_string(),
             ip: None,
-            start_time: fleet.options.clock.now(),
+            start_time: started.unwrap_or_else(|| fleet.options.clock.now()),
             containers,
             terminal: false,
         };
@@ -353,6 +349,7 @@ impl Worker {
         let mut pod = self.context.pod.clone();
         pod.mark_unchanged();
         tokio::select! {
+            biased;
             Some((index, seen)) = self.reports.recv() => self.seen.containers[index] = seen,
             // Readiness gates and generations change from outside.
             Ok(()) = pod.changed() => {}
@@ -399,6 +396,7 @@ impl Worker {
         self.context.stop.cancel();
         while !self.actors.is_empty() {
             tokio::select! {
+                biased;
                 Some((index, seen)) = self.reports.recv() => {
                     self.seen.containers[index] = seen;
                     self.publish().await;

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    Pod, PodCondition, PodIP, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use nanokube_controllers::pods::condition;
@@ -64,6 +64,38 @@ pub(crate) struct PodSeen {
     pub(crate) containers: Vec<Seen>,
     /// Being deleted, with every container stopped: nothing starts again whatever the restart policy says.
     pub(crate) terminal: bool,
+}
+
+/// What a node knows of a container before it does anything: from the pod's status, if the node ran it before it lost
+/// power. Such a container is restarted, whatever it was; of its end nothing is known.
+pub(crate) fn before(pod: &Pod, role: Role, container: &Container, waiting: &'static str) -> Seen {
+    /// How a container ends that nobody saw ending.
+    const UNSEEN: i32 = 255;
+    let status = pod.status.as_ref();
+    let lists = status.map(|status| (status.init_container_statuses.iter(), status.container_statuses.iter()));
+    let mut known = lists.into_iter().flat_map(|(init, main)| init.chain(main)).flatten();
+    let known = known.find(|known| known.name == container.name);
+    let id = known.and_then(|known| known.container_id.clone());
+    let running = known.and_then(|known| known.state.as_ref()?.running.as_ref());
+    let last = running.map(|running| {
+        let started = running.started_at.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        let id = id.clone().unwrap_or_default();
+        Ended { code: UNSEEN, reason: "Unknown", message: None, started, finished: started, id }
+    });
+    let restarts = known.map_or(0, |known| known.restart_count) + i32::from(last.is_some());
+    Seen {
+        name: container.name.clone(),
+        role,
+        image: container.image.clone().unwrap_or_default(),
+        image_id: String::new(),
+        id: None,
+        stage: Stage::Waiting { reason: waiting, message: None },
+        last,
+        restarts,
+        started: false,
+        ready: false,
+        finished: false,
+    }
 }
 
 fn ended(ended: &Ended) -> ContainerStateTerminated {

@@ -15,7 +15,7 @@ use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::host::Program;
 use kubevirt_runtime::net::memory::MemoryNet;
 use nanokube::{Nanokube, UserInfo};
-use nanokube_nodes::{Heartbeats, Image, Latencies};
+use nanokube_nodes::{Heartbeats, Image, Latencies, Power};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub(crate) struct World {
     kube: Nanokube,
     pub(crate) network: Arc<MemoryNet>,
+    pub(crate) power: Power,
     nodes: CancellationToken,
     _stop: DropGuard,
 }
@@ -56,7 +57,7 @@ impl World {
         let client_for = move |user: &str| of.client(UserInfo::new(user, &["system:authenticated"]));
         let until = stop.clone();
         tokio::spawn(async move { nanokube_controllers::run(client_for, controllers, until).await });
-        let network = MemoryNet::new();
+        let (network, power) = (MemoryNet::new(), Power::default());
         let connect = {
             let kube = kube.clone();
             move |token: &str| Ok(kube.client_with_token(token))
@@ -78,6 +79,7 @@ impl World {
             network: network.clone(),
             latencies: Latencies::default(),
             heartbeats: Heartbeats::default(),
+            power: power.clone(),
             clock,
             seed: 1,
             capacity: BTreeMap::new(),
@@ -85,7 +87,7 @@ impl World {
         };
         let until = nodes.clone();
         tokio::spawn(async move { nanokube_nodes::run(options, until).await });
-        let world = Self { kube, network, nodes, _stop: stop.drop_guard() };
+        let world = Self { kube, network, power, nodes, _stop: stop.drop_guard() };
         world
             .until_nodes(|nodes| {
                 nodes.len() == count as usize
