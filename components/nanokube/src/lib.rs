@@ -119,6 +119,7 @@ impl Cluster {
             network: Arc::clone(&self.network),
             latencies: Latencies::none(),
             heartbeats: Heartbeats::default(),
+            power: self.power.clone(),
             clock: Clock::System,
             seed,
             capacity: BTreeMap::new(),

@@ -26,7 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub(crate) struct World {
     kube: Nanokube,
     pub(crate) network: Arc<MemoryNet>,
-    pub(crate) power: Power,
     nodes: CancellationToken,
     _stop: DropGuard,
 }
@@ -57,7 +56,7 @@ impl World {
         let client_for = move |user: &str| of.client(UserInfo::new(user, &["system:authenticated"]));
         let until = stop.clone();
         tokio::spawn(async move { nanokube_controllers::run(client_for, controllers, until).await });
-        let (network, power) = (MemoryNet::new(), Power::default());
+        let network = MemoryNet::new();
         let connect = {
             let kube = kube.clone();
             move |token: &str| Ok(kube.client_with_token(token))
@@ -79,7 +78,7 @@ impl World {
             network: network.clone(),
             latencies: Latencies::default(),
             heartbeats: Heartbeats::default(),
-            power: power.clone(),
+            power: Power::default(),
             clock,
             seed: 1,
             capacity: BTreeMap::new(),
@@ -87,7 +86,7 @@ impl World {
         };
         let until = nodes.clone();
         tokio::spawn(async move { nanokube_nodes::run(options, until).await });
-        let world = Self { kube, network, power, nodes, _stop: stop.drop_guard() };
+        let world = Self { kube, network, nodes, _stop: stop.drop_guard() };
         world
             .until_nodes(|nodes| {
                 nodes.len() == count as usize
