@@ -100,7 +100,7 @@ fn link(source: &Path, at: &Path) -> io::Result<()> {
 fn write(context: &Context, shared: &Shared, token: &str) -> Result<(), String> {
     let pod = context.pod();
     let spec = pod.spec.clone().unwrap_or_default();
-    let volumes = spec.volumes.clone().unwrap_or_default();
+    let volumes = spec.volumes.unwrap_or_default();
     let known = Arc::new(OnceLock::from(token.to_owned()));
     let files = PodFiles {
         fleet: context.fleet.clone(),
