@@ -64,7 +64,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let dist = scratch.join("dist");
     std::fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
 
-    term::heading(&format!("A Kubernetes API with {} simulated nodes", options.nodes));
+    let kind = if options.process { "process" } else { "simulated" };
+    term::heading(&format!("A Kubernetes API with {} {kind} nodes", options.nodes));
     let server = Server::start(&scratch, options)?;
     let kubectl = Kubectl::new(&server.kubeconfig);
     kubectl.show(&["get", "nodes"])?;
@@ -181,7 +182,11 @@ fn check(good: bool, what: &str) -> Result<()> {
 
 fn report(options: &Options, figures: &Figures) -> Result<()> {
     let Figures { install, upgrade, operator_requests, order } = figures;
-    term::heading("Measured (simulated nodes: a pod takes a seeded 2 s from creation to Ready)");
+    term::heading(if options.process {
+        "Measured (process nodes: the pods are real processes on this machine)"
+    } else {
+        "Measured (simulated nodes: a pod takes a seeded 2 s from creation to Ready)"
+    });
     let seconds = |time: &Duration| (time.as_secs_f64() * 100.0).round() / 100.0;
     term::table(
         &["FIGURE", "VALUE"],
@@ -199,7 +204,7 @@ fn report(options: &Options, figures: &Figures) -> Result<()> {
         "order": order,
         "nodes": options.nodes,
         "seed": options.seed,
-        "label": "simulated",
+        "label": if options.process { "process" } else { "simulated" },
     });
     println!("\n{line}");
     Ok(())
