@@ -107,6 +107,10 @@ pub trait Controller: Send + Sync + 'static {
     fn lag(&self, _key: &Name) -> Duration {
         Duration::ZERO
     }
+    /// Whether it makes objects of others from a template; such controllers may begin later than the rest.
+    fn is_workload(&self) -> bool {
+        false
+    }
     /// What to do about a key. Pure: same view, same decision.
     fn decide(&self, view: &View<'_>, key: &Name) -> Decision;
 }

@@ -33,6 +33,10 @@ impl Controller for Jobs {
         crate::MANAGER
     }
 
+    fn is_workload(&self) -> bool {
+        true
+    }
+
     fn needs(&self) -> &'static [Kind] {
         &[Kind::Job, Kind::Pod]
     }

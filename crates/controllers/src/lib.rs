@@ -52,6 +52,11 @@ pub struct Options {
     pub endpoint_lag: RangeInclusive<Duration>,
 }
 
+/// How long a cluster without nodes leaves workloads alone: on a control plane that starts from nothing the controllers
+/// begin about nine seconds after the server, when they have won their lease and filled their caches. The first node ends
+/// the wait.
+pub const WORKLOADS_BEGIN: Duration = Duration::from_secs(9);
+
 /// Why the controllers ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::WORKLOADS_BEGIN;
 use crate::action::{Action, Controller, View};
 use crate::cache::{Change, Fed, Name, Watch, follow};
 use crate::events::Recorder;
@@ -49,6 +50,8 @@ pub(crate) struct Manager {
     clock: Clock,
     objects: Objects,
     synced: BTreeSet<Kind>,
+    /// Until when the controllers of workloads rest, unless a node comes first; `None` once they work.
+    resting: Option<Instant>,
     queue: BTreeSet<Key>,
     /// Keys whose actions are under way.
     busy: BTreeSet<Key>,
@@ -62,6 +65,7 @@ pub(crate) struct Manager {
 impl Manager {
     pub(crate) fn new(controllers: Vec<(Box<dyn Controller>, Client)>, reader: Client, clock: Clock) -> Self {
         Self {
+            resting: Some(Instant::now() + WORKLOADS_BEGIN),
             controllers,
             reader,
             recorder: Arc::new(Recorder::new(clock.clone())),
@@ -86,7 +90,7 @@ impl Manager {
         drop(to);
         loop {
             self.start_ready();
-            let next = self.timers.first().map(|(at, _)| *at);
+            let next = self.timers.first().map(|(at, _)| *at).into_iter().chain(self.resting).min();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -145,6 +149,7 @@ impl Manager {
 
     fn fire(&mut self) {
         let now = Instant::now();
+        self.resting = self.resting.filter(|until| *until > now);
         while let Some((at, _)) = self.timers.first()
             && *at <= now
             && let Some((_, key)) = self.timers.pop_first()
@@ -155,13 +160,17 @@ impl Manager {
     }
 
     fn start_ready(&mut self) {
+        if self.objects.nodes.iter().next().is_some() {
+            self.resting = None;
+        }
         let mut waiting = BTreeSet::new();
         while self.running.len() < RUNNING
             && let Some(key) = self.queue.pop_first()
         {
             let (controller, client) = &self.controllers[key.0];
             let ready = controller.needs().iter().all(|kind| self.synced.contains(kind));
-            if !ready || self.busy.contains(&key) {
+            let rests = self.resting.is_some() && controller.is_workload();
+            if !ready || rests || self.busy.contains(&key) {
                 waiting.insert(key);
                 continue;
             }

@@ -17,6 +17,9 @@ const COMPONENT: &str = "node-controller";
 const LEASES: &str = "kube-node-lease";
 /// A node without a lease of its own holds for this long after its last status, as with the built-in controller.
 const GRACE: Duration = Duration::from_secs(40);
+/// A pod may be bound to a node a moment before the node registers: for this long after the binding nobody takes its
+/// node for gone, as with the built-in controller.
+const QUARANTINE: Duration = Duration::from_secs(40);
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
@@ -73,6 +76,13 @@ fn ready(node: &Node) -> &str {
 fn orphaned(view: &View<'_>, key: &Name) -> Decision {
     let mut decision = Decision::none();
     for pod in view.objects.pods_on(&key.name) {
+        let bound = pods::condition(pod, "PodScheduled").and_then(|condition| condition.last_transition_time.as_ref());
+        let bound = bound.or(pod.metadata.creation_timestamp.as_ref()).map_or(view.now, |time| time.0);
+        let age = Duration::try_from(view.now.duration_since(bound)).unwrap_or_default();
+        if let Some(left) = QUARANTINE.checked_sub(age).filter(|left| !left.is_zero()) {
+            decision.look_again(left);
+            continue;
+        }
         let mut action = delete_of(pod.as_ref(), None);
         if let Action::Delete { grace, .. } = &mut action {
             *grace = Some(0);

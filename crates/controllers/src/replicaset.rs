@@ -31,6 +31,10 @@ impl Controller for ReplicaSets {
         crate::MANAGER
     }
 
+    fn is_workload(&self) -> bool {
+        true
+    }
+
     fn needs(&self) -> &'static [Kind] {
         &[Kind::ReplicaSet, Kind::Pod]
     }

@@ -38,6 +38,10 @@ impl Controller for DaemonSets {
         crate::MANAGER
     }
 
+    fn is_workload(&self) -> bool {
+        true
+    }
+
     fn needs(&self) -> &'static [Kind] {
         &[Kind::DaemonSet, Kind::Pod, Kind::Node, Kind::ControllerRevision]
     }

@@ -37,6 +37,10 @@ impl Controller for Deployments {
         crate::MANAGER
     }
 
+    fn is_workload(&self) -> bool {
+        true
+    }
+
     fn needs(&self) -> &'static [Kind] {
         &[Kind::Deployment, Kind::ReplicaSet, Kind::Pod]
     }

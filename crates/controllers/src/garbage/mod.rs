@@ -35,6 +35,10 @@ const EVENTS: usize = 1024;
 const SETTLE: Duration = Duration::from_millis(200);
 /// Pause after a failed request or a failed watch.
 const RETRY: Duration = Duration::from_millis(500);
+/// From an event to the decision about it: a collector that follows watches is never at once, and whoever reads right
+/// after a deletion in the foreground still sees the object with its finalizer. A tenth of a second is what a server
+/// under light load shows.
+const LAG: Duration = Duration::from_millis(100);
 /// Requests under way at once.
 const RUNNING: usize = 32;
 
@@ -158,12 +162,19 @@ impl Collector {
             self.queue.insert(Key::Namespace(item.name.name.clone()));
         }
         self.settle(resource);
-        self.queue.extend(self.graph.upsert(&uid, item).into_iter().map(Key::Object));
+        let concerned = self.graph.upsert(&uid, item);
+        self.consider(concerned);
+    }
+
+    fn consider(&mut self, uids: impl IntoIterator<Item = String>) {
+        let at = Instant::now() + LAG;
+        self.later.extend(uids.into_iter().map(|uid| (at, Key::Object(uid))));
     }
 
     fn forget(&mut self, uid: &str) {
         let namespace = self.graph.get(uid).map(|item| item.name.namespace.clone());
-        self.queue.extend(self.graph.remove(uid).into_iter().map(Key::Object));
+        let concerned = self.graph.remove(uid);
+        self.consider(concerned);
         // The namespace may have waited for this object.
         self.queue.extend(namespace.filter(|name| !name.is_empty()).map(Key::Namespace));
     }
