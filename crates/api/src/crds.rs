@@ -122,10 +122,6 @@ pub const ROWS: &[Row] = &[
               ("TargetName", "string", ".spec.target.name"),
               ("Complete", "boolean", ".status.complete"),
               ("RestoreTime", "date", ".status.restoreTime")] },
-    Row { kind: "VirtualMachineExport", plural: "virtualmachineexports", group: "export.kubevirt.io",
-          scope: Namespaced, versions: &[old(served("v1beta1")), stored("v1")],
-          short_names: &["vmexport", "vmexports"], subresources: Status,
-          columns: &[SOURCE_KIND, SOURCE_NAME, PHASE] },
     Row { kind: "VirtualMachineBackup", plural: "virtualmachinebackups", group: "backup.kubevirt.io",
           scope: Namespaced, versions: ALPHA, short_names: &["vmbackup", "vmbackups"], subresources: Status,
           columns: &[SOURCE_KIND, SOURCE_NAME,
@@ -160,6 +156,59 @@ pub const ROWS: &[Row] = &[
     Row { kind: "Plugin", plural: "plugins", group: "plugin.kubevirt.io",
           scope: Cluster, versions: ALPHA, short_names: &[], subresources: NoSub, columns: &[] },
 ];
+
+/// Definitions of the contract that are not installed, and why. A cluster that has one keeps it: no definition is ever
+/// deleted because a version lacks it.
+pub const NOT_INSTALLED: &[(&str, &str)] = &[
+    ("virtualmachineexports.export.kubevirt.io", "virt-exportproxy and virt-exportserver are not part of this suite"),
+    ("virtualmachinetemplates.template.kubevirt.io", "virt-template is not part of this suite"),
+    ("virtualmachinetemplaterequests.template.kubevirt.io", "virt-template is not part of this suite"),
+];
+
+/// The tables as a Markdown document, to be kept as docs/crds.md and compared by a test.
+pub fn document() -> String {
+    let list = |items: &[&str]| if items.is_empty() { "-".to_owned() } else { items.join(", ") };
+    let mut out = String::from(
+        "# Custom resource definitions\n\n\
+         Written by `crates/api/src/crds.rs`, whose test compares this page. Version marks: S stored, D deprecated. Columns \
+         in parentheses are shown with `-o wide` alone. Every kind of a namespace has the category `all`. An open schema \
+         keeps every field as it was sent; virt-api's webhooks judge it.\n\n\
+         | definition | scope | versions | short names | subresources | columns | schema |\n|---|---|---|---|---|---|---|\n\
+         | kubevirts.kubevirt.io | Namespaced | v1 (S), v1alpha3 (D) | kv, kvs | status | Age, Phase | typed: [api.md](api.md) |\n",
+    );
+    for row in ROWS {
+        let version = |v: &Version| match (v.storage, v.deprecated) {
+            (true, true) => format!("{} (S, D)", v.name),
+            (true, false) => format!("{} (S)", v.name),
+            (false, true) => format!("{} (D)", v.name),
+            (false, false) => v.name.to_owned(),
+        };
+        let versions: Vec<String> = row.versions.iter().map(version).collect();
+        let subresources = match row.subresources {
+            NoSub => "-",
+            Status => "status",
+            StatusAndScale => "status, scale",
+        };
+        let column = |(name, _, _): &(&str, &str, &str)| match name.strip_suffix('*') {
+            Some(wide) => format!("({wide})"),
+            None => (*name).to_owned(),
+        };
+        let columns: Vec<String> = row.columns.iter().map(column).collect();
+        out.push_str(&format!(
+            "| {} | {:?} | {} | {} | {subresources} | {} | open |\n",
+            row.name(),
+            row.scope,
+            versions.join(", "),
+            list(row.short_names),
+            list(&columns.iter().map(String::as_str).collect::<Vec<_>>()),
+        ));
+    }
+    out.push_str("\n## Not installed\n\n| definition | why |\n|---|---|\n");
+    for (name, why) in NOT_INSTALLED {
+        out.push_str(&format!("| {name} | {why} |\n"));
+    }
+    out
+}
 
 /// The CRDs of the table, in its order.
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -280,12 +329,17 @@ mod tests {
     }
 
     #[test]
+    fn the_document_is_up_to_date() {
+        expect_test::expect_file!["../../../docs/crds.md"].assert_eq(&document());
+    }
+
+    #[test]
     fn no_two_rows_answer_to_one_name() {
         let mut names: Vec<&str> = ROWS.iter().flat_map(|r| r.short_names.iter().copied().chain([r.plural])).collect();
         names.sort_unstable();
         let all = names.len();
         names.dedup();
         assert_eq!(names.len(), all);
-        assert_eq!(ROWS.len(), 19);
+        assert_eq!(ROWS.len(), 18);
     }
 }

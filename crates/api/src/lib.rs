@@ -5,13 +5,19 @@
 //! |---|---|
 //! | [`kubevirt`] | the KubeVirt custom resource, typed, with its CRD and its conditions |
 //! | [`crds`] | every other CRD of the suite as one table (open schemas) |
+//! | [`gates`] | feature gates and how far each has come |
 //! | [`names`] | labels, annotations and finalizers that other programs look for |
 
 pub mod crds;
+pub mod gates;
 pub mod kubevirt;
 pub mod names;
 
-/// Declares a struct of the API whose fields are all optional: absent fields stay absent when written back.
+/// An object whose content nobody here reads: it is passed on as it was given. The CRD's schema says what it may hold.
+pub type AsGiven = serde_json::Map<String, serde_json::Value>;
+
+/// Declares a struct of the API whose fields are all optional: absent fields stay absent when written back, and fields
+/// that a later release added stay as they were.
 macro_rules! api_struct {
     (
         $(#[$meta:meta])*
@@ -19,15 +25,19 @@ macro_rules! api_struct {
             $( $(#[$field_meta:meta])* $field:ident: $type:ty, )*
         }
     ) => {
-        $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(rename_all = "camelCase")]
+        $(#[$meta])*
         pub struct $name {
             $(
                 $(#[$field_meta])*
                 #[serde(default, skip_serializing_if = "Option::is_none")]
                 pub $field: Option<$type>,
             )*
+            /// Fields this release does not know, kept as they are. The schema knows none.
+            #[serde(flatten)]
+            #[schemars(skip)]
+            pub other: crate::AsGiven,
         }
     };
 }

@@ -235,6 +235,7 @@ fn generations(world: &World) -> Vec<GenerationStatus> {
         .filter(|(_, live)| super::snapshot::is_stamped(live) && text(live, "/metadata/deletionTimestamp").is_none())
         .filter_map(|(key, live)| {
             Some(GenerationStatus {
+                other: Default::default(),
                 group: group(key.kind)?.to_owned(),
                 resource: key.kind.plural().to_owned(),
                 namespace: key.namespace.clone(),

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema::textless;
+use crate::AsGiven;
 
 /// One condition as it is stored. Types and reasons are text, since another operator may have written them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +31,10 @@ pub struct Condition {
     #[serde(default)]
     #[schemars(schema_with = "textless::<Option<Time>>")]
     pub last_transition_time: Option<Time>,
+    /// Fields this release does not know, kept as they are. The schema knows none.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub other: AsGiven,
 }
 
 macro_rules! words {
@@ -142,6 +147,7 @@ pub fn set_condition(conditions: &mut Vec<Condition>, update: &ConditionUpdate, 
                 message,
                 last_probe_time: Some(Time(now)),
                 last_transition_time: None,
+                other: AsGiven::new(),
             });
             true
         }

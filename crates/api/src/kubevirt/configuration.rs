@@ -1,12 +1,7 @@
 //! `spec.configuration` of the KubeVirt CR.
 //!
-//! The fields of the contract (release 1.9) are typed, but for those of the table. What is not typed at this one level
-//! is kept as it is (`other`), and the CRD keeps unknown fields here; below it they are dropped as everywhere else.
-//!
-//! | kept as plain JSON | why |
-//! |---|---|
-//! | instancetype, hypervisors, confidentialCompute, persistentReservationConfiguration | no reader yet |
-//! | network.binding.*.computeResourceOverhead, supportContainerResources[].resources | passed on to pods as they are |
+//! Every field of the contract (release 1.9) is in the schema. What is typed and what is passed on as it was given
+//! ([`AsGiven`]) is in docs/api.md; a field no release of ours knows is kept by the types and refused by the schema.
 
 use std::collections::BTreeMap;
 
@@ -17,76 +12,71 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::schema::textless;
-use crate::api_struct;
+use super::spec::PULL_POLICIES;
+use crate::{AsGiven, api_struct};
 
-macro_rules! configuration {
-    ($( $(#[$field_meta:meta])* $field:ident: $type:ty, )*) => {
-        /// Settings the running components follow.
-        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-        #[serde(rename_all = "camelCase")]
-        pub struct KubeVirtConfiguration {
-            $(
-                $(#[$field_meta])*
-                #[serde(default, skip_serializing_if = "Option::is_none")]
-                pub $field: Option<$type>,
-            )*
-            /// The parts that are not typed yet, unchanged.
-            #[serde(flatten)]
-            pub other: BTreeMap<String, Value>,
-        }
-    };
-}
-
-configuration! {
-    developer_configuration: DeveloperConfiguration,
-    migrations: MigrationConfiguration,
-    network: NetworkConfiguration,
-    /// Pull policy of launcher pods.
-    image_pull_policy: String,
-    /// `None`, `LiveMigrate`, `LiveMigrateIfPossible` or `External`.
-    eviction_strategy: String,
-    /// `Stage` or `LiveUpdate`.
-    vm_rollout_strategy: String,
-    cpu_model: String,
-    #[schemars(schema_with = "textless::<Option<Quantity>>")]
-    cpu_request: Quantity,
-    machine_type: String,
-    emulated_machines: Vec<String>,
-    default_runtime_class: String,
-    selinux_launcher_type: String,
-    smbios: Smbios,
-    api_configuration: ReloadableComponentConfiguration,
-    webhook_configuration: ReloadableComponentConfiguration,
-    controller_configuration: ReloadableComponentConfiguration,
-    handler_configuration: ReloadableComponentConfiguration,
-    tls_configuration: TlsConfiguration,
-    virtual_machine_instances_per_node: i32,
-    mem_balloon_stats_period: u32,
-    additional_guest_memory_overhead_ratio: String,
-    live_update_configuration: LiveUpdateConfiguration,
-    common_instancetypes_deployment: Deployed,
-    virt_template_deployment: Deployed,
-    /// `AggregateToDefault` or `Manual`.
-    role_aggregation_strategy: String,
-    architecture_configuration: ArchitectureConfiguration,
-    #[serde(rename = "minCPUModel")]
-    min_cpu_model: String,
-    #[serde(rename = "obsoleteCPUModels")]
-    obsolete_cpu_models: BTreeMap<String, bool>,
-    ovmf_path: String,
-    supported_guest_agent_versions: Vec<String>,
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    support_container_resources: Vec<SupportContainerResources>,
-    permitted_host_devices: PermittedHostDevices,
-    mediated_devices_configuration: MediatedDevicesConfiguration,
-    seccomp_configuration: SeccompConfiguration,
-    vm_state_storage_class: String,
-    virtual_machine_options: VirtualMachineOptions,
-    ksm_configuration: KsmConfiguration,
-    #[serde(rename = "autoCPULimitNamespaceLabelSelector")]
-    #[schemars(schema_with = "textless::<Option<LabelSelector>>")]
-    auto_cpu_limit_namespace_label_selector: LabelSelector,
-    changed_block_tracking_label_selectors: ChangedBlockTrackingSelectors,
+api_struct! {
+    /// Settings the running components follow.
+    pub struct KubeVirtConfiguration {
+        developer_configuration: DeveloperConfiguration,
+        migrations: MigrationConfiguration,
+        network: NetworkConfiguration,
+        /// Pull policy of launcher pods.
+        #[schemars(extend("enum" = PULL_POLICIES))]
+        image_pull_policy: String,
+        /// `None`, `LiveMigrate`, `LiveMigrateIfPossible` or `External`.
+        eviction_strategy: String,
+        /// `Stage` or `LiveUpdate`.
+        #[schemars(extend("enum" = ["Stage", "LiveUpdate"]))]
+        vm_rollout_strategy: String,
+        cpu_model: String,
+        #[schemars(schema_with = "textless::<Option<Quantity>>")]
+        cpu_request: Value,
+        machine_type: String,
+        emulated_machines: Vec<String>,
+        default_runtime_class: String,
+        selinux_launcher_type: String,
+        smbios: Smbios,
+        api_configuration: ReloadableComponentConfiguration,
+        webhook_configuration: ReloadableComponentConfiguration,
+        controller_configuration: ReloadableComponentConfiguration,
+        handler_configuration: ReloadableComponentConfiguration,
+        tls_configuration: TlsConfiguration,
+        virtual_machine_instances_per_node: i32,
+        mem_balloon_stats_period: u32,
+        additional_guest_memory_overhead_ratio: String,
+        live_update_configuration: LiveUpdateConfiguration,
+        common_instancetypes_deployment: Deployed,
+        virt_template_deployment: Deployed,
+        /// `AggregateToDefault` or `Manual`.
+        #[schemars(extend("enum" = ["AggregateToDefault", "Manual"]))]
+        role_aggregation_strategy: String,
+        architecture_configuration: ArchitectureConfiguration,
+        #[serde(rename = "minCPUModel")]
+        min_cpu_model: String,
+        #[serde(rename = "obsoleteCPUModels")]
+        obsolete_cpu_models: BTreeMap<String, bool>,
+        ovmf_path: String,
+        supported_guest_agent_versions: Vec<String>,
+        #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+        support_container_resources: Vec<SupportContainerResources>,
+        permitted_host_devices: PermittedHostDevices,
+        mediated_devices_configuration: MediatedDevicesConfiguration,
+        seccomp_configuration: SeccompConfiguration,
+        vm_state_storage_class: String,
+        virtual_machine_options: VirtualMachineOptions,
+        ksm_configuration: KsmConfiguration,
+        #[serde(rename = "autoCPULimitNamespaceLabelSelector")]
+        #[schemars(schema_with = "textless::<Option<LabelSelector>>")]
+        auto_cpu_limit_namespace_label_selector: AsGiven,
+        changed_block_tracking_label_selectors: ChangedBlockTrackingSelectors,
+        instancetype: InstancetypeConfiguration,
+        /// At most one; the node's virtualisation.
+        #[schemars(length(max = 1))]
+        hypervisors: Vec<HypervisorConfiguration>,
+        persistent_reservation_configuration: Deployed,
+        confidential_compute: ConfidentialCompute,
+    }
 }
 
 api_struct! {
@@ -114,9 +104,10 @@ api_struct! {
 
 api_struct! {
     /// Bounds for the inspection of a disk image.
+    #[schemars(extend("required" = ["memoryLimit"]))]
     pub struct DiskVerification {
         #[schemars(schema_with = "textless::<Option<Quantity>>")]
-        memory_limit: Quantity,
+        memory_limit: Value,
     }
 }
 
@@ -143,7 +134,7 @@ api_struct! {
         parallel_migrations_per_cluster: u32,
         allow_auto_converge: bool,
         #[schemars(schema_with = "textless::<Option<Quantity>>")]
-        bandwidth_per_migration: Quantity,
+        bandwidth_per_migration: Value,
         /// Seconds.
         #[serde(rename = "completionTimeoutPerGiB")]
         completion_timeout_per_gib: i64,
@@ -182,11 +173,19 @@ api_struct! {
         sidecar_image: String,
         network_attachment_definition: String,
         domain_attachment_type: String,
-        migration: Empty,
+        migration: InterfaceBindingMigration,
         #[serde(rename = "downwardAPI")]
         downward_api: String,
-        #[schemars(schema_with = "open_object")]
-        compute_resource_overhead: BTreeMap<String, Value>,
+        #[schemars(schema_with = "resources")]
+        compute_resource_overhead: AsGiven,
+    }
+}
+
+api_struct! {
+    /// What happens to a plug-in's interface when its guest moves.
+    pub struct InterfaceBindingMigration {
+        /// `link-refresh`.
+        method: String,
     }
 }
 
@@ -231,6 +230,10 @@ api_struct! {
 pub struct TokenBucket {
     pub qps: f32,
     pub burst: i32,
+    /// Fields this release does not know, kept as they are. The schema knows none.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub other: AsGiven,
 }
 
 api_struct! {
@@ -238,6 +241,7 @@ api_struct! {
     pub struct TlsConfiguration {
         /// `VersionTLS10` to `VersionTLS13`.
         #[serde(rename = "minTLSVersion")]
+        #[schemars(extend("enum" = ["VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13"]))]
         min_tls_version: String,
         #[schemars(extend("x-kubernetes-list-type" = "set"))]
         ciphers: Vec<String>,
@@ -250,7 +254,7 @@ api_struct! {
         max_hotplug_ratio: u32,
         max_cpu_sockets: u32,
         #[schemars(schema_with = "textless::<Option<Quantity>>")]
-        max_guest: Quantity,
+        max_guest: Value,
     }
 }
 
@@ -286,8 +290,12 @@ api_struct! {
 pub struct SupportContainerResources {
     #[serde(rename = "type")]
     pub container_type: String,
-    #[schemars(schema_with = "open_object")]
-    pub resources: BTreeMap<String, Value>,
+    #[schemars(schema_with = "resources")]
+    pub resources: AsGiven,
+    /// Fields this release does not know, kept as they are. The schema knows none.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub other: AsGiven,
 }
 
 api_struct! {
@@ -300,6 +308,7 @@ api_struct! {
 }
 
 api_struct! {
+    #[schemars(extend("required" = ["pciVendorSelector", "resourceName"]))]
     pub struct PciHostDevice {
         /// `vendor:product`, in hexadecimal.
         pci_vendor_selector: String,
@@ -310,6 +319,7 @@ api_struct! {
 }
 
 api_struct! {
+    #[schemars(extend("required" = ["mdevNameSelector", "resourceName"]))]
     pub struct MediatedHostDevice {
         mdev_name_selector: String,
         resource_name: String,
@@ -318,6 +328,7 @@ api_struct! {
 }
 
 api_struct! {
+    #[schemars(extend("required" = ["resourceName"]))]
     pub struct UsbHostDevice {
         resource_name: String,
         selectors: Vec<UsbSelector>,
@@ -326,6 +337,7 @@ api_struct! {
 }
 
 api_struct! {
+    #[schemars(extend("required" = ["vendor", "product"]))]
     pub struct UsbSelector {
         vendor: String,
         product: String,
@@ -344,6 +356,7 @@ api_struct! {
 }
 
 api_struct! {
+    #[schemars(extend("required" = ["nodeSelector"]))]
     pub struct NodeMediatedDeviceTypes {
         node_selector: BTreeMap<String, String>,
         mediated_device_types: Vec<String>,
@@ -384,7 +397,45 @@ api_struct! {
     /// Nodes on which equal memory pages are merged.
     pub struct KsmConfiguration {
         #[schemars(schema_with = "textless::<Option<LabelSelector>>")]
-        node_label_selector: LabelSelector,
+        node_label_selector: AsGiven,
+    }
+}
+
+api_struct! {
+    /// How guests refer to their instance type and preference.
+    pub struct InstancetypeConfiguration {
+        #[schemars(extend("enum" = ["reference", "expand", "expandAll"]))]
+        reference_policy: String,
+    }
+}
+
+api_struct! {
+    /// A way to run guests; in force with the gate `ConfigurableHypervisor` alone.
+    pub struct HypervisorConfiguration {
+        #[schemars(extend("enum" = ["kvm", "hyperv-direct"]))]
+        name: String,
+    }
+}
+
+api_struct! {
+    /// Guests whose memory the node cannot read.
+    pub struct ConfidentialCompute {
+        tdx: Tdx,
+    }
+}
+
+api_struct! {
+    pub struct Tdx {
+        attestation: TdxAttestation,
+    }
+}
+
+api_struct! {
+    /// How guests prove what they run on.
+    pub struct TdxAttestation {
+        enforced: bool,
+        /// The socket of the service that makes quotes.
+        qgs_socket_path: String,
     }
 }
 
@@ -392,12 +443,24 @@ api_struct! {
     /// Guests whose disks' changed blocks are tracked.
     pub struct ChangedBlockTrackingSelectors {
         #[schemars(schema_with = "textless::<Option<LabelSelector>>")]
-        namespace_label_selector: LabelSelector,
+        namespace_label_selector: AsGiven,
         #[schemars(schema_with = "textless::<Option<LabelSelector>>")]
-        virtual_machine_label_selector: LabelSelector,
+        virtual_machine_label_selector: AsGiven,
     }
 }
 
-fn open_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+/// Requests and limits, each a quantity by the resource's name.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is of use")]
+struct Resources {
+    #[serde(default)]
+    #[schemars(schema_with = "textless::<Option<BTreeMap<String, Quantity>>>")]
+    requests: Option<BTreeMap<String, Quantity>>,
+    #[serde(default)]
+    #[schemars(schema_with = "textless::<Option<BTreeMap<String, Quantity>>>")]
+    limits: Option<BTreeMap<String, Quantity>>,
+}
+
+fn resources(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    textless::<Resources>(generator)
 }

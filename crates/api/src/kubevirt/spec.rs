@@ -1,6 +1,6 @@
 //! `spec` of the KubeVirt CR, but for `configuration`.
 
-use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, Toleration};
 use kube::CustomResource;
 use kube::core::Duration;
 use schemars::JsonSchema;
@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 use super::configuration::KubeVirtConfiguration;
 use super::schema::textless;
 use super::status::KubeVirtStatus;
-use crate::api_struct;
+use crate::{AsGiven, api_struct};
+
+/// What Kubernetes takes as a pull policy.
+pub(super) const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 
 /// What should run: which release, where, and how it is kept up to date.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,12 +43,12 @@ pub struct KubeVirtSpec {
     pub image_registry: Option<String>,
     /// Pull policy of the suite's own pods. Absent: `IfNotPresent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = PULL_POLICIES))]
     pub image_pull_policy: Option<String>,
     /// Secrets with which the images of the suite are pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "textless::<Option<Vec<LocalObjectReference>>>")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
-    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+    pub image_pull_secrets: Option<Vec<PullSecret>>,
     /// The namespace Prometheus runs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor_namespace: Option<String>,
@@ -88,6 +91,17 @@ pub struct KubeVirtSpec {
     /// Changes to rendered objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customize_components: Option<CustomizeComponents>,
+    /// Fields this release does not know, kept as they are. The schema knows none.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub other: AsGiven,
+}
+
+api_struct! {
+    /// A Secret of the install namespace.
+    pub struct PullSecret {
+        name: String,
+    }
 }
 
 api_struct! {
@@ -154,7 +168,7 @@ impl KubeVirtSpec {
     /// The certificate lifetimes with defaults and the older fields applied.
     pub fn certificate_lifetimes(&self) -> CertificateLifetimes {
         let given = self.certificate_rotate_strategy.as_ref().and_then(|s| s.self_signed.clone()).unwrap_or_default();
-        let SelfSigned { ca, server, ca_rotate_interval, cert_rotate_interval, ca_overlap_interval } = given;
+        let SelfSigned { ca, server, ca_rotate_interval, cert_rotate_interval, ca_overlap_interval, other: _ } = given;
         let (ca, server) = (ca.unwrap_or_default(), server.unwrap_or_default());
         let seconds = |d: Option<Duration>| d.map(|d| std::time::Duration::from(d).as_secs());
         let ca_duration = seconds(ca_rotate_interval.or(ca.duration)).unwrap_or(CA_SECONDS);
@@ -197,9 +211,9 @@ api_struct! {
     pub struct NodePlacement {
         node_selector: BTreeMap<String, String>,
         #[schemars(schema_with = "textless::<Option<Affinity>>")]
-        affinity: Affinity,
+        affinity: AsGiven,
         #[schemars(schema_with = "textless::<Option<Vec<Toleration>>>")]
-        tolerations: Vec<Toleration>,
+        tolerations: Vec<AsGiven>,
     }
 }
 
@@ -227,6 +241,10 @@ pub struct CustomizePatch {
     /// `json`, `merge` or `strategic`.
     #[serde(rename = "type")]
     pub patch_type: String,
+    /// Fields this release does not know, kept as they are. The schema knows none.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub other: AsGiven,
 }
 
 api_struct! {

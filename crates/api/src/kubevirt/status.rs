@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use super::conditions::Condition;
-use crate::api_struct;
+use crate::{AsGiven, api_struct};
 
 /// Where an installation is in its life. It stays `Deployed` during an upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,4 +71,8 @@ pub struct GenerationStatus {
     pub last_generation: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
+    /// Fields this release does not know, kept as they are. The schema knows none.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub other: AsGiven,
 }
