@@ -451,7 +451,8 @@ api_struct! {
 
 /// Requests and limits, each a quantity by the resource's name.
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "only its schema is of use")]
+// Only its schema is of use.
+#[expect(dead_code)]
 struct Resources {
     #[serde(default)]
     #[schemars(schema_with = "textless::<Option<BTreeMap<String, Quantity>>>")]
