@@ -2,10 +2,13 @@
 //! other served version; and a field nobody knows, refused in every object that has a schema.
 
 use kube::Client;
-use kubevirt_api::kubevirt::KubeVirt;
+use kube::api::PostParams;
+use kube::core::Request;
 use kubevirt_runtime::clock::Clock;
 use nanokube::{Nanokube, Options, UserInfo};
 use serde_json::{Map, Value, json};
+
+use super::support::operator;
 
 /// One step into a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +107,12 @@ fn part<'a>(schema: &'a Value, path: &[Step]) -> &'a Value {
     })
 }
 
+/// The definition as the operator's manifest brings it.
+fn definition() -> Value {
+    let found = operator("v0.2.0").into_iter().find(|object| object.name() == "kubevirts.kubevirt.io");
+    found.expect("the manifest has it").value().clone()
+}
+
 /// A server that knows the CRD and has one custom resource.
 struct Served {
     client: Client,
@@ -114,7 +123,7 @@ impl Served {
         let start = "2026-01-01T00:00:00Z".parse().expect("a time");
         let server = Nanokube::new(Options::new(Clock::anchored(start), 7));
         let this = Self { client: server.client(UserInfo::admin()) };
-        let crd = serde_json::to_value(KubeVirt::crd()).expect("plain data");
+        let crd = definition();
         this.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &crd).await.expect("the CRD");
         this.send("POST", &collection("v1"), &cr(json!({"spec": {}}))).await.expect("the custom resource");
         this
@@ -122,12 +131,10 @@ impl Served {
 
     async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value, Box<kube::core::Status>> {
         let body = if method == "GET" { Vec::new() } else { body.to_string().into_bytes() };
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", "application/json")
-            .body(body)
-            .expect("a request");
+        // Any request of kube's will do: its method and address are replaced.
+        let mut request = Request::new("/").create(&PostParams::default(), body).expect("a request");
+        *request.method_mut() = method.parse().expect("a method");
+        *request.uri_mut() = path.parse().expect("a path");
         match self.client.request::<Value>(request).await {
             Ok(value) => Ok(value),
             Err(kube::Error::Api(status)) => Err(status),
@@ -159,7 +166,7 @@ fn cr(content: Value) -> Value {
 
 /// The schema, and the paths of its leaves and objects, without what belongs to every Kubernetes object.
 fn schema() -> (Value, Vec<Vec<Step>>, Vec<Vec<Step>>) {
-    let crd = serde_json::to_value(KubeVirt::crd()).expect("plain data");
+    let crd = definition();
     let mut schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
     for own in ["apiVersion", "kind", "metadata"] {
         schema["properties"].as_object_mut().expect("fields").remove(own);
