@@ -111,7 +111,7 @@ pub async fn run(client_for: impl Fn(&str) -> Client, options: Options, stop: Ca
     ];
     let root_ca = Watch::fields(Kind::ConfigMap, format!("metadata.name={}", serviceaccounts::ROOT_CA));
     let watches = watches.into_iter().map(Watch::all).chain([root_ca]).collect();
-    let manager = Manager::new(controllers, client_for(MANAGER), clock).run(watches, stop.clone());
-    tokio::join!(manager, garbage::run(client_for(MANAGER), stop));
+    let manager = Manager::new(controllers, client_for(MANAGER), clock.clone()).run(watches, stop.clone());
+    tokio::join!(manager, garbage::run(client_for(MANAGER), clock, stop));
     Ok(())
 }

@@ -61,7 +61,7 @@ impl Core {
         call_draws.set_stream(2);
         let mut key = [0; 32];
         draws.fill_bytes(&mut key);
-        Self {
+        let core = Self {
             store: Store::new(history),
             registry: Registry::new(),
             clock,
@@ -77,7 +77,9 @@ impl Core {
             draws: Mutex::new(draws),
             audit_draws: Mutex::new(audit_draws),
             call_draws: Mutex::new(call_draws),
-        }
+        };
+        crate::aggregation::register_built_in(&core);
+        core
     }
 
     /// A new uid.

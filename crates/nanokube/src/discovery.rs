@@ -36,7 +36,7 @@ pub(crate) fn handle(core: &Arc<Core>, context: &Context) -> Result<Reply, ApiEr
             Ok(aggregate(context, || aggregated_core(&table)).unwrap_or_else(|| Reply::json(200, &core_versions())))
         }
         ["apis"] => {
-            let offers = core.aggregated.offers();
+            let offers = core.aggregated.claims(core);
             let items = || {
                 let mut items = aggregated_groups(&table);
                 aggregation::join_items(&mut items, &offers);
@@ -51,7 +51,7 @@ pub(crate) fn handle(core: &Arc<Core>, context: &Context) -> Result<Reply, ApiEr
         ["api", "v1"] => Ok(Reply::json(200, &resource_list(&table, "", "v1"))),
         ["apis", group] => {
             let mut groups = group_list(&table);
-            aggregation::join_groups(&mut groups, &core.aggregated.offers());
+            aggregation::join_groups(&mut groups, &core.aggregated.claims(core));
             group_object(&groups, group).map(|value| Reply::json(200, &value)).ok_or_else(ApiError::no_path)
         }
         ["apis", group, version] if table.serves(group, version) => {
@@ -159,17 +159,20 @@ fn resource_list(table: &Table, group: &str, version: &str) -> Value {
             });
             if let Some((group, version, kind)) = sub.body() {
                 entry["kind"] = json!(kind);
-                entry["version"] = json!(version);
-                if !group.is_empty() {
+                if (group, version) != (resource.group.as_str(), resource.version.as_str()) {
                     entry["group"] = json!(group);
+                    entry["version"] = json!(version);
                 }
             }
             list.push(entry);
         }
     }
-    json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": join_version(group, version), "resources": list,
-    })
+    let mut value = json!({"kind": "APIResourceList", "groupVersion": join_version(group, version), "resources": list});
+    // The oldest list of all tells no version of itself.
+    if !group.is_empty() {
+        value["apiVersion"] = json!("v1");
+    }
+    value
 }
 
 /// The aggregated form, if the client prefers it.
@@ -219,13 +222,17 @@ fn aggregated_version(table: &Table, group: &str, version: &str) -> Value {
 }
 
 fn aggregated_resource(resource: &Resource) -> Value {
-    let own = || json!({"group": resource.group, "version": resource.version, "kind": resource.kind});
+    // What is empty is that of the resource.
+    let own = |kind: &str| json!({"group": "", "version": "", "kind": kind});
     let kind = |sub: Sub| match sub.body() {
-        Some((group, version, kind)) => json!({"group": group, "version": version, "kind": kind}),
-        None => own(),
+        Some((group, version, kind)) if (group, version) != (resource.group.as_str(), resource.version.as_str()) => {
+            json!({"group": group, "version": version, "kind": kind})
+        }
+        Some((.., kind)) => own(kind),
+        None => own(&resource.kind),
     };
     let mut value = json!({
-        "resource": resource.plural, "responseKind": own(),
+        "resource": resource.plural, "responseKind": own(&resource.kind),
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular, "verbs": resource.verbs(),
     });

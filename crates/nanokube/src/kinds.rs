@@ -15,8 +15,37 @@ pub(crate) enum Sub {
     Finalize,
     /// `serviceaccounts/token`.
     Token,
-    /// `certificatesigningrequests/approval` and the like are not served; this marks `pods/ephemeralcontainers`.
+    /// `certificatesigningrequests/approval`: the conditions of its status.
+    Approval,
     EphemeralContainers,
+    /// Announced, since a real server has it, and refused with a reason.
+    Refused(Refused),
+}
+
+/// What only a node could answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Refused {
+    Attach,
+    Exec,
+    PortForward,
+    NodeProxy,
+    PodProxy,
+    ServiceProxy,
+    Resize,
+}
+
+impl Refused {
+    const fn kind(self) -> Option<&'static str> {
+        match self {
+            Self::Attach => Some("PodAttachOptions"),
+            Self::Exec => Some("PodExecOptions"),
+            Self::PortForward => Some("PodPortForwardOptions"),
+            Self::NodeProxy => Some("NodeProxyOptions"),
+            Self::PodProxy => Some("PodProxyOptions"),
+            Self::ServiceProxy => Some("ServiceProxyOptions"),
+            Self::Resize => None,
+        }
+    }
 }
 
 impl Sub {
@@ -29,14 +58,26 @@ impl Sub {
             Self::Log => "log",
             Self::Finalize => "finalize",
             Self::Token => "token",
+            Self::Approval => "approval",
             Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Refused(Refused::Attach) => "attach",
+            Self::Refused(Refused::Exec) => "exec",
+            Self::Refused(Refused::PortForward) => "portforward",
+            Self::Refused(Refused::NodeProxy | Refused::PodProxy | Refused::ServiceProxy) => "proxy",
+            Self::Refused(Refused::Resize) => "resize",
         }
     }
 
     /// The verbs discovery announces.
     pub(crate) const fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale | Self::EphemeralContainers => &["get", "patch", "update"],
+            Self::Status
+            | Self::Scale
+            | Self::EphemeralContainers
+            | Self::Approval
+            | Self::Refused(Refused::Resize) => &["get", "patch", "update"],
+            Self::Refused(Refused::Attach | Refused::Exec | Refused::PortForward) => &["create", "get"],
+            Self::Refused(_) => &["create", "delete", "get", "patch", "update"],
             Self::Binding | Self::Eviction | Self::Token => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
@@ -46,7 +87,11 @@ impl Sub {
     /// Group, version and kind of the body when it is not the resource's own.
     pub(crate) const fn body(self) -> Option<(&'static str, &'static str, &'static str)> {
         match self {
-            Self::Status | Self::Log | Self::Finalize | Self::EphemeralContainers => None,
+            Self::Status | Self::Log | Self::Finalize | Self::EphemeralContainers | Self::Approval => None,
+            Self::Refused(refused) => match refused.kind() {
+                Some(kind) => Some(("", "v1", kind)),
+                None => None,
+            },
             Self::Scale => Some(("autoscaling", "v1", "Scale")),
             Self::Binding => Some(("", "v1", "Binding")),
             Self::Eviction => Some(("policy", "v1", "Eviction")),
@@ -55,6 +100,30 @@ impl Sub {
     }
 }
 
+/// In which order `/apis` lists the groups of this server: by their priority.
+pub(crate) const GROUP_ORDER: &[&str] = &[
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
 /// How objects of a kind are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keeping {
@@ -62,8 +131,14 @@ pub(crate) enum Keeping {
     Own,
     /// `events.k8s.io`: the objects are those of the core group, spelled differently.
     Events,
+    /// In the store, under the key of the other group and version whose objects these are.
+    As(&'static str, &'static str),
     /// Answered and forgotten (access reviews); only `create` exists.
     Review,
+    /// `bindings`: the same as the subresource of the pod that its name tells.
+    Binding,
+    /// `componentstatuses`: the server itself, asked and not stored.
+    Health,
 }
 
 /// A built-in kind.
@@ -144,7 +219,18 @@ impl Kind {
 
 const STATUS: &[Sub] = &[Sub::Status];
 const SCALED: &[Sub] = &[Sub::Scale, Sub::Status];
-const POD: &[Sub] = &[Sub::Binding, Sub::EphemeralContainers, Sub::Eviction, Sub::Log, Sub::Status];
+const POD: &[Sub] = &[
+    Sub::Refused(Refused::Attach),
+    Sub::Binding,
+    Sub::EphemeralContainers,
+    Sub::Eviction,
+    Sub::Refused(Refused::Exec),
+    Sub::Log,
+    Sub::Refused(Refused::PortForward),
+    Sub::Refused(Refused::PodProxy),
+    Sub::Refused(Refused::Resize),
+    Sub::Status,
+];
 const EVENT_FIELDS: &[&str] = &[
     "involvedObject.kind",
     "involvedObject.namespace",
@@ -181,10 +267,16 @@ const POD_FIELDS: &[&str] = &[
 const APPS: &str = "apps";
 const RBAC: &str = "rbac.authorization.k8s.io";
 const ADMISSION: &str = "admissionregistration.k8s.io";
+const FLOW: &str = "flowcontrol.apiserver.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
 
 /// Every built-in resource.
 pub(crate) const BUILT_IN: &[Kind] = &[
+    kind("", "v1", "bindings", "binding", "Binding").keeping(Keeping::Binding),
+    kind("", "v1", "componentstatuses", "componentstatus", "ComponentStatus")
+        .short(&["cs"])
+        .cluster()
+        .keeping(Keeping::Health),
     kind("", "v1", "configmaps", "configmap", "ConfigMap").short(&["cm"]),
     kind("", "v1", "endpoints", "endpoints", "Endpoints").short(&["ep"]),
     kind("", "v1", "events", "event", "Event").short(&["ev"]).select(EVENT_FIELDS),
@@ -198,7 +290,7 @@ pub(crate) const BUILT_IN: &[Kind] = &[
     kind("", "v1", "nodes", "node", "Node")
         .short(&["no"])
         .cluster()
-        .subs(STATUS)
+        .subs(&[Sub::Refused(Refused::NodeProxy), Sub::Status])
         .select(&["spec.unschedulable"])
         .shows_deleted(),
     kind("", "v1", "persistentvolumeclaims", "persistentvolumeclaim", "PersistentVolumeClaim")
@@ -211,6 +303,13 @@ pub(crate) const BUILT_IN: &[Kind] = &[
         .subs(STATUS)
         .shows_deleted(),
     kind("", "v1", "pods", "pod", "Pod").short(&["po"]).all().subs(POD).select(POD_FIELDS).generation().shows_deleted(),
+    kind("", "v1", "podtemplates", "podtemplate", "PodTemplate").generation().shows_deleted(),
+    kind("", "v1", "replicationcontrollers", "replicationcontroller", "ReplicationController")
+        .short(&["rc"])
+        .all()
+        .subs(SCALED)
+        .select(&["status.replicas"])
+        .generation(),
     kind("", "v1", "resourcequotas", "resourcequota", "ResourceQuota").short(&["quota"]).subs(STATUS).shows_deleted(),
     kind("", "v1", "secrets", "secret", "Secret").select(&["type"]),
     kind("", "v1", "serviceaccounts", "serviceaccount", "ServiceAccount")
@@ -220,7 +319,7 @@ pub(crate) const BUILT_IN: &[Kind] = &[
     kind("", "v1", "services", "service", "Service")
         .short(&["svc"])
         .all()
-        .subs(STATUS)
+        .subs(&[Sub::Refused(Refused::ServiceProxy), Sub::Status])
         .select(&["spec.clusterIP", "spec.type"])
         .shows_deleted(),
     kind(
@@ -301,14 +400,50 @@ pub(crate) const BUILT_IN: &[Kind] = &[
     kind(AUTHORIZATION, "v1", "subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview")
         .cluster()
         .keeping(Keeping::Review),
+    kind("autoscaling", "v1", "horizontalpodautoscalers", "horizontalpodautoscaler", "HorizontalPodAutoscaler")
+        .short(&["hpa"])
+        .all()
+        .subs(STATUS)
+        .keeping(Keeping::As("autoscaling", "v2")),
+    kind("autoscaling", "v2", "horizontalpodautoscalers", "horizontalpodautoscaler", "HorizontalPodAutoscaler")
+        .short(&["hpa"])
+        .all()
+        .subs(STATUS),
     kind("batch", "v1", "cronjobs", "cronjob", "CronJob").short(&["cj"]).all().subs(STATUS).generation(),
     kind("batch", "v1", "jobs", "job", "Job").all().subs(STATUS).select(&["status.successful"]).generation(),
+    kind(
+        "certificates.k8s.io",
+        "v1",
+        "certificatesigningrequests",
+        "certificatesigningrequest",
+        "CertificateSigningRequest",
+    )
+    .short(&["csr"])
+    .cluster()
+    .subs(&[Sub::Approval, Sub::Status])
+    .select(&["spec.signerName"]),
     kind("coordination.k8s.io", "v1", "leases", "lease", "Lease"),
     kind("discovery.k8s.io", "v1", "endpointslices", "endpointslice", "EndpointSlice").generation(),
     kind("events.k8s.io", "v1", "events", "event", "Event")
         .short(&["ev"])
         .select(REGARDING_FIELDS)
         .keeping(Keeping::Events),
+    kind(FLOW, "v1", "flowschemas", "flowschema", "FlowSchema").cluster().subs(STATUS).generation(),
+    kind(FLOW, "v1", "prioritylevelconfigurations", "prioritylevelconfiguration", "PriorityLevelConfiguration")
+        .cluster()
+        .subs(STATUS)
+        .generation(),
+    kind("networking.k8s.io", "v1", "ingressclasses", "ingressclass", "IngressClass").cluster().generation(),
+    kind("networking.k8s.io", "v1", "ingresses", "ingress", "Ingress").short(&["ing"]).subs(STATUS).generation(),
+    kind("networking.k8s.io", "v1", "ipaddresses", "ipaddress", "IPAddress")
+        .short(&["ip"])
+        .cluster()
+        .select(&["spec.parentRef.resource"]),
+    kind("networking.k8s.io", "v1", "networkpolicies", "networkpolicy", "NetworkPolicy")
+        .short(&["netpol"])
+        .generation(),
+    kind("networking.k8s.io", "v1", "servicecidrs", "servicecidr", "ServiceCIDR").cluster().subs(STATUS),
+    kind("node.k8s.io", "v1", "runtimeclasses", "runtimeclass", "RuntimeClass").cluster(),
     kind("policy", "v1", "poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget")
         .short(&["pdb"])
         .subs(STATUS)
@@ -317,9 +452,30 @@ pub(crate) const BUILT_IN: &[Kind] = &[
     kind(RBAC, "v1", "clusterroles", "clusterrole", "ClusterRole").cluster(),
     kind(RBAC, "v1", "rolebindings", "rolebinding", "RoleBinding"),
     kind(RBAC, "v1", "roles", "role", "Role"),
+    kind("resource.k8s.io", "v1", "deviceclasses", "deviceclass", "DeviceClass").cluster().generation(),
+    kind("resource.k8s.io", "v1", "resourceclaims", "resourceclaim", "ResourceClaim").subs(STATUS),
+    kind("resource.k8s.io", "v1", "resourceclaimtemplates", "resourceclaimtemplate", "ResourceClaimTemplate"),
+    kind("resource.k8s.io", "v1", "resourceslices", "resourceslice", "ResourceSlice")
+        .cluster()
+        .select(&["spec.driver", "spec.nodeName"])
+        .generation(),
     kind("scheduling.k8s.io", "v1", "priorityclasses", "priorityclass", "PriorityClass")
         .short(&["pc"])
         .cluster()
         .generation(),
-    kind("storage.k8s.io", "v1", "storageclasses", "storageclass", "StorageClass").short(&["sc"]).cluster(),
+    kind("storage.k8s.io", "v1", "csidrivers", "csidriver", "CSIDriver").cluster().generation().shows_deleted(),
+    kind("storage.k8s.io", "v1", "csinodes", "csinode", "CSINode").cluster().shows_deleted(),
+    kind("storage.k8s.io", "v1", "csistoragecapacities", "csistoragecapacity", "CSIStorageCapacity").shows_deleted(),
+    kind("storage.k8s.io", "v1", "storageclasses", "storageclass", "StorageClass")
+        .short(&["sc"])
+        .cluster()
+        .shows_deleted(),
+    kind("storage.k8s.io", "v1", "volumeattachments", "volumeattachment", "VolumeAttachment")
+        .cluster()
+        .subs(STATUS)
+        .shows_deleted(),
+    kind("storage.k8s.io", "v1", "volumeattributesclasses", "volumeattributesclass", "VolumeAttributesClass")
+        .short(&["vac"])
+        .cluster()
+        .shows_deleted(),
 ];

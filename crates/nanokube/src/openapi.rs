@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::kinds::{Keeping, Sub};
+use crate::kinds::Sub;
 use crate::registry::{Resource, Table, join_version};
 use crate::reply::{JSON, Reply};
 use crate::status::ApiError;
@@ -110,7 +110,7 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource, schema: &str) 
     let write = ["dryRun", "fieldManager", "fieldValidation"];
     let list = ["labelSelector", "fieldSelector", "limit", "continue", "watch", "resourceVersion"];
     let create = operation("post", &write, Some(&[JSON]));
-    if resource.keeping == Keeping::Review {
+    if !resource.is_kept() {
         paths.insert(collection, json!({"post": create}));
         return;
     }

@@ -1,10 +1,17 @@
-//! Reading the protobuf bodies that `kubectl` sends for a few small kinds. Answers are always JSON. Pure.
+//! Reading the protobuf bodies that typed clients send. Answers are always JSON. Pure.
 //!
-//! Typed clients of `kubectl` (`create configmap`, `auth can-i`, `create token`, `drain`, ...) speak protobuf and do not
-//! fall back. Only the kinds in [`MESSAGES`] are read; any other is refused as an unknown format.
+//! `kubectl create deployment`, `drain`, `auth can-i` and the like speak protobuf and do not fall back when it is refused.
+//! The numbers, names and types of all fields are facts of the API; they are in `fields.txt`, one message a paragraph:
+//! `name number:field:type ...`, continued on lines that begin with a space. Types are `s` text, `i` whole number, `d`
+//! number, `b` flag, `y` bytes (base64 in JSON), or a message; `*` before it is a list, `%` a map from text; a message
+//! without a field name is part of the object around it. `@ apiVersion kind name` names the message of a kind.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 /// The media type of these bodies.
@@ -13,139 +20,63 @@ pub(crate) const MEDIA: &str = "application/vnd.kubernetes.protobuf";
 /// Every body begins with these bytes.
 const MAGIC: &[u8] = b"k8s\0";
 
-/// How one field is read.
-#[derive(Clone, Copy)]
-enum Read {
-    Text,
-    Texts,
-    Number,
-    Switch,
-    /// `map<string, string>`
-    TextMap,
-    /// `map<string, bytes>`, base64 in JSON
-    DataMap,
-    Message(&'static str),
-    Messages(&'static str),
-    /// Written by servers only.
-    Skip,
+/// The deepest message of the API has some fifteen levels; a body with more was made to exhaust the stack.
+const DEPTH: usize = 64;
+
+const FIELDS: &str = include_str!("protobuf/fields.txt");
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Times {
+    Once,
+    List,
+    Map,
 }
 
-type Field = (u64, &'static str, Read);
+struct Field {
+    name: &'static str,
+    times: Times,
+    kind: &'static str,
+}
 
-/// Messages by name: the number, JSON name and type of their fields.
-const MESSAGES: &[(&str, &[Field])] = &[
-    (
-        "ConfigMap",
-        &[META, (2, "data", Read::TextMap), (3, "binaryData", Read::DataMap), (4, "immutable", Read::Switch)],
-    ),
-    (
-        "Secret",
-        &[
-            META,
-            (2, "data", Read::DataMap),
-            (3, "type", Read::Text),
-            (4, "stringData", Read::TextMap),
-            (5, "immutable", Read::Switch),
-        ],
-    ),
-    ("Namespace", &[META, (2, "spec", Read::Skip), (3, "status", Read::Skip)]),
-    (
-        "ServiceAccount",
-        &[
-            META,
-            (3, "imagePullSecrets", Read::Messages("Reference")),
-            (4, "automountServiceAccountToken", Read::Switch),
-        ],
-    ),
-    ("Reference", &[(1, "name", Read::Text)]),
-    ("TokenRequest", &[META, (2, "spec", Read::Message("TokenSpec")), (3, "status", Read::Skip)]),
-    (
-        "TokenSpec",
-        &[
-            (1, "audiences", Read::Texts),
-            (3, "boundObjectRef", Read::Message("Bound")),
-            (4, "expirationSeconds", Read::Number),
-        ],
-    ),
-    (
-        "Bound",
-        &[(1, "kind", Read::Text), (2, "apiVersion", Read::Text), (3, "name", Read::Text), (4, "uid", Read::Text)],
-    ),
-    ("SelfSubjectReview", &[META, (2, "status", Read::Skip)]),
-    ("SelfSubjectAccessReview", &[META, (2, "spec", Read::Message("AccessSpec")), (3, "status", Read::Skip)]),
-    (
-        "AccessSpec",
-        &[
-            (1, "resourceAttributes", Read::Message("ResourceAttributes")),
-            (2, "nonResourceAttributes", Read::Message("PathAttributes")),
-        ],
-    ),
-    (
-        "ResourceAttributes",
-        &[
-            (1, "namespace", Read::Text),
-            (2, "verb", Read::Text),
-            (3, "group", Read::Text),
-            (4, "version", Read::Text),
-            (5, "resource", Read::Text),
-            (6, "subresource", Read::Text),
-            (7, "name", Read::Text),
-        ],
-    ),
-    ("PathAttributes", &[(1, "path", Read::Text), (2, "verb", Read::Text)]),
-    ("SelfSubjectRulesReview", &[META, (2, "spec", Read::Message("RulesSpec")), (3, "status", Read::Skip)]),
-    ("RulesSpec", &[(1, "namespace", Read::Text)]),
-    ("Role", &[META, (2, "rules", Read::Messages("Rule"))]),
-    ("ClusterRole", &[META, (2, "rules", Read::Messages("Rule"))]),
-    (
-        "Rule",
-        &[
-            (1, "verbs", Read::Texts),
-            (2, "apiGroups", Read::Texts),
-            (3, "resources", Read::Texts),
-            (4, "resourceNames", Read::Texts),
-            (5, "nonResourceURLs", Read::Texts),
-        ],
-    ),
-    ("RoleBinding", BINDING),
-    ("ClusterRoleBinding", BINDING),
-    (
-        "Subject",
-        &[(1, "kind", Read::Text), (2, "apiGroup", Read::Text), (3, "name", Read::Text), (4, "namespace", Read::Text)],
-    ),
-    ("RoleRef", &[(1, "apiGroup", Read::Text), (2, "kind", Read::Text), (3, "name", Read::Text)]),
-    ("Eviction", &[META, (2, "deleteOptions", Read::Message("DeleteOptions"))]),
-    (
-        "DeleteOptions",
-        &[
-            (1, "gracePeriodSeconds", Read::Number),
-            (2, "preconditions", Read::Message("Preconditions")),
-            (3, "orphanDependents", Read::Switch),
-            (4, "propagationPolicy", Read::Text),
-            (5, "dryRun", Read::Texts),
-        ],
-    ),
-    ("Preconditions", &[(1, "uid", Read::Text), (2, "resourceVersion", Read::Text)]),
-    (
-        "ObjectMeta",
-        &[
-            (1, "name", Read::Text),
-            (2, "generateName", Read::Text),
-            (3, "namespace", Read::Text),
-            (4, "selfLink", Read::Skip),
-            (5, "uid", Read::Text),
-            (6, "resourceVersion", Read::Text),
-            (7, "generation", Read::Skip),
-            (8, "creationTimestamp", Read::Skip),
-            (11, "labels", Read::TextMap),
-            (12, "annotations", Read::TextMap),
-            (14, "finalizers", Read::Texts),
-        ],
-    ),
-];
+#[derive(Default)]
+struct Messages {
+    fields: BTreeMap<&'static str, BTreeMap<u64, Field>>,
+    /// By API version and kind.
+    kinds: BTreeMap<(&'static str, &'static str), &'static str>,
+}
 
-const META: Field = (1, "metadata", Read::Message("ObjectMeta"));
-const BINDING: &[Field] = &[META, (2, "subjects", Read::Messages("Subject")), (3, "roleRef", Read::Message("RoleRef"))];
+fn messages() -> &'static Messages {
+    static MESSAGES: OnceLock<Messages> = OnceLock::new();
+    MESSAGES.get_or_init(|| {
+        let mut all = Messages::default();
+        let mut current = "";
+        for line in FIELDS.lines() {
+            let mut words = line.split(' ');
+            match words.next() {
+                Some("@") => {
+                    let mut next = || words.next().unwrap_or_default();
+                    let kind = (next(), next());
+                    all.kinds.insert(kind, next());
+                    continue;
+                }
+                Some("") | None => {}
+                Some(name) => current = name,
+            }
+            for word in words {
+                let mut parts = word.splitn(3, ':');
+                let number = parts.next().and_then(|number| number.parse().ok());
+                let (Some(number), Some(name), Some(kind)) = (number, parts.next(), parts.next()) else { continue };
+                let (times, kind) = match (kind.strip_prefix('*'), kind.strip_prefix('%')) {
+                    (Some(kind), _) => (Times::List, kind),
+                    (_, Some(kind)) => (Times::Map, kind),
+                    _ => (Times::Once, kind),
+                };
+                all.fields.entry(current).or_default().insert(number, Field { name, times, kind });
+            }
+        }
+        all
+    })
+}
 
 /// Why a body was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -178,7 +109,14 @@ pub(crate) fn read(body: &[u8]) -> Result<Value, ProtobufError> {
             _ => {}
         }
     }
-    let mut object = message(&kind, raw)?;
+    let kinds = &messages().kinds;
+    // Options of a deletion come in the version of what is deleted.
+    let known = kinds.get(&(api_version.as_str(), kind.as_str()));
+    let known = known.or_else(|| kinds.get(&("v1", kind.as_str())).filter(|_| kind == "DeleteOptions"));
+    let Some(name) = known else { return Err(ProtobufError::Kind(kind)) };
+    let mut map = Map::new();
+    message(name, raw, &mut map, DEPTH)?;
+    let mut object = Value::Object(map);
     object["apiVersion"] = json!(api_version);
     object["kind"] = json!(kind);
     Ok(object)
@@ -187,64 +125,122 @@ pub(crate) fn read(body: &[u8]) -> Result<Value, ProtobufError> {
 enum Part<'a> {
     Number(u64),
     Bytes(&'a [u8]),
+    Eight([u8; 8]),
 }
 
-fn message(name: &str, bytes: &[u8]) -> Result<Value, ProtobufError> {
-    let Some((_, fields)) = MESSAGES.iter().find(|(known, _)| *known == name) else {
-        return Err(ProtobufError::Kind(name.to_owned()));
-    };
-    let mut map = Map::new();
+fn message(name: &str, bytes: &[u8], map: &mut Map<String, Value>, depth: usize) -> Result<(), ProtobufError> {
+    let fields = messages().fields.get(name);
+    let depth = depth.checked_sub(1).ok_or(ProtobufError::Damaged)?;
     for (number, part) in parts(bytes)? {
-        let Some((_, field, read)) = fields.iter().find(|(known, ..)| *known == number) else { continue };
-        match (read, part) {
-            (Read::Skip, _) => {}
-            (Read::Number, Part::Number(number)) => {
-                // Negative numbers are written in two's complement.
-                map.insert((*field).to_owned(), json!(i64::from_ne_bytes(number.to_ne_bytes())));
-            }
-            (Read::Switch, Part::Number(number)) => {
-                map.insert((*field).to_owned(), json!(number != 0));
-            }
-            (Read::Text, Part::Bytes(bytes)) => {
-                let text = text(bytes)?;
-                if !text.is_empty() {
-                    map.insert((*field).to_owned(), json!(text));
+        let Some(field) = fields.and_then(|fields| fields.get(&number)) else { continue };
+        if field.name.is_empty() {
+            let Part::Bytes(bytes) = part else { return Err(ProtobufError::Damaged) };
+            message(field.kind, bytes, map, depth)?;
+            continue;
+        }
+        match field.times {
+            // What is empty is absent: messages carry the empty values of fields nobody has set.
+            Times::Once => {
+                if let Some(value) = value(field.kind, &part, depth)? {
+                    map.insert(field.name.to_owned(), value);
                 }
             }
-            (Read::Texts, Part::Bytes(bytes)) => push(&mut map, field, json!(text(bytes)?)),
-            (Read::Message(name), Part::Bytes(bytes)) => {
-                map.insert((*field).to_owned(), message(name, bytes)?);
+            Times::List => {
+                let value = value(field.kind, &part, depth)?.unwrap_or_else(|| json!(""));
+                if let Some(list) = map.entry(field.name).or_insert_with(|| json!([])).as_array_mut() {
+                    list.push(value);
+                }
             }
-            (Read::Messages(name), Part::Bytes(bytes)) => push(&mut map, field, message(name, bytes)?),
-            (Read::TextMap | Read::DataMap, Part::Bytes(bytes)) => {
-                let data = matches!(read, Read::DataMap);
-                let (key, value) = entry(bytes, data)?;
-                let entries = map.entry(*field).or_insert_with(|| json!({}));
-                entries[key] = json!(value);
+            Times::Map => {
+                let Part::Bytes(bytes) = part else { return Err(ProtobufError::Damaged) };
+                let (mut key, mut entry) = (String::new(), json!(""));
+                for (number, part) in parts(bytes)? {
+                    match (number, &part) {
+                        (1, Part::Bytes(bytes)) => key = text(bytes)?,
+                        (2, part) => entry = value(field.kind, part, depth)?.unwrap_or_else(|| json!("")),
+                        _ => {}
+                    }
+                }
+                map.entry(field.name).or_insert_with(|| json!({}))[key] = entry;
             }
-            _ => return Err(ProtobufError::Damaged),
         }
     }
-    Ok(Value::Object(map))
+    Ok(())
 }
 
-fn push(map: &mut Map<String, Value>, field: &str, value: Value) {
-    if let Some(list) = map.entry(field).or_insert_with(|| json!([])).as_array_mut() {
-        list.push(value);
+/// A value of a type; nothing for an empty text or a time that is not set.
+fn value(kind: &str, part: &Part<'_>, depth: usize) -> Result<Option<Value>, ProtobufError> {
+    Ok(match (kind, part) {
+        // Negative numbers are written in two's complement.
+        ("i", Part::Number(number)) => Some(json!(number.cast_signed())),
+        ("b", Part::Number(number)) => Some(json!(*number != 0)),
+        ("d", Part::Eight(bytes)) => Some(json!(f64::from_le_bytes(*bytes))),
+        ("s", Part::Bytes(bytes)) => Some(text(bytes)?).filter(|text| !text.is_empty()).map(Value::String),
+        ("y", Part::Bytes(bytes)) => Some(json!(STANDARD.encode(bytes))),
+        ("i" | "b" | "d" | "s" | "y", _) | (_, Part::Number(_) | Part::Eight(_)) => return Err(ProtobufError::Damaged),
+        ("meta.v1.Time", Part::Bytes(bytes)) => time(bytes)?.map(|time| json!(crate::core::seconds(time))),
+        ("meta.v1.MicroTime", Part::Bytes(bytes)) => time(bytes)?.map(|time| json!(format!("{time:.6}"))),
+        ("resource.Quantity", Part::Bytes(bytes)) => Some(json!(first_text(bytes)?)),
+        ("runtime.RawExtension" | "meta.v1.FieldsV1", Part::Bytes(bytes)) => {
+            let raw = first_bytes(bytes)?.unwrap_or(b"null");
+            Some(serde_json::from_slice(raw).map_err(|_| ProtobufError::Damaged)?)
+        }
+        ("intstr.IntOrString", Part::Bytes(bytes)) => Some(number_or_text(bytes)?),
+        (kind, Part::Bytes(bytes)) if kind.ends_with(".ExtraValue") => {
+            let mut items = Vec::new();
+            for (_, part) in parts(bytes)? {
+                if let Part::Bytes(bytes) = part {
+                    items.push(json!(text(bytes)?));
+                }
+            }
+            Some(json!(items))
+        }
+        (kind, Part::Bytes(bytes)) => {
+            let mut map = Map::new();
+            message(kind, bytes, &mut map, depth)?;
+            Some(Value::Object(map))
+        }
+    })
+}
+
+fn time(bytes: &[u8]) -> Result<Option<Timestamp>, ProtobufError> {
+    if bytes.is_empty() {
+        return Ok(None);
     }
-}
-
-fn entry(bytes: &[u8], data: bool) -> Result<(String, String), ProtobufError> {
-    let (mut key, mut value) = (String::new(), String::new());
+    let (mut seconds, mut nanos) = (0, 0);
     for (number, part) in parts(bytes)? {
         match (number, part) {
-            (1, Part::Bytes(bytes)) => key = text(bytes)?,
-            (2, Part::Bytes(bytes)) if data => value = STANDARD.encode(bytes),
-            (2, Part::Bytes(bytes)) => value = text(bytes)?,
+            (1, Part::Number(number)) => seconds = number.cast_signed(),
+            (2, Part::Number(number)) => nanos = i32::try_from(number).map_err(|_| ProtobufError::Damaged)?,
             _ => {}
         }
     }
-    Ok((key, value))
+    Timestamp::new(seconds, nanos).map(Some).map_err(|_| ProtobufError::Damaged)
+}
+
+fn first_bytes(bytes: &[u8]) -> Result<Option<&[u8]>, ProtobufError> {
+    let found = parts(bytes)?.into_iter().find_map(|(number, part)| match part {
+        Part::Bytes(bytes) if number == 1 => Some(bytes),
+        _ => None,
+    });
+    Ok(found)
+}
+
+fn first_text(bytes: &[u8]) -> Result<String, ProtobufError> {
+    first_bytes(bytes)?.map_or_else(|| Ok(String::new()), text)
+}
+
+fn number_or_text(bytes: &[u8]) -> Result<Value, ProtobufError> {
+    let (mut is_text, mut number_found, mut text_found) = (false, 0, String::new());
+    for (number, part) in parts(bytes)? {
+        match (number, part) {
+            (1, Part::Number(kind)) => is_text = kind == 1,
+            (2, Part::Number(number)) => number_found = number.cast_signed(),
+            (3, Part::Bytes(bytes)) => text_found = text(bytes)?,
+            _ => {}
+        }
+    }
+    Ok(if is_text { json!(text_found) } else { json!(number_found) })
 }
 
 fn text(bytes: &[u8]) -> Result<String, ProtobufError> {
@@ -258,7 +254,7 @@ fn parts(mut bytes: &[u8]) -> Result<Vec<(u64, Part<'_>)>, ProtobufError> {
         let tag = varint(&mut bytes)?;
         let part = match tag & 7 {
             0 => Part::Number(varint(&mut bytes)?),
-            1 => Part::Bytes(take(&mut bytes, 8)?),
+            1 => Part::Eight(take(&mut bytes, 8)?.try_into().map_err(|_| ProtobufError::Damaged)?),
             2 => {
                 let length = usize::try_from(varint(&mut bytes)?).map_err(|_| ProtobufError::Damaged)?;
                 Part::Bytes(take(&mut bytes, length)?)
@@ -300,17 +296,54 @@ mod tests {
         out
     }
 
+    fn body(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+        let kind = field(1, &[field(1, api_version.as_bytes()), field(2, kind.as_bytes())].concat());
+        [MAGIC.to_vec(), kind, field(2, raw)].concat()
+    }
+
     fn config_map() -> Vec<u8> {
-        let meta = field(1, &field(1, b"c1"));
+        let meta = field(1, &[field(1, b"c1"), field(2, b"")].concat());
         let data = field(2, &[field(1, b"a"), field(2, b"b")].concat());
-        let kind = field(1, &[field(1, b"v1"), field(2, b"ConfigMap")].concat());
-        [MAGIC.to_vec(), kind, field(2, &[meta, data].concat())].concat()
+        body("v1", "ConfigMap", &[meta, data].concat())
     }
 
     #[test]
     fn reads_a_config_map() {
         let expected = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c1"}, "data": {"a": "b"}});
         assert_eq!(read(&config_map()), Ok(expected));
+    }
+
+    #[test]
+    fn reads_lists_parts_of_objects_and_numbers_that_may_be_texts() {
+        // A volume's source is no field of its own, a quantity is a text, a percentage is a text of a number.
+        let volume = field(1, &[field(1, b"v"), field(2, &field(2, &field(1, b"Memory")))].concat());
+        let template = field(3, &field(2, &volume));
+        let rolling = field(2, &field(1, &[vec![8, 1], field(3, b"25%")].concat()));
+        let strategy = field(4, &[field(1, b"RollingUpdate"), rolling].concat());
+        let spec = field(2, &[vec![8, 0], template, strategy].concat());
+        let found = read(&body("apps/v1", "Deployment", &spec)).unwrap();
+        assert_eq!(
+            found["spec"],
+            json!({
+                "replicas": 0, "template": {"spec": {"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]}},
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%"}},
+            })
+        );
+    }
+
+    #[test]
+    fn every_message_that_is_named_is_there() {
+        let all = messages();
+        let special = ["meta.v1.Time", "meta.v1.MicroTime", "resource.Quantity", "runtime.RawExtension"];
+        let special = [&special[..], &["meta.v1.FieldsV1", "intstr.IntOrString"]].concat();
+        // Some messages have no fields at all; they are few.
+        let fields = all.fields.values().flat_map(BTreeMap::values).filter(|field| field.kind.len() > 1);
+        let unknown: std::collections::BTreeSet<&str> = fields
+            .map(|field| field.kind)
+            .filter(|kind| !special.contains(kind) && !kind.ends_with(".ExtraValue") && !all.fields.contains_key(kind))
+            .collect();
+        assert!(unknown.len() < 3, "{unknown:?}");
+        assert!(all.kinds.values().all(|name| all.fields.contains_key(name)));
     }
 
     #[test]
@@ -322,7 +355,7 @@ mod tests {
 
     #[test]
     fn unknown_kinds_are_named() {
-        let kind = field(1, &[field(1, b"apps/v1"), field(2, b"Deployment")].concat());
-        assert_eq!(read(&[MAGIC.to_vec(), kind].concat()), Err(ProtobufError::Kind("Deployment".to_owned())));
+        let gadget = body("acme.io/v1", "Gadget", &[]);
+        assert_eq!(read(&gadget), Err(ProtobufError::Kind("Gadget".to_owned())));
     }
 }

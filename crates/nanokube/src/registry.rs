@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::kinds::{BUILT_IN, Keeping, Kind, Sub};
+use crate::kinds::{BUILT_IN, GROUP_ORDER, Keeping, Kind, Sub};
 use crate::schemas;
 use crate::store::ResourceKey;
 
@@ -95,13 +95,21 @@ pub(crate) const STORED_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 /// The same in the order in which custom resources list them.
 const CUSTOM_VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+/// Kinds whose version in the store is told as an older one: servers go on telling that one, so that clients that
+/// compare see no migration.
+const FIRST_STORED_AS: &[(&str, &str)] =
+    &[("CustomResourceDefinition", "apiextensions.k8s.io/v1beta1"), ("HorizontalPodAutoscaler", "autoscaling/v1")];
 /// Namespaces are never deleted as a collection.
 const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
 impl Resource {
     fn built_in(kind: &Kind) -> Self {
         let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
-        let stored_group = if kind.keeping == Keeping::Events { "" } else { kind.group };
+        let (stored_group, stored_version) = match kind.keeping {
+            Keeping::Events => ("", kind.version),
+            Keeping::As(group, version) => (group, version),
+            _ => (kind.group, kind.version),
+        };
         Self {
             group: kind.group.to_owned(),
             version: kind.version.to_owned(),
@@ -118,7 +126,7 @@ impl Resource {
             shows_deleted: kind.shows_deleted,
             keeping: kind.keeping,
             key: resource_key(stored_group, kind.plural),
-            stored_as: join_version(stored_group, kind.version),
+            stored_as: join_version(stored_group, stored_version),
             rules: OnceLock::new(),
             custom: None,
         }
@@ -145,21 +153,28 @@ impl Resource {
 
     /// Tells clients which version is stored, without telling which: equal for equal group, version and kind.
     pub(crate) fn storage_hash(&self) -> Option<String> {
-        if self.keeping == Keeping::Review {
+        if !self.is_kept() {
             return None;
         }
-        let version =
-            if self.stored_as.contains('/') { self.stored_as.clone() } else { format!("/{}", self.stored_as) };
+        let stored_as = FIRST_STORED_AS.iter().find(|(kind, _)| *kind == self.kind && self.custom.is_none());
+        let stored_as = stored_as.map_or(self.stored_as.as_str(), |(_, version)| *version);
+        let version = if stored_as.contains('/') { stored_as.to_owned() } else { format!("/{stored_as}") };
         let digest = Sha256::digest(format!("{version}/{}", self.kind));
         Some(STANDARD.encode(&digest[..8]))
     }
 
+    /// Whether there are objects in the store.
+    pub(crate) fn is_kept(&self) -> bool {
+        matches!(self.keeping, Keeping::Own | Keeping::Events | Keeping::As(..))
+    }
+
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
         match self.keeping {
-            Keeping::Review => &["create"],
+            Keeping::Review | Keeping::Binding => &["create"],
+            Keeping::Health => &["get", "list"],
             Keeping::Own if self.custom.is_some() => CUSTOM_VERBS,
-            Keeping::Own | Keeping::Events if self.is("", "namespaces") => NAMESPACE_VERBS,
-            Keeping::Own | Keeping::Events => STORED_VERBS,
+            Keeping::Own if self.is("", "namespaces") => NAMESPACE_VERBS,
+            Keeping::Own | Keeping::Events | Keeping::As(..) => STORED_VERBS,
         }
     }
 }
@@ -209,9 +224,10 @@ impl Table {
 
     /// Group names: built-in groups in a fixed order, then custom ones by name; each with its versions, preferred first.
     pub(crate) fn groups(&self) -> Vec<(String, Vec<String>)> {
-        let mut groups: BTreeMap<(bool, &str), Vec<&str>> = BTreeMap::new();
+        let rank = |group: &str| GROUP_ORDER.iter().position(|known| *known == group).unwrap_or(GROUP_ORDER.len());
+        let mut groups: BTreeMap<(usize, &str), Vec<&str>> = BTreeMap::new();
         for resource in self.iter().filter(|resource| !resource.group.is_empty()) {
-            let versions = groups.entry((resource.custom.is_some(), &resource.group)).or_default();
+            let versions = groups.entry((rank(&resource.group), &resource.group)).or_default();
             if !versions.contains(&resource.version.as_str()) {
                 versions.push(&resource.version);
             }
@@ -278,6 +294,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_group_of_this_server_has_its_place() {
+        let table = Registry::new().table();
+        let groups: Vec<String> = table.groups().into_iter().map(|(group, _)| group).collect();
+        assert_eq!(groups, GROUP_ORDER);
+        let versions = table.groups().into_iter().find(|(group, _)| group == "autoscaling").unwrap().1;
+        assert_eq!(versions, ["v2", "v1"]);
+    }
+
+    #[test]
     fn the_storage_hash_is_that_of_any_server() {
         let registry = Registry::new();
         let table = registry.table();
@@ -286,6 +311,8 @@ mod tests {
         assert_eq!(hash("", "v1", "configmaps").as_deref(), Some("qFsyl6wFWjQ="));
         // Both spellings of events are the same objects.
         assert_eq!(hash("events.k8s.io", "v1", "events"), hash("", "v1", "events"));
+        assert_eq!(hash("apiextensions.k8s.io", "v1", "customresourcedefinitions").as_deref(), Some("jfWCUB31mvA="));
+        assert_eq!(hash("autoscaling", "v2", "horizontalpodautoscalers").as_deref(), Some("oQlkt7f5j/A="));
         assert_eq!(hash("authorization.k8s.io", "v1", "subjectaccessreviews"), None);
     }
 }

@@ -41,6 +41,12 @@ pub fn default(api_version: &str, kind: &str, object: &mut Value) {
         "StatefulSet" => {
             pod_spec(object.pointer_mut("/spec/template/spec"));
             set(rolling(object.pointer_mut("/spec/updateStrategy")), "partition", || json!(0));
+            let claims = object.pointer_mut("/spec/volumeClaimTemplates").and_then(Value::as_array_mut);
+            for claim in claims.into_iter().flatten() {
+                set(Some(claim), "apiVersion", || json!("v1"));
+                set(Some(claim), "kind", || json!("PersistentVolumeClaim"));
+                requests_from_limits(claim.pointer_mut("/spec/resources"));
+            }
         }
         "Job" => job_spec(object.pointer_mut("/spec")),
         "CronJob" => job_spec(object.pointer_mut("/spec/jobTemplate/spec")),
@@ -72,6 +78,17 @@ pub fn default(api_version: &str, kind: &str, object: &mut Value) {
                 set(Some(names), "singular", || json!(kind.to_lowercase()));
             }
         }
+        "HorizontalPodAutoscaler" if api_version == "autoscaling/v2" => {
+            let target = json!({"type": "Utilization", "averageUtilization": 80});
+            let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+            set(object.pointer_mut("/spec"), "metrics", || json!([metric]));
+        }
+        "NetworkPolicy" => {
+            let outward = object.pointer("/spec/egress").is_some();
+            let types = if outward { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+            set(object.pointer_mut("/spec"), "policyTypes", || types);
+        }
+        "LimitRange" => limits(object.pointer_mut("/spec")),
         "PersistentVolumeClaim" => requests_from_limits(object.pointer_mut("/spec/resources")),
         _ => {}
     }
@@ -160,6 +177,20 @@ fn requests_from_limits(resources: Option<&mut Value>) {
     let mut requests = object_at(Some(resources), "requests");
     for (name, v) in limits {
         set(requests.as_deref_mut(), &name, || v);
+    }
+}
+
+/// Of a container's limits: who has a maximum has it by default, and who has a default asks for it by default.
+fn limits(spec: Option<&mut Value>) {
+    let Some(spec) = spec else { return };
+    for limit in items(spec, "limits").filter(|limit| limit["type"] == "Container") {
+        for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
+            let Some(given) = limit[from].as_object().cloned() else { continue };
+            let mut target = object_at(Some(&mut *limit), to);
+            for (name, amount) in given {
+                set(target.as_deref_mut(), &name, || amount);
+            }
+        }
     }
 }
 

@@ -176,7 +176,8 @@ pub(super) const ALWAYS_PRESENT: &[(&str, &str)] = &[
 ];
 
 /// Lists that are null, not absent, in an empty object: nobody owns their presence.
-pub(super) const NULL_LISTS: &[(&str, &str)] = &[("PodSpec", "containers"), ("CSINodeSpec", "drivers")];
+pub(super) const NULL_LISTS: &[(&str, &str)] =
+    &[("PodSpec", "containers"), ("CSINodeSpec", "drivers"), ("HorizontalPodAutoscalerStatus", "currentMetrics")];
 
 /// Counts that a status always shows although its type calls them optional.
 pub(super) const ALWAYS_ZERO: &[(&str, &[&str])] =
@@ -260,6 +261,12 @@ pub(super) const ZERO_IS_ABSENT: &[(&str, &str)] = &[
     ("ServiceSpec", "healthCheckNodePort"),
     ("ServiceSpec", "publishNotReadyAddresses"),
     ("StatefulSetSpec", "minReadySeconds"),
+    ("HorizontalPodAutoscalerStatus", "currentReplicas"),
+    ("ReplicationControllerSpec", "minReadySeconds"),
+    ("ReplicationControllerStatus", "availableReplicas"),
+    ("ReplicationControllerStatus", "fullyLabeledReplicas"),
+    ("ReplicationControllerStatus", "observedGeneration"),
+    ("ReplicationControllerStatus", "readyReplicas"),
     ("StatefulSetStatus", "currentReplicas"),
     ("StatefulSetStatus", "observedGeneration"),
     ("StatefulSetStatus", "readyReplicas"),
@@ -370,4 +377,8 @@ pub(super) const DEFAULTS: &[(&str, &str, &str)] = &[
     ("CSIDriverSpec", "storageCapacity", "false"),
     ("PriorityClass", "preemptionPolicy", r#""PreemptLowerPriority""#),
     ("NetworkPolicyPort", "protocol", r#""TCP""#),
+    ("IngressClassParametersReference", "scope", r#""Cluster""#),
+    ("ReplicationControllerSpec", "replicas", "1"),
+    ("HorizontalPodAutoscalerSpec", "minReplicas", "1"),
+    ("CSIDriverSpec", "volumeLifecycleModes", r#"["Persistent"]"#),
 ];

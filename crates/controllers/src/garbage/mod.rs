@@ -5,6 +5,7 @@
 
 mod discovery;
 mod graph;
+mod namespaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,12 +14,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryFutureExt};
-use k8s_openapi::api::core::v1::{Event, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
+use kubevirt_runtime::clock::Clock;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -60,6 +61,7 @@ enum Done {
 
 struct Collector {
     client: Client,
+    clock: Clock,
     graph: Graph,
     resources: Arc<BTreeMap<String, Followed>>,
     watches: BTreeMap<String, AbortHandle>,
@@ -73,9 +75,10 @@ struct Collector {
 }
 
 /// Collects garbage and empties namespaces until `stop` is cancelled.
-pub(crate) async fn run(client: Client, stop: CancellationToken) {
+pub(crate) async fn run(client: Client, clock: Clock, stop: CancellationToken) {
     let mut collector = Collector {
         client,
+        clock,
         graph: Graph::default(),
         resources: Arc::default(),
         watches: BTreeMap::new(),
@@ -277,9 +280,10 @@ impl Collector {
             .into_iter()
             .find(|uid| self.graph.get(uid).is_some_and(|item| item.deleting && item.name.name == name))?;
         debug!(namespace = name, uid = going, "emptying a namespace");
+        let now = self.clock.now();
         let (client, resources, key, name) =
             (self.client.clone(), self.resources.clone(), key.clone(), name.to_owned());
-        Some(Box::pin(async move { Done::Acted(key, empty_namespace(client, &resources, &name).await) }))
+        Some(Box::pin(async move { Done::Acted(key, namespaces::empty(client, &resources, &name, now).await) }))
     }
 
     fn finish(&mut self, done: Done, tasks: &mut JoinSet<()>, to: &mpsc::Sender<(String, Watched)>) {
@@ -376,36 +380,4 @@ async fn patched(api: &Api<DynamicObject>, name: &str, patch: serde_json::Value)
         Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
         other => settled(other),
     }
-}
-
-/// One pass over a namespace; whether it is done.
-async fn empty_namespace(
-    client: Client,
-    resources: &BTreeMap<String, Followed>,
-    name: &str,
-) -> Result<bool, kube::Error> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let Some(mut namespace) = namespaces.get_opt(name).await? else { return Ok(true) };
-    if namespace.metadata.deletion_timestamp.is_none() {
-        return Ok(true);
-    }
-    let mut left = false;
-    for followed in resources.values().filter(|followed| followed.namespaced) {
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, &followed.api);
-        for object in api.list_metadata(&ListParams::default()).await?.items {
-            left = true;
-            if object.metadata.deletion_timestamp.is_none() {
-                let own = object.metadata.name.unwrap_or_default();
-                settled(api.delete(&own, &DeleteParams::background()).await)?;
-            }
-        }
-    }
-    if left {
-        return Ok(false);
-    }
-    let events: Api<Event> = Api::namespaced(client.clone(), name);
-    let _ = events.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-    let spec = namespace.spec.get_or_insert_default();
-    spec.finalizers.get_or_insert_default().retain(|finalizer| finalizer != "kubernetes");
-    settled(namespaces.replace_subresource("finalize", name, &PostParams::default(), &namespace).await)
 }

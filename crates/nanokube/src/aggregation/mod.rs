@@ -2,6 +2,7 @@
 //! that server offers joins discovery, and the condition `Available` says whether it can be reached.
 
 mod availability;
+mod local;
 mod proxy;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
 
+pub(crate) use local::{register_built_in, register_custom};
 pub(crate) use proxy::pass;
 
 use crate::backend::{Identity, Trust};
@@ -51,8 +53,16 @@ impl Aggregated {
         };
     }
 
+    /// Every group and version of another server, with what it offers if it can be reached.
+    pub(crate) fn claims(&self, core: &Core) -> BTreeMap<Served, Option<Value>> {
+        let mut offers = self.offers();
+        let remote = core.store.list(&services(), "").objects;
+        let remote = remote.iter().filter(|service| is_remote(&service.value)).map(|service| served(&service.value));
+        remote.map(|served| (served.clone(), offers.remove(&served))).collect()
+    }
+
     /// What can be reached now, by group and version.
-    pub(crate) fn offers(&self) -> BTreeMap<Served, Value> {
+    fn offers(&self) -> BTreeMap<Served, Value> {
         self.offers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -150,8 +160,8 @@ fn publish_front(core: &Arc<Core>) {
     };
 }
 
-/// Adds groups of other servers to an `APIGroupList`.
-pub(crate) fn join_groups(list: &mut Value, offers: &BTreeMap<Served, Value>) {
+/// Adds groups of other servers to an `APIGroupList`, whether they can be reached or not.
+pub(crate) fn join_groups(list: &mut Value, offers: &BTreeMap<Served, Option<Value>>) {
     let Some(groups) = list["groups"].as_array_mut() else { return };
     for (group, version) in offers.keys() {
         let entry = json!({"groupVersion": join_version(group, version), "version": version});
@@ -166,11 +176,16 @@ pub(crate) fn join_groups(list: &mut Value, offers: &BTreeMap<Served, Value>) {
     }
 }
 
-/// Adds what other servers offer to an aggregated `APIGroupDiscoveryList`.
-pub(crate) fn join_items(list: &mut Value, offers: &BTreeMap<Served, Value>) {
+/// Adds what other servers offer to an aggregated `APIGroupDiscoveryList`; of one that cannot be reached, that it is stale.
+pub(crate) fn join_items(list: &mut Value, offers: &BTreeMap<Served, Option<Value>>) {
     let Some(items) = list["items"].as_array_mut() else { return };
     for ((group, version), offer) in offers {
-        let entry = json!({"version": version, "resources": resources(group, version, offer), "freshness": "Current"});
+        let entry = match offer {
+            Some(offer) => {
+                json!({"version": version, "resources": resources(group, version, offer), "freshness": "Current"})
+            }
+            None => json!({"version": version, "freshness": "Stale"}),
+        };
         match items.iter_mut().find(|known| known["metadata"]["name"] == group.as_str()) {
             Some(known) => {
                 if let Some(versions) = known["versions"].as_array_mut() {

@@ -19,7 +19,7 @@ pub(crate) use grants::check_escalation;
 use crate::core::Core;
 use crate::identity::{MASTERS, UserInfo};
 use crate::registry::resource_key;
-use crate::request::RequestInfo;
+use crate::request::{RequestInfo, ResourcePath};
 use crate::status::{About, ApiError};
 use crate::store::{ResourceKey, Revision};
 
@@ -225,18 +225,29 @@ impl Authz {
             name,
             path: "",
         };
-        self.allows(core, user, &asked).map(drop).map_err(|()| {
-            let scope = if path.namespace.is_empty() {
-                "at the cluster scope".to_owned()
-            } else {
-                format!("in the namespace \"{}\"", path.namespace)
-            };
-            let why = format!(
-                "User \"{}\" cannot {} resource \"{resource}\" in API group \"{}\" {scope}",
-                user.name, info.verb, path.group
-            );
-            ApiError::forbidden(About { group: &path.group, what: &path.plural, name: &path.name }, &why)
-        })
+        self.allows(core, user, &asked).map(drop).map_err(|()| refusal(user, path, &asked))
+    }
+
+    /// Checks whether the user may do something else with the resource of a request than the request says.
+    ///
+    /// # Errors
+    /// 403 with the words clients match.
+    pub(crate) fn check_verb(
+        &self,
+        core: &Core,
+        user: &UserInfo,
+        path: &ResourcePath,
+        verb: &str,
+    ) -> Result<(), ApiError> {
+        let asked = Attributes {
+            verb,
+            group: &path.group,
+            resource: &path.plural,
+            namespace: &path.namespace,
+            name: &path.name,
+            path: "",
+        };
+        self.allows(core, user, &asked).map(drop).map_err(|()| refusal(user, path, &asked))
     }
 
     /// All rules of a user in a namespace.
@@ -263,6 +274,19 @@ impl Authz {
             "incomplete": false,
         })
     }
+}
+
+fn refusal(user: &UserInfo, path: &ResourcePath, asked: &Attributes<'_>) -> ApiError {
+    let scope = if path.namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace \"{}\"", path.namespace)
+    };
+    let why = format!(
+        "User \"{}\" cannot {} resource \"{}\" in API group \"{}\" {scope}",
+        user.name, asked.verb, asked.resource, path.group
+    );
+    ApiError::forbidden(About { group: &path.group, what: &path.plural, name: &path.name }, &why)
 }
 
 impl Compiled {

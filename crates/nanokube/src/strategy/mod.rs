@@ -11,6 +11,13 @@ use crate::kinds::Sub;
 use crate::status::ApiError;
 use crate::verbs::Target;
 
+/// Waits for what a new object needs and what is on its way.
+pub(crate) async fn prepare(target: &Target<'_>, object: &Value) {
+    if target.resource.is("", "pods") {
+        pods::await_account(target, object).await;
+    }
+}
+
 /// Completes a new object.
 pub(crate) fn create(target: &Target<'_>, object: &mut Value) -> Result<(), ApiError> {
     match (target.resource.group.as_str(), target.resource.plural.as_str()) {

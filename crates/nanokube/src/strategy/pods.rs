@@ -1,6 +1,9 @@
 //! Pods: service account, priority, tolerations, quality of service.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::registry::resource_key;
 use crate::status::ApiError;
@@ -30,15 +33,34 @@ pub(super) fn update(old: &Value, pod: &mut Value) {
     }
 }
 
+/// The account `default` comes from a controller a moment after its namespace: a pod that needs it waits this long, as on
+/// a real server.
+const ACCOUNT_PATIENCE: Duration = Duration::from_millis(1500);
+/// How often it looks meanwhile.
+const ACCOUNT_LOOK: Duration = Duration::from_millis(100);
+
+/// Waits for the account that every namespace gets.
+pub(super) async fn await_account(target: &Target<'_>, pod: &Value) {
+    let named = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+    if !matches!(named, "" | "default") {
+        return;
+    }
+    let (key, place) = (resource_key("", "serviceaccounts"), Name::new(&target.path.namespace, "default"));
+    let until = Instant::now() + ACCOUNT_PATIENCE;
+    while target.core.store.get(&key, &place).is_none() && Instant::now() < until {
+        tokio::time::sleep(ACCOUNT_LOOK).await;
+    }
+}
+
 fn account(target: &Target<'_>, pod: &mut Value) -> Result<(), ApiError> {
     let spec = &mut pod["spec"];
     let named = spec["serviceAccountName"].as_str().or(spec["serviceAccount"].as_str()).unwrap_or_default().to_owned();
-    let name = if named.is_empty() { "default".to_owned() } else { named.clone() };
+    let name = if named.is_empty() { "default".to_owned() } else { named };
     spec["serviceAccountName"] = json!(name);
     spec["serviceAccount"] = json!(name);
     let namespace = target.path.namespace.clone();
     let found = target.core.store.get(&resource_key("", "serviceaccounts"), &Name::new(&namespace, &name));
-    if found.is_none() && !named.is_empty() && named != "default" {
+    if found.is_none() {
         let why = format!("error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found");
         return Err(ApiError::forbidden(target.about(metadata_text(pod, "name")), &why));
     }

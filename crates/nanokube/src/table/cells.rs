@@ -9,7 +9,7 @@ use crate::verbs::metadata_text;
 const NONE: &str = "<none>";
 const UNKNOWN: &str = "<unknown>";
 
-fn items(value: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 

@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cells::{self, age};
-use super::pods;
+use super::{more, pods};
 use crate::registry::Resource;
 use crate::verbs::metadata_text;
 
 /// How a cell is computed.
-type Cell = fn(&Value, Timestamp) -> Value;
+pub(super) type Cell = fn(&Value, Timestamp) -> Value;
 
 /// One column.
 pub(super) struct Column {
@@ -63,7 +63,7 @@ fn path_cell(object: &Value, path: &JsonPath, kind: &str, now: Timestamp) -> Val
     }
 }
 
-fn column(name: &str, kind: &str, priority: i64, description: &str, cell: Cell) -> Column {
+pub(super) fn column(name: &str, kind: &str, priority: i64, description: &str, cell: Cell) -> Column {
     Column {
         name: name.to_owned(),
         kind: kind.to_owned(),
@@ -74,15 +74,15 @@ fn column(name: &str, kind: &str, priority: i64, description: &str, cell: Cell) 
     }
 }
 
-fn text(name: &str, cell: Cell) -> Column {
+pub(super) fn text(name: &str, cell: Cell) -> Column {
     column(name, "string", 0, "", cell)
 }
 
-fn wide(name: &str, cell: Cell) -> Column {
+pub(super) fn wide(name: &str, cell: Cell) -> Column {
     column(name, "string", 1, "", cell)
 }
 
-fn number(name: &str, cell: Cell) -> Column {
+pub(super) fn number(name: &str, cell: Cell) -> Column {
     column(name, "integer", 0, "", cell)
 }
 
@@ -90,7 +90,7 @@ fn name_column() -> Column {
     column("Name", "string", 0, "The object's name.", |object, _| json!(metadata_text(object, "name")))
 }
 
-fn age_column() -> Column {
+pub(super) fn age_column() -> Column {
     column("Age", "string", 0, "Time since the object was created.", |object, now| {
         json!(age(metadata_text(object, "creationTimestamp"), now))
     })
@@ -102,14 +102,19 @@ pub(super) fn of(resource: &Resource) -> Vec<Column> {
         return custom_columns(custom);
     }
     let mut columns = vec![name_column()];
-    columns.extend(match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "pods") => return pods::columns(name_column(), age_column()),
-        ("" | "events.k8s.io", "events") => return event_columns(),
-        ("", _) => core(&resource.plural),
-        ("apps" | "batch", _) => workloads(&resource.plural),
-        _ => others(&resource.plural),
-    });
-    if !columns.iter().any(|column| matches!(column.name.as_str(), "Age" | "Created At")) {
+    if let Some(more) = more::of(&resource.group, &resource.plural) {
+        columns.extend(more);
+    } else {
+        columns.extend(match (resource.group.as_str(), resource.plural.as_str()) {
+            ("", "pods") => return pods::columns(name_column(), age_column()),
+            ("" | "events.k8s.io", "events") => return event_columns(),
+            ("", _) => core(&resource.plural),
+            ("apps" | "batch", _) => workloads(&resource.plural),
+            _ => others(&resource.plural),
+        });
+    }
+    let ageless = matches!(resource.plural.as_str(), "componentstatuses" | "podtemplates");
+    if !ageless && !columns.iter().any(|column| matches!(column.name.as_str(), "Age" | "Created At")) {
         let at = columns.iter().position(|column| column.priority > 0).unwrap_or(columns.len());
         columns.insert(at, age_column());
     }
@@ -170,14 +175,6 @@ fn core(plural: &str) -> Vec<Column> {
             wide("Selector", |o, _| json!(cells::selector(&o["spec"]["selector"]))),
         ],
         "endpoints" => vec![text("Endpoints", |o, _| json!(cells::endpoints(o)))],
-        "persistentvolumeclaims" => vec![
-            text("Status", |o, _| json!(cells::or_none(&o["status"]["phase"]))),
-            text("Volume", |o, _| json!(o["spec"]["volumeName"].as_str().unwrap_or_default())),
-            text("Capacity", |o, _| json!(o["status"]["capacity"]["storage"].as_str().unwrap_or_default())),
-            text("Access Modes", |o, _| json!(cells::join(&o["spec"]["accessModes"]))),
-            text("StorageClass", |o, _| json!(o["spec"]["storageClassName"].as_str().unwrap_or_default())),
-        ],
-        "resourcequotas" | "limitranges" | "serviceaccounts" => Vec::new(),
         _ => Vec::new(),
     }
 }
@@ -245,11 +242,6 @@ fn workloads(plural: &str) -> Vec<Column> {
         .chain(images())
         .chain([selector()])
         .collect(),
-        "cronjobs" => vec![
-            text("Schedule", |o, _| json!(o["spec"]["schedule"].as_str().unwrap_or_default())),
-            text("Suspend", |o, _| json!(if o["spec"]["suspend"] == true { "True" } else { "False" })),
-            number("Active", |o, _| json!(cells::count(&o["status"]["active"]))),
-        ],
         "controllerrevisions" => vec![
             text("Controller", |o, _| json!(cells::controller(o))),
             number("Revision", |o, _| json!(o["revision"].as_i64().unwrap_or(0))),
@@ -277,25 +269,12 @@ fn others(plural: &str) -> Vec<Column> {
         "clusterroles" | "roles" => {
             vec![column("Created At", "date", 0, "", |o, _| json!(metadata_text(o, "creationTimestamp")))]
         }
-        "clusterrolebindings" | "rolebindings" => {
-            vec![text("Role", |o, _| {
-                let field = |name: &str| o["roleRef"][name].as_str().unwrap_or_default().to_owned();
-                json!(format!("{}/{}", field("kind"), field("name")))
-            })]
-        }
         "priorityclasses" => vec![
             number("Value", |o, _| json!(o["value"].as_i64().unwrap_or(0))),
             text("Global-Default", |o, _| json!((o["globalDefault"] == true).to_string())),
         ],
-        "storageclasses" => vec![text("Provisioner", |o, _| json!(o["provisioner"].as_str().unwrap_or_default()))],
         "validatingwebhookconfigurations" | "mutatingwebhookconfigurations" => {
             vec![number("Webhooks", |o, _| json!(cells::count(&o["webhooks"])))]
-        }
-        "validatingadmissionpolicies" => {
-            vec![number("Validations", |o, _| json!(cells::count(&o["spec"]["validations"])))]
-        }
-        "validatingadmissionpolicybindings" => {
-            vec![text("PolicyName", |o, _| json!(o["spec"]["policyName"].as_str().unwrap_or_default()))]
         }
         "endpointslices" => vec![
             text("AddressType", |o, _| json!(o["addressType"].as_str().unwrap_or_default())),

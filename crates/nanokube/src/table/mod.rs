@@ -2,6 +2,7 @@
 
 mod cells;
 mod columns;
+mod more;
 mod pods;
 #[cfg(test)]
 mod tests;
@@ -35,9 +36,7 @@ pub(crate) fn table(
                 Some("None") => {}
                 Some("Object") => row["object"] = (*object).clone(),
                 _ => {
-                    row["object"] = json!({
-                        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
-                    });
+                    row["object"] = crate::verbs::partial(object);
                 }
             }
             if let Some(conditions) = finished(resource, object) {

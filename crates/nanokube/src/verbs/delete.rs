@@ -86,6 +86,18 @@ impl DeleteOptions {
         Self { admitted: true, ..self }
     }
 
+    /// Whether its preconditions hold.
+    pub(super) fn agrees(&self, live: &Stored) -> bool {
+        (self.uid.is_empty() || self.uid == metadata_text(&live.value, "uid"))
+            && (self.resource_version.is_empty() || self.resource_version == live.revision.to_string())
+    }
+
+    /// The same after the server itself has changed the object.
+    pub(super) fn following(self, changed: &Stored) -> Self {
+        let stated = !self.resource_version.is_empty();
+        Self { resource_version: if stated { changed.revision.to_string() } else { String::new() }, ..self }
+    }
+
     pub(super) fn is_dry_run(&self) -> bool {
         self.dry_run
     }

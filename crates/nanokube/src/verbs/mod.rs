@@ -1,8 +1,10 @@
 //! The verbs: from a parsed request to an answer.
 
+mod autoscaling;
 mod body;
 mod delete;
 mod events;
+mod health;
 mod meta;
 mod read;
 mod render;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 
 pub(crate) use body::parse as parse_body;
 pub(crate) use meta::metadata_text;
+pub(crate) use render::partial;
 pub(crate) use write::{record_owner, write_own};
 
 use crate::core::Core;
@@ -85,8 +88,13 @@ pub(crate) async fn handle(core: &Arc<Core>, context: &Context) -> Result<Reply,
     let target = Target { core, context, resource, path };
     let reply = if !path.subresource.is_empty() {
         subresource(&target).await
-    } else if target.resource.keeping == Keeping::Review {
-        if context.info.verb == "create" { reviews::create(&target) } else { Err(ApiError::method_not_allowed()) }
+    } else if !target.resource.is_kept() {
+        match (target.resource.keeping, context.info.verb.as_str()) {
+            (Keeping::Review, "create") => reviews::create(&target),
+            (Keeping::Binding, "create") => subresources::bind_by_name(&target).await,
+            (Keeping::Health, "get" | "list") => health::read(&target),
+            _ => Err(ApiError::method_not_allowed()),
+        }
     } else {
         main(&target).await
     };
@@ -112,19 +120,13 @@ async fn main(target: &Target<'_>) -> Result<Reply, ApiError> {
 
 async fn subresource(target: &Target<'_>) -> Result<Reply, ApiError> {
     let served = target.resource.subresources.iter().find(|sub| sub.path() == target.path.subresource);
-    let Some(sub) = served.copied() else {
-        return Err(match target.path.subresource.as_str() {
-            "exec" | "attach" | "portforward" | "proxy" | "resize" if target.resource.group.is_empty() => {
-                let what = format!("{}/{}", target.resource.plural, target.path.subresource);
-                ApiError::not_implemented(&what)
-            }
-            _ => ApiError::no_resource(),
-        });
-    };
+    let Some(sub) = served.copied() else { return Err(ApiError::no_resource()) };
     match (sub, target.context.info.verb.as_str()) {
-        (Sub::Status | Sub::EphemeralContainers, "get") => read::get(target),
-        (Sub::Status | Sub::EphemeralContainers | Sub::Finalize, "update") => write::update(target, Some(sub)).await,
-        (Sub::Status | Sub::EphemeralContainers, "patch") => write::patch(target, Some(sub)).await,
+        (Sub::Status | Sub::EphemeralContainers | Sub::Approval, "get") => read::get(target),
+        (Sub::Status | Sub::EphemeralContainers | Sub::Approval | Sub::Finalize, "update") => {
+            write::update(target, Some(sub)).await
+        }
+        (Sub::Status | Sub::EphemeralContainers | Sub::Approval, "patch") => write::patch(target, Some(sub)).await,
         (Sub::Scale, "get") => subresources::get_scale(target),
         (Sub::Scale, "update") => subresources::update_scale(target).await,
         (Sub::Scale, "patch") => subresources::patch_scale(target).await,
@@ -132,6 +134,9 @@ async fn subresource(target: &Target<'_>) -> Result<Reply, ApiError> {
         (Sub::Eviction, "create") => subresources::evict(target).await,
         (Sub::Token, "create") => subresources::token(target).await,
         (Sub::Log, "get") => logs::get(target).await,
+        (Sub::Refused(_), verb) if sub.verbs().contains(&verb) => {
+            Err(ApiError::not_implemented(&format!("{}/{}", target.resource.plural, target.path.subresource)))
+        }
         _ => Err(ApiError::method_not_allowed()),
     }
 }

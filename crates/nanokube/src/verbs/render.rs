@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::events;
+use super::{autoscaling, events};
 use crate::core::Core;
 use crate::kinds::Keeping;
 use crate::registry::Resource;
@@ -14,9 +14,18 @@ use crate::request::Query;
 use crate::store::{Stored, tail_of};
 use crate::table;
 
+/// The object as another group or version spells it; nothing when it is spelled as stored.
+fn respelled(resource: &Resource, stored: &Value) -> Option<Value> {
+    match resource.keeping {
+        Keeping::Events => Some(events::from_core(stored)),
+        Keeping::As(..) => Some(autoscaling::from_metrics(stored)),
+        Keeping::Own | Keeping::Review | Keeping::Binding | Keeping::Health => None,
+    }
+}
+
 /// An object of the resource's version from what is stored.
 pub(crate) fn versioned(resource: &Resource, stored: &Value) -> Value {
-    let mut value = if resource.keeping == Keeping::Events { events::from_core(stored) } else { stored.clone() };
+    let mut value = respelled(resource, stored).unwrap_or_else(|| stored.clone());
     value["apiVersion"] = json!(resource.api_version());
     value["kind"] = json!(resource.kind);
     value
@@ -24,7 +33,11 @@ pub(crate) fn versioned(resource: &Resource, stored: &Value) -> Value {
 
 /// What is stored from an object of the resource's version.
 pub(crate) fn stored_form(resource: &Resource, value: Value) -> Value {
-    let mut value = if resource.keeping == Keeping::Events { events::to_core(value) } else { value };
+    let mut value = match resource.keeping {
+        Keeping::Events => events::to_core(value),
+        Keeping::As(..) => autoscaling::to_metrics(value),
+        Keeping::Own | Keeping::Review | Keeping::Binding | Keeping::Health => value,
+    };
     value["apiVersion"] = json!(resource.stored_as);
     value
 }
@@ -41,13 +54,8 @@ pub(crate) fn write_object(out: &mut Vec<u8>, resource: &Resource, stored: &Stor
     serde_json::to_writer(&mut *out, &resource.kind).expect("a string serialises");
     out.extend_from_slice(b",\"apiVersion\":");
     serde_json::to_writer(&mut *out, &resource.api_version()).expect("a string serialises");
-    let converted;
-    let tail: &[u8] = if resource.keeping == Keeping::Events {
-        converted = tail_of(&events::from_core(&stored.value));
-        &converted
-    } else {
-        stored.tail()
-    };
+    let converted = respelled(resource, &stored.value).map(|value| tail_of(&value));
+    let tail: &[u8] = converted.as_deref().unwrap_or_else(|| stored.tail());
     if tail != b"}" {
         out.push(b',');
     }
@@ -102,9 +110,9 @@ pub(crate) fn render_list(core: &Core, resource: &Resource, shape: Shape, query:
                 // Items of built-in lists carry neither kind nor version; custom ones do.
                 if resource.custom.is_some() {
                     write_object(&mut out, resource, stored);
-                } else if resource.keeping == Keeping::Events {
+                } else if let Some(value) = respelled(resource, &stored.value) {
                     out.push(b'{');
-                    out.extend_from_slice(&tail_of(&events::from_core(&stored.value)));
+                    out.extend_from_slice(&tail_of(&value));
                 } else {
                     out.push(b'{');
                     out.extend_from_slice(stored.tail());
@@ -139,5 +147,16 @@ pub(crate) struct List {
 
 /// Only the metadata.
 pub(crate) fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+    let mut metadata = object["metadata"].clone();
+    // A counter of another version of the API, which metadata alone do not show.
+    if object["kind"] == "DaemonSet"
+        && let Some(map) = metadata.as_object_mut()
+        && let Some(annotations) = map.get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        annotations.remove("deprecated.daemonset.template.generation");
+        if annotations.is_empty() {
+            map.remove("annotations");
+        }
+    }
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }

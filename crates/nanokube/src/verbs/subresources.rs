@@ -122,6 +122,19 @@ fn asked<'a>(target: &'a Target<'a>, dry_run: bool) -> Asked<'a> {
     Asked { target, operation: Operation::Create, name: &target.path.name, dry_run }
 }
 
+/// `bindings`: the pod is the one of the binding's name.
+pub(super) async fn bind_by_name(target: &Target<'_>) -> Result<Reply, ApiError> {
+    let binding = body::parse(target, "Binding")?;
+    let table = target.core.registry.table();
+    let pods = table.get("", "v1", "pods").ok_or_else(ApiError::no_resource)?;
+    let path = crate::request::ResourcePath {
+        plural: "pods".to_owned(),
+        name: metadata_text(&binding, "name").to_owned(),
+        ..target.path.clone()
+    };
+    bind(&Target { core: target.core, context: target.context, resource: pods, path: &path }).await
+}
+
 /// Puts a pod on a node, once.
 pub(super) async fn bind(target: &Target<'_>) -> Result<Reply, ApiError> {
     let options = WriteOptions::parse(target.query(), "CreateOptions")?;
@@ -218,7 +231,30 @@ pub(super) async fn evict(target: &Target<'_>) -> Result<Reply, ApiError> {
     evicted(target, &options).await
 }
 
+/// A pod that changes while it is marked is marked again this often.
+const MARK_ATTEMPTS: usize = 8;
+
+/// Deletes the pod; its condition says first that it goes by an eviction.
 async fn evicted(target: &Target<'_>, options: &DeleteOptions) -> Result<Reply, ApiError> {
+    let mut options = options.clone();
+    for _ in 0..MARK_ATTEMPTS {
+        let live = target.live()?;
+        if options.is_dry_run() || meta::is_terminating(&live.value) || !options.agrees(&live) {
+            break;
+        }
+        let mut new = live.value.clone();
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastProbeTime": null,
+            "lastTransitionTime": target.core.now_text(), "observedGeneration": new["metadata"]["generation"],
+        });
+        set_condition(&mut new, condition);
+        if let Ok(marked) = target.core.store.update(&target.resource.key, &target.name(), live.revision, new) {
+            options = options.following(&marked);
+            break;
+        }
+    }
+    let options = &options;
     match remove(target, &target.name(), options).await? {
         Outcome::Gone(_) | Outcome::Begun(_) => Ok(Reply::json(201, &created())),
     }

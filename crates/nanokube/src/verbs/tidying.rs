@@ -35,6 +35,7 @@ pub(super) fn after_write(core: &Arc<Core>, resource: &Resource, stored: &Arc<St
 pub(super) fn after_delete(core: &Arc<Core>, resource: &Resource, last: &Value) {
     if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
         core.registry.set_custom(metadata_text(last, "name"), Vec::new());
+        aggregation::register_custom(core);
     } else if resource.is("rbac.authorization.k8s.io", "clusterroles") {
         authz::aggregate(core);
     } else if resource.is("apiregistration.k8s.io", "apiservices") {
@@ -58,6 +59,7 @@ pub(crate) fn settle_definition(core: &Arc<Core>, name: &str) {
         let table = core.registry.table();
         let (status, resources) = crd::settle(&live.value, &table, &core.now_text());
         core.registry.set_custom(name, resources);
+        aggregation::register_custom(core);
         if status == live.value["status"] {
             return;
         }
@@ -106,6 +108,7 @@ fn finish_definition(core: &Arc<Core>, live: &Stored) -> bool {
             return false;
         }
         core.registry.set_custom(name, Vec::new());
+        aggregation::register_custom(core);
         return true;
     }
     if finalizers.len() == meta::finalizers(definition).len() {

@@ -110,6 +110,7 @@ async fn finish_create(
         let asked_name = metadata_text(&candidate, "name").to_owned();
         let asked = Asked { target, operation: Operation::Create, name: &asked_name, dry_run: options.dry_run };
         admission::mutate(&asked, &mut candidate, &Value::Null).await?;
+        strategy::prepare(target, &candidate).await;
         strategy::create(target, &mut candidate)?;
         let about_name = metadata_text(&candidate, "name").to_owned();
         let errors = problems(target, &candidate, None);
@@ -199,7 +200,12 @@ pub(super) async fn update(target: &Target<'_>, sub: Option<Sub>) -> Result<Repl
         return Err(ApiError::invalid(target.about_kind(&target.path.name), &[error]));
     }
     for _ in 0..PATCH_ATTEMPTS {
-        let live = target.live()?;
+        let live = match target.live() {
+            Err(_) if sub.is_none() && creates_on_update(&target.resource) => {
+                return create_by_update(target, &options, new, warnings).await;
+            }
+            found => found?,
+        };
         let change =
             Change { new: new.clone(), sub, manager: Some(manager(target, &options, sub_name(sub))), stated: &stated };
         match finish_update(target, &options, &live, change).await {
@@ -210,6 +216,35 @@ pub(super) async fn update(target: &Target<'_>, sub: Option<Sub>) -> Result<Repl
         }
     }
     Err(ApiError::stale(target.about(&target.path.name)))
+}
+
+/// Kinds of which an update of a missing object is its creation, as on any server.
+fn creates_on_update(resource: &Resource) -> bool {
+    match resource.group.as_str() {
+        "" => ["endpoints", "events", "limitranges", "services"].contains(&resource.plural.as_str()),
+        "coordination.k8s.io" => resource.plural == "leases",
+        "discovery.k8s.io" => resource.plural == "endpointslices",
+        authz::GROUP => true,
+        _ => false,
+    }
+}
+
+async fn create_by_update(
+    target: &Target<'_>,
+    options: &WriteOptions,
+    mut object: Value,
+    warnings: Vec<String>,
+) -> Result<Reply, ApiError> {
+    if !metadata_text(&object, "resourceVersion").is_empty() {
+        return Err(ApiError::not_found(target.about(&target.path.name)));
+    }
+    target.core.authz.check_verb(target.core, &target.context.user, target.path, "create")?;
+    meta::clear_for_create(&mut object);
+    drop_status(&target.resource, &mut object);
+    schemas::default(&target.resource, &mut object);
+    record(&target.resource, None, &mut object, &manager(target, options, ""))?;
+    let stored = finish_create(target, options, object).await?;
+    answer(target, &stored, 201, warnings)
 }
 
 fn is_race(target: &Target<'_>, live: &Stored) -> bool {
@@ -384,6 +419,18 @@ fn confine(resource: &Resource, sub: Option<Sub>, current: &Value, new: &mut Val
             }
             *new = result;
         }
+        // Who approves says so in a condition; everything else is the signer's.
+        Some(Sub::Approval) => {
+            let conditions = new["status"]["conditions"].clone();
+            let managed = new["metadata"]["managedFields"].clone();
+            *new = current.clone();
+            if !conditions.is_null() {
+                new["status"]["conditions"] = conditions;
+            }
+            if !managed.is_null() {
+                new["metadata"]["managedFields"] = managed;
+            }
+        }
         Some(Sub::Finalize) => {
             let finalizers = new["spec"]["finalizers"].clone();
             let managed = new["metadata"]["managedFields"].clone();
@@ -478,6 +525,7 @@ async fn apply(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError>
             if sub.is_some() {
                 return Err(ApiError::not_found(target.about(&target.path.name)));
             }
+            target.core.authz.check_verb(target.core, &target.context.user, target.path, "create")?;
             let mut new = managed::apply(schema, None, &config, &manager, options.force).map_err(apply_error)?;
             if metadata_text(&new, "name").is_empty() {
                 meta::metadata_mut(&mut new).insert("name".to_owned(), json!(target.path.name));

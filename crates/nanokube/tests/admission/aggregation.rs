@@ -114,7 +114,16 @@ async fn an_aggregated_api_comes_up_is_used_and_goes_away() {
     until_reason(&client, "ServiceNotFound").await;
     assert_eq!(refusal(meters.list(&ListParams::default()).await.unwrap_err()).0, 503);
     let groups = client.list_api_groups().await.unwrap().groups;
-    assert!(!groups.iter().any(|group| group.name == "metrics.example.io"));
+    assert!(
+        groups.iter().any(|group| group.name == "metrics.example.io"),
+        "the claim stands, so clients learn what is away"
+    );
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let asked = http::Request::get("/apis").header("accept", accept).body(Vec::new()).unwrap();
+    let aggregated: Value = client.request(asked).await.unwrap();
+    let items = aggregated["items"].as_array().unwrap();
+    let away = items.iter().find(|item| item["metadata"]["name"] == "metrics.example.io").unwrap();
+    assert_eq!(away["versions"], json!([{"version": "v1", "freshness": "Stale"}]));
 }
 
 #[tokio::test(start_paused = true)]

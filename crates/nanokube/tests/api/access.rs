@@ -155,3 +155,60 @@ async fn every_request_leaves_one_audit_line() {
     assert_eq!(first["objectRef"]["resource"], "configmaps");
     assert_eq!(first["requestReceivedTimestamp"], "2026-01-01T00:00:00.000000Z");
 }
+
+async fn rules_of_bot(server: &Nanokube, rules: Value) {
+    let client = server.client(UserInfo::admin());
+    let roles = namespaced(&client, RBAC, "Role", "roles");
+    let patch = kube::api::Patch::Merge(json!({"rules": rules}));
+    roles.patch("r", &kube::api::PatchParams::default(), &patch).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn escalate_and_bind_are_verbs_of_their_own() {
+    let server = server();
+    let on = |verbs: Value| json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings", "clusterroles"], "verbs": verbs}]);
+    grant(&server, on(json!(["create", "update"]))).await;
+    let bot = server.client(UserInfo::service_account("default", "bot"));
+    let roles = namespaced(&bot, RBAC, "Role", "roles");
+    let bindings = namespaced(&bot, RBAC, "RoleBinding", "rolebindings");
+    let role = object(json!({"apiVersion": RBAC, "kind": "Role", "metadata": {"name": "more"},
+        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]}));
+    let binding = object(json!({"apiVersion": RBAC, "kind": "RoleBinding", "metadata": {"name": "b"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "bot", "namespace": "default"}]}));
+    let post = PostParams::default();
+    let kube::Error::Api(status) = roles.create(&post, &role).await.unwrap_err() else { panic!("not an answer") };
+    assert_eq!((status.code, status.reason.as_str()), (403, "Forbidden"));
+    assert!(status.message.contains("attempting to grant RBAC permissions not currently held"), "{}", status.message);
+    assert_eq!(code(bindings.create(&post, &binding).await.unwrap_err()), 403);
+
+    rules_of_bot(&server, on(json!(["create", "update", "escalate"]))).await;
+    roles.create(&post, &role).await.unwrap();
+    assert_eq!(code(bindings.create(&post, &binding).await.unwrap_err()), 403, "escalate is not bind");
+
+    rules_of_bot(&server, on(json!(["create", "update", "bind"]))).await;
+    let mut wider = role.clone();
+    wider.data["rules"][0]["verbs"] = json!(["*"]);
+    assert_eq!(code(roles.replace("more", &post, &wider).await.unwrap_err()), 403, "bind is not escalate");
+    bindings.create(&post, &binding).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_apply_would_create_needs_create_beside_patch() {
+    let server = server();
+    grant(&server, json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch"]}])).await;
+    let bot = config_maps(&server.client(UserInfo::service_account("default", "bot")));
+    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "1"}});
+    let apply = || {
+        let (api, config) = (bot.clone(), config.clone());
+        async move { api.patch("a", &kube::api::PatchParams::apply("bot"), &kube::api::Patch::Apply(config)).await }
+    };
+    let kube::Error::Api(status) = apply().await.unwrap_err() else { panic!("not an answer") };
+    assert_eq!(status.code, 403);
+    assert!(status.message.contains("cannot create resource \"configmaps\""), "{}", status.message);
+    rules_of_bot(&server, json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch", "create"]}]))
+        .await;
+    apply().await.unwrap();
+    rules_of_bot(&server, json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch"]}])).await;
+    apply().await.unwrap();
+}

@@ -277,6 +277,7 @@ async fn send(client: &Client, method: &str, path: &str, content: &str, body: &V
 async fn bad_requests_are_refused_with_their_field_and_change_nothing() {
     let server = server();
     let client = server.client(UserInfo::admin());
+    crate::default_account(&client).await;
     let cases = cases();
     let mut kinds: Vec<&str> = cases.iter().map(|case| case.1).collect();
     kinds.sort_unstable();

@@ -3,6 +3,7 @@
 mod access;
 mod bad_requests;
 mod definitions;
+mod discovery;
 mod fault_plans;
 mod faults;
 mod https;
@@ -24,6 +25,12 @@ fn options() -> Options {
 
 fn server() -> Nanokube {
     Nanokube::new(options())
+}
+
+/// The account that a controller would give the namespace; pods need it.
+async fn default_account(client: &Client) {
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    create(&namespaced(client, "v1", "ServiceAccount", "serviceaccounts"), account).await;
 }
 
 fn admin() -> Client {

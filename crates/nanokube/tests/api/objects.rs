@@ -108,6 +108,9 @@ async fn a_pod_is_bound_once_ends_gracefully_and_its_budget_is_asked() {
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"x": "y"}},
             "spec": {"containers": [{"name": "c", "image": "i"}]}})
     };
+    let refused = pods.create(&PostParams::default(), &object(pod("p"))).await.unwrap_err();
+    assert_eq!(code(refused), 403, "the namespace has no account yet");
+    crate::default_account(&client).await;
     create(&pods, pod("p")).await;
     let bind = |node: &str| {
         let body = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}});
@@ -140,8 +143,15 @@ async fn a_pod_is_bound_once_ends_gracefully_and_its_budget_is_asked() {
     budgets.patch_status("b", &PatchParams::default(), &Patch::Merge(open)).await.unwrap();
     client.request::<serde_json::Value>(evict()).await.unwrap();
     let ending = pods.get("p").await.unwrap();
+    let conditions = ending.data["status"]["conditions"].as_array().unwrap();
+    let target = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&target["status"], &target["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
     assert_eq!(ending.metadata.deletion_grace_period_seconds, Some(30));
-    assert_eq!(ending.metadata.deletion_timestamp.unwrap().0.to_string(), "2026-01-01T00:00:30Z");
+    assert_eq!(
+        ending.metadata.deletion_timestamp.unwrap().0.to_string(),
+        "2026-01-01T00:00:31Z",
+        "after the wait for the account"
+    );
     assert_eq!(budgets.get("b").await.unwrap().data["status"]["disruptionsAllowed"], 0, "the disruption is spent");
     pods.delete("p", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
     assert_eq!(code(pods.get("p").await.unwrap_err()), 404);

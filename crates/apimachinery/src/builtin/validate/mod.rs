@@ -1,6 +1,7 @@
 //! The rules of built-in kinds that clients meet: required fields, names, what may not change, what must fit together.
 //! Custom resource definitions are judged by whoever serves them; reviews are questions and have no rules.
 
+mod network;
 mod pods;
 mod rest;
 mod workloads;
@@ -41,6 +42,13 @@ pub fn validate(api_version: &str, kind: &str, new: &Value, old: Option<&Value>)
         "StorageClass" => rest::storage_class(new, old, &mut errors),
         "PersistentVolumeClaim" => rest::claim(new, old, &mut errors),
         "Lease" => rest::lease(new, &mut errors),
+        "HorizontalPodAutoscaler" => network::autoscaler(new, &mut errors),
+        "Ingress" => network::ingress(new, &mut errors),
+        "NetworkPolicy" => network::policy(new, &mut errors),
+        "EndpointSlice" => network::slice(new, old, &mut errors),
+        "PersistentVolume" => network::volume(new, &mut errors),
+        "RuntimeClass" => network::runtime_class(new, old, &mut errors),
+        "ReplicationController" => network::replication(new, &mut errors),
         "CustomResourceDefinition" => return errors,
         _ => {}
     }
