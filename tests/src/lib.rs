@@ -35,13 +35,8 @@ impl World {
         let audit = MemorySink::default();
         let start = "2026-01-01T00:00:00Z".parse().expect("a valid time");
         let images = Table::suite("localhost/kubevirt", &["v0.1.0", "v0.2.0"]);
-        let cluster = Cluster::start(Options {
-            nodes,
-            clock: Clock::anchored(start),
-            seed,
-            images: Arc::new(images),
-            audit: Some(Box::new(audit.clone())),
-        });
+        let options = Options::new(nodes, Clock::anchored(start), seed, Arc::new(images));
+        let cluster = Cluster::start(Options { audit: Some(Box::new(audit.clone())), ..options });
         let client = cluster.admin();
         Self { cluster, client, audit }
     }

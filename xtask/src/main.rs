@@ -12,6 +12,7 @@ mod oci;
 mod paths;
 mod release;
 mod setup;
+mod sim;
 mod term;
 mod test;
 mod tidy;
@@ -38,6 +39,8 @@ enum Task {
     Test(test::Options),
     /// Write a release: manifests, images, checksums
     Release(release::Options),
+    /// Simulate installations under faults: every write, many seeds; see docs/testing.md
+    Sim(sim::Options),
     /// Check the invariants of ARCHITECTURE.md
     Tidy {
         /// The tree to check
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Guest(options) => guest::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Release(options) => release::run(&options),
+        Task::Sim(options) => sim::run(&options),
         Task::Tidy { root } => tidy::run(&root),
     };
     match outcome {

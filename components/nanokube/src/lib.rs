@@ -26,10 +26,21 @@ pub struct Options {
     /// Simulated nodes; 0 is valid. Node 1 is a control-plane node without a taint.
     pub nodes: u32,
     pub clock: Clock,
+    /// The clock of the programs in pods, if it is not the server's.
+    pub pods_clock: Option<Clock>,
     /// Seed of everything that is drawn: uids, names, latencies.
     pub seed: u64,
     pub images: Arc<dyn Images>,
     pub audit: Option<Box<dyn nanokube::AuditSink>>,
+    /// What goes wrong in the server.
+    pub faults: Arc<dyn nanokube::Faults>,
+}
+
+impl Options {
+    /// A cluster of which nothing is recorded and in which nothing goes wrong.
+    pub fn new(nodes: u32, clock: Clock, seed: u64, images: Arc<dyn Images>) -> Self {
+        Self { nodes, clock, pods_clock: None, seed, images, audit: None, faults: Arc::new(nanokube::NoFaults) }
+    }
 }
 
 /// A running cluster; it ends when it is dropped.
@@ -59,9 +70,9 @@ pub enum Error {
 impl Cluster {
     /// Starts the server, the controllers and the nodes on the current runtime.
     pub fn start(options: Options) -> Self {
-        let Options { nodes, clock, seed, images, audit } = options;
+        let Options { nodes, clock, pods_clock, seed, images, audit, faults } = options;
         let (network, power, stop) = (MemoryNet::new(), Power::default(), CancellationToken::new());
-        let server = nanokube::Options { audit, ..nanokube::Options::new(clock.clone(), seed) };
+        let server = nanokube::Options { audit, faults, ..nanokube::Options::new(clock.clone(), seed) };
         let api = Nanokube::new(server.with_net(Arc::new(reach::Reach::new(&network))));
         let mut tasks = JoinSet::new();
 
@@ -85,7 +96,7 @@ impl Cluster {
                 latencies: Latencies::default(),
                 heartbeats: Heartbeats::default(),
                 power: power.clone(),
-                clock,
+                clock: pods_clock.unwrap_or(clock),
                 seed,
                 capacity: BTreeMap::new(),
                 labels: BTreeMap::new(),

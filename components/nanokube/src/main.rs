@@ -204,8 +204,7 @@ async fn serve_until(up: Up, stop: CancellationToken) -> Result<()> {
 
     let processes = kind.processes(&url)?;
     let simulated = if kind.process { 0 } else { nodes };
-    let mut cluster =
-        Cluster::start(Options { nodes: simulated, clock, seed: kind.seed, images: images.clone(), audit });
+    let mut cluster = Cluster::start(Options { audit, ..Options::new(simulated, clock, kind.seed, images.clone()) });
     cluster.serve(listener, pki);
     if let Some(processes) = processes.filter(|_| nodes > 0) {
         cluster.run_processes(nodes, kind.seed, images, processes);

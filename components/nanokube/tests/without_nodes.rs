@@ -20,7 +20,7 @@ const START: &str = "2026-01-01T00:00:00Z";
 fn cluster(nodes: u32) -> Cluster {
     let clock = Clock::anchored(START.parse().unwrap());
     let images = Arc::new(Table::suite("localhost/kubevirt", &[]).with_idle("img:1"));
-    Cluster::start(Options { nodes, clock, seed: 1, images, audit: None })
+    Cluster::start(Options::new(nodes, clock, 1, images))
 }
 
 async fn deploy(client: &Client) {

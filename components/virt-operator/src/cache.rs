@@ -38,12 +38,26 @@ pub enum Source {
     Nodes,
 }
 
+/// An object that went: it was deleted, or lost the label by which it is followed and may get it back.
+struct Gone {
+    uid: String,
+    /// The version at which it went; a state from after that is news.
+    at: Option<u64>,
+}
+
+impl Gone {
+    fn covers(&self, object: &Value) -> bool {
+        let is_after = matches!((self.at, version(object)), (Some(at), Some(version)) if version > at);
+        text(object, "/metadata/uid") == Some(&self.uid) && !is_after
+    }
+}
+
 #[derive(Default)]
 struct Known {
     objects: Objects,
-    /// The uid of what was last deleted under a key: the answer to our own write may come after the event that says so,
-    /// and must not bring the object back.
-    gone: BTreeMap<ObjectKey, String>,
+    /// What last went under a key: the answer to our own write may come after the event that says so, and must not bring
+    /// the object back.
+    gone: BTreeMap<ObjectKey, Gone>,
     pods: Pods,
     nodes: Nodes,
 }
@@ -93,10 +107,10 @@ impl Cache {
     /// Takes note of an object, unless a newer state of it is known.
     pub fn store(&self, key: ObjectKey, object: Value) {
         let mut known = self.lock();
-        match (known.gone.get(&key), text(&object, "/metadata/uid")) {
-            (Some(gone), Some(uid)) if gone == uid => return,
-            _ => known.gone.remove(&key),
-        };
+        if known.gone.get(&key).is_some_and(|gone| gone.covers(&object)) {
+            return;
+        }
+        known.gone.remove(&key);
         let is_news = store(&mut known.objects, key, object);
         drop(known);
         if is_news {
@@ -110,12 +124,32 @@ impl Cache {
         }
     }
 
-    /// Forgets an object that was deleted, unless another one has taken its name since.
+    /// Takes note of an object that was asked for by name, because no watch shows it: it lost its label.
+    pub fn found(&self, key: ObjectKey, object: Value) {
+        let mut known = self.lock();
+        known.gone.remove(&key);
+        store(&mut known.objects, key, object);
+    }
+
+    /// Forgets an object that no longer exists, unless another one has taken its name since.
     pub fn remove(&self, key: &ObjectKey, uid: Option<&str>) {
+        self.forget(key, uid, None);
+    }
+
+    /// Forgets an object that a watch no longer shows: it was deleted, or lost the label by which it is followed. `last`
+    /// is its last state; what is known from after that stays.
+    pub fn left(&self, key: &ObjectKey, last: &Value) {
+        let is_newer = self.lock().objects.get(key).is_some_and(|live| is_older(last, live));
+        if !is_newer {
+            self.forget(key, text(last, "/metadata/uid"), version(last));
+        }
+    }
+
+    fn forget(&self, key: &ObjectKey, uid: Option<&str>, at: Option<u64>) {
         let mut known = self.lock();
         let is_news = remove(&mut known.objects, key, uid);
         if let Some(uid) = uid {
-            known.gone.insert(key.clone(), uid.to_owned());
+            known.gone.insert(key.clone(), Gone { uid: uid.to_owned(), at });
         }
         drop(known);
         if is_news {
@@ -260,6 +294,20 @@ mod tests {
         assert_eq!(cache.objects().len(), 1);
         cache.remove(&key(), Some("u"));
         assert_eq!(cache.objects().len(), 1, "a late event about the predecessor");
+    }
+
+    #[test]
+    fn an_object_that_lost_its_label_is_known_again_when_it_has_it_back() {
+        let cache = Cache::new([]);
+        cache.store(key(), object("u", "10"));
+        cache.left(&key(), &object("u", "11"));
+        assert!(cache.objects().is_empty());
+        cache.store(key(), object("u", "9"));
+        assert!(cache.objects().is_empty(), "a state from before it went");
+        cache.store(key(), object("u", "12"));
+        assert_eq!(cache.objects().len(), 1, "labelled anew");
+        cache.left(&key(), &object("u", "11"));
+        assert_eq!(cache.objects().len(), 1, "told late");
     }
 
     #[test]

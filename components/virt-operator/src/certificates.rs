@@ -3,6 +3,7 @@
 //! The time is handed in. Keys come from the cryptographic library's own source of randomness, as they must; nothing else
 //! here is left to chance, and which Secret holds which certificate is the release's table, not this module's.
 
+mod trust;
 mod unfit;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,8 @@ use rcgen::{
 };
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, Pem, X509Certificate};
 
+pub(crate) use trust::signs_from;
+pub use trust::{Bundle, PROPAGATION};
 pub use unfit::Unfit;
 
 /// A certificate and its key, both as PEM text.
@@ -157,45 +160,6 @@ pub fn check_leaf(
     check_key(&certificate, &stored.key)?;
     check_names(&certificate, leaf)?;
     check_time(&certificate, now, lifetime.renew_before)
-}
-
-/// The bundle that lets clients trust what the current authority signs and, while they last, what earlier ones signed.
-/// Certificates that cannot be read or have run out are left behind.
-pub fn bundle(current: &str, stored: &str, now: Timestamp) -> String {
-    /// Earlier authorities that are kept: far more than overlap even with the shortest lifetimes, and still a small file.
-    const KEPT: usize = 50;
-    let mut seen = BTreeSet::from([der(current)]);
-    let mut bundle = current.trim_end().to_owned();
-    bundle.push('\n');
-    let earlier = Pem::iter_from_buffer(stored.as_bytes()).filter_map(Result::ok).filter(|pem| {
-        X509Certificate::from_der(&pem.contents)
-            .is_ok_and(|(_, certificate)| certificate.validity().not_after.timestamp() > now.as_second())
-    });
-    for pem in earlier.filter(|pem| seen.insert(Some(pem.contents.clone()))).take(KEPT) {
-        bundle.push_str(&encode(&pem.contents));
-    }
-    bundle
-}
-
-fn der(pem: &str) -> Option<Vec<u8>> {
-    parse_pem(pem).ok().map(|pem| pem.contents)
-}
-
-fn encode(der: &[u8]) -> String {
-    use base64::Engine as _;
-    /// PEM's line length.
-    const LINE: usize = 64;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, tail) = rest.split_at(rest.len().min(LINE));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = tail;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
 }
 
 fn parse_pem(text: &str) -> Result<Pem, Unfit> {

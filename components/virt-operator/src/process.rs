@@ -112,6 +112,7 @@ async fn stand(
     let (cache, mut watches) = watches::start(&host.client, &settings.namespace);
     let reconciler = Reconciler {
         settings,
+        client: host.client.clone(),
         cache,
         writer: Writer::new(host.client.clone(), election.fence(), generation),
         clock: host.clock.clone(),

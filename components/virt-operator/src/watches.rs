@@ -88,6 +88,15 @@ pub async fn look(client: &Client, namespace: &str, but: &[Kind]) -> kube::Resul
     Ok(world)
 }
 
+/// One object by its name, whatever its labels.
+///
+/// # Errors
+/// The request was refused or not answered.
+pub async fn get(client: &Client, key: &ObjectKey) -> kube::Result<Option<Value>> {
+    let (api, _) = scope(key.kind, client.clone(), key.namespace.as_deref().unwrap_or_default());
+    Ok(api.get_opt(&key.name).await?.map(|object| slim(key.kind, object)))
+}
+
 /// Where objects of a kind are, and which of them are looked at.
 fn scope(kind: Kind, client: Client, namespace: &str) -> (Api<DynamicObject>, watcher::Config) {
     let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.name());
@@ -123,7 +132,7 @@ async fn follow_kind(kind: Kind, client: Client, namespace: String, cache: Arc<C
             }
             Event::InitDone => cache.replace_kind(kind, std::mem::take(&mut listing)),
             Event::Apply(object) => cache.store(key_of(&object), slim(kind, object)),
-            Event::Delete(object) => cache.remove(&key_of(&object), object.uid().as_deref()),
+            Event::Delete(object) => cache.left(&key_of(&object), &slim(kind, object)),
         }
     }
     stand_still().await;

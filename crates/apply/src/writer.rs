@@ -142,7 +142,15 @@ impl Writer {
         let api = self.api(&key);
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(wanted.value());
-        let stored = self.request(&key, api.patch(&key.name, &parameters, &patch)).await?;
+        let mut answer = self.request(&key, api.patch(&key.name, &parameters, &patch)).await;
+        if let (Err(Error::Refused { code: 422, .. }), Some(list)) =
+            (&answer, live.and_then(|live| list_of(wanted, live)))
+        {
+            // Merged with what somebody made of a list of ours, our elements can be invalid: a second port without a name.
+            self.put_right(wanted, live.unwrap_or(&Value::Null), &list, &api).await?;
+            answer = self.request(&key, api.patch(&key.name, &parameters, &patch)).await;
+        }
+        let stored = answer?;
         let outcome = if live.is_some() { Outcome::Applied } else { Outcome::Created };
         let stored = serde_json::to_value(stored).ok();
         let live = match stored {
@@ -167,28 +175,40 @@ impl Writer {
             let Some(Drift { path, pointer, kind: DriftKind::Length }) = differs(wanted, &live) else {
                 break;
             };
-            let change = match wanted.value().pointer(&pointer) {
-                Some(ours) => json!({"op": "replace", "path": pointer, "value": ours}),
-                None => json!({"op": "remove", "path": pointer}),
-            };
             tracing::info!(object = %key, path, "taking out what is not ours");
-            // The list may have changed since it was seen if the version has. The version is stated, not tested: a failed
-            // test is answered like a patch that is wrong (422), a version that has passed like the race it is (409).
-            let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
-            let patch = serde_json::from_value(json!([
-                {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
-                change,
-            ]))
-            .expect("two operations make a JSON patch");
-            let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-            let patch: Patch<Value> = Patch::Json(patch);
-            let stored = match self.request(&key, api.patch(&key.name, &parameters, &patch)).await {
-                Err(Error::Refused { code: 409, .. }) => return Err(Error::Replaced { key }),
-                answer => answer?,
-            };
+            let stored = self.put_right(wanted, &live, &pointer, api).await?;
             live = serde_json::to_value(stored).unwrap_or_default();
         }
         Ok(live)
+    }
+
+    /// Makes the list at `pointer` of an object what is wanted, if the object is still as it was seen.
+    async fn put_right(
+        &self,
+        wanted: &Object,
+        live: &Value,
+        pointer: &str,
+        api: &Api<DynamicObject>,
+    ) -> Result<DynamicObject, Error> {
+        let key = wanted.key();
+        let change = match wanted.value().pointer(pointer) {
+            Some(ours) => json!({"op": "replace", "path": pointer, "value": ours}),
+            None => json!({"op": "remove", "path": pointer}),
+        };
+        // The list may have changed since it was seen if the version has. The version is stated, not tested: a failed
+        // test is answered like a patch that is wrong (422), a version that has passed like the race it is (409).
+        let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+        let patch = serde_json::from_value(json!([
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+            change,
+        ]))
+        .expect("two operations make a JSON patch");
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch: Patch<Value> = Patch::Json(patch);
+        match self.request(&key, api.patch(&key.name, &parameters, &patch)).await {
+            Err(Error::Refused { code: 409, .. }) => Err(Error::Replaced { key }),
+            answer => answer,
+        }
     }
 
     /// Deletes one object if it is still the one with `uid`.
@@ -268,4 +288,12 @@ impl Writer {
             None => Api::all_with(self.client.clone(), &resource),
         }
     }
+}
+
+/// The list of an object in which it first differs from what is wanted.
+fn list_of(wanted: &Object, live: &Value) -> Option<String> {
+    let Drift { pointer, .. } = differs(wanted, live)?;
+    let ends: Vec<usize> = pointer.match_indices('/').map(|(at, _)| at).chain([pointer.len()]).collect();
+    let mut parts = ends.iter().map(|end| &pointer[..*end]);
+    parts.rfind(|part| live.pointer(part).is_some_and(Value::is_array)).map(str::to_owned)
 }

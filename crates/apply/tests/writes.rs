@@ -66,6 +66,27 @@ async fn what_is_as_wanted_costs_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_port_that_somebody_changed_is_put_right_although_both_together_are_invalid() {
+    let world = World::new();
+    let writer = world.writer();
+    writer.apply(&service(443), None).await.expect("it is created");
+    let services: Api<DynamicObject> = Api::namespaced_with(
+        world.client.clone(),
+        "default",
+        &ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Service"), "services"),
+    );
+    let change =
+        serde_json::from_value(json!([{"op": "replace", "path": "/spec/ports/0/port", "value": 444}])).unwrap();
+    let changed =
+        services.patch("virt-api", &PatchParams::default(), &Patch::Json::<()>(change)).await.expect("changed");
+    let changed = serde_json::to_value(changed).unwrap();
+    let written = writer.apply(&service(443), Some(&changed)).await.expect("it is put right");
+    let ports = written.live.expect("the stored object")["spec"]["ports"].clone();
+    assert_eq!(ports.as_array().map(Vec::len), Some(1), "{ports}");
+    assert_eq!(ports[0]["port"], 443);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_the_object_that_was_seen_is_deleted() {
     let world = World::new();
     let writer = world.writer();

@@ -42,6 +42,7 @@ mod crd;
 mod discovery;
 mod faults;
 mod filter;
+mod history;
 mod https;
 mod identity;
 mod jsonpaths;
@@ -77,6 +78,7 @@ pub use faults::{
     After, Before, Call, Fault, FaultPlan, Faults, Injected, Injector, Misfortune, NoFaults, OnEvent, Read, Scope,
     trace_hash,
 };
+pub use history::{StoredObject, Transition};
 pub use https::ServeError;
 pub use identity::UserInfo;
 pub use pki::{Pair, Pki, PkiError};

@@ -86,8 +86,8 @@ kinds! {
     RoleBinding                       RBAC       v1      "rolebindings"                       Namespaced Access;
     SecurityContextConstraints        SECURITY   v1      "securitycontextconstraints"         Cluster    Access;
     Service                           CORE       v1      "services"                           Namespaced Configuration;
-    Secret                            CORE       v1      "secrets"                            Namespaced Configuration;
     ConfigMap                         CORE       v1      "configmaps"                         Namespaced Configuration;
+    Secret                            CORE       v1      "secrets"                            Namespaced Configuration;
     Job                               BATCH      v1      "jobs"                               Namespaced Workloads;
     DaemonSet                         APPS       v1      "daemonsets"                         Namespaced Workloads;
     Deployment                        APPS       v1      "deployments"                        Namespaced Workloads;

@@ -37,14 +37,11 @@ struct Runner {
 /// Plays a script and gives its transcript.
 pub(crate) async fn run(script: &Script) -> String {
     let ledger = Ledger::default();
-    let cluster = Cluster::start(Options {
-        nodes: script.nodes,
-        clock: Clock::anchored("2026-01-01T00:00:00Z".parse().expect("a time")),
-        seed: script.seed,
-        // Images of a shop can be pulled and do nothing; no other image can.
-        images: Arc::new(|image: &str| image.starts_with("shop:").then_some(Image::Idle)),
-        audit: Some(Box::new(ledger.clone())),
-    });
+    let clock = Clock::anchored("2026-01-01T00:00:00Z".parse().expect("a time"));
+    // Images of a shop can be pulled and do nothing; no other image can.
+    let images = Arc::new(|image: &str| image.starts_with("shop:").then_some(Image::Idle));
+    let options = Options::new(script.nodes, clock, script.seed, images);
+    let cluster = Cluster::start(Options { audit: Some(Box::new(ledger.clone())), ..options });
     ledger.attach(cluster.api.clone());
     let client = cluster.api.client(UserInfo::new("alice", &["system:masters"]));
     let recorder = Recorder::new(&client, ledger);

@@ -1,6 +1,6 @@
 use jiff::Timestamp;
 
-use super::{KeyCert, Leaf, Lifetime, Unfit, bundle, check_authority, check_leaf, issue, new_authority, self_made};
+use super::{Bundle, KeyCert, Leaf, Lifetime, Unfit, check_authority, check_leaf, issue, new_authority, self_made};
 
 const CA: Lifetime = Lifetime { duration: 7 * 86_400, renew_before: 86_400 };
 const SERVER: Lifetime = Lifetime { duration: 86_400, renew_before: 3_600 };
@@ -48,14 +48,24 @@ fn each_fault_has_its_name() {
 
 #[test]
 fn a_bundle_keeps_earlier_authorities_while_they_last_and_each_once() {
+    const OVERLAP: u64 = 5 * 86_400;
     let (old, new) = (authority(), new_authority("kubevirt.io", at(3 * 86_400), CA).expect("an authority"));
-    let first = bundle(&old.certificate, "", at(0));
-    let both = bundle(&new.certificate, &first, at(3 * 86_400));
-    assert_eq!(both.matches("BEGIN CERTIFICATE").count(), 2);
-    assert_eq!(bundle(&new.certificate, &both, at(3 * 86_400)), both, "a bundle of a bundle is the same bundle");
-    let later = bundle(&new.certificate, &both, at(8 * 86_400));
-    assert_eq!(later.matches("BEGIN CERTIFICATE").count(), 1, "the old authority has run out");
-    assert_eq!(bundle(&new.certificate, "not a certificate", at(0)).matches("BEGIN").count(), 1);
+    let next = |stored: &str, current: &KeyCert, leaves: &[KeyCert], day: i64| {
+        Bundle::parse(stored).next(current, &Bundle::default(), leaves, at(day * 86_400), OVERLAP).to_pem()
+    };
+    let count = |bundle: &str| bundle.matches("BEGIN CERTIFICATE").count();
+    let both = next(&next("", &old, &[], 0), &new, &[], 3);
+    assert_eq!(count(&both), 2);
+    assert_eq!(next(&both, &new, &[], 3), both, "a bundle of a bundle is the same bundle");
+    assert_eq!(count(&next(&both, &new, &[], 7)), 1, "the old authority has run out");
+    assert_eq!(count(&next("not a certificate", &new, &[], 3)), 1);
+    let brief = |leaves: &[KeyCert]| {
+        count(&Bundle::parse(&both).next(&new, &Bundle::default(), leaves, at(4 * 86_400), 60).to_pem())
+    };
+    assert_eq!(brief(&[]), 1, "the overlap is over");
+    let leaf = issue(&old, &leaf("virt-api"), at(86_400), Lifetime { duration: 5 * 86_400, renew_before: 60 })
+        .expect("a leaf");
+    assert_eq!(brief(&[leaf]), 2, "something is still signed by it");
 }
 
 #[test]

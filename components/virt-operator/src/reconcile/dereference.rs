@@ -1,8 +1,10 @@
-//! Step 1: what there is, read from the cache in one go (the cache is the client here; nothing is requested).
+//! Step 1: what there is, read from the cache in one go. Only Secrets of certificates that no watch shows are asked for.
 
-use kubevirt_release::Kind;
+use kube::Client;
+use kubevirt_release::{Kind, ObjectKey, certificates};
 
 use crate::cache::{Cache, Live, Nodes, Objects, Pods};
+use crate::watches;
 
 /// The cluster as one pass sees it.
 #[derive(Clone, Debug, Default)]
@@ -20,4 +22,23 @@ pub fn dereference(cache: &Cache) -> World {
     let (crs, objects) = cache.objects().into_iter().partition(|(key, _)| key.kind == Kind::KubeVirt);
     let crs: Objects = crs;
     World { crs: crs.into_values().collect(), objects, pods: cache.pods(), nodes: cache.nodes() }
+}
+
+/// Asks for the Secrets of certificates that are not known: one whose label somebody removed is still in use, and must not
+/// be taken for missing. Costs a request for each, before it is made and while it lacks its label.
+///
+/// # Errors
+/// A request was refused or not answered.
+pub(crate) async fn find_unlabelled(client: &Client, namespace: &str, cache: &Cache) -> kube::Result<()> {
+    let known = cache.objects();
+    for certificate in certificates::all(namespace) {
+        let key = ObjectKey::new(Kind::Secret, Some(namespace), certificate.secret);
+        if !known.contains_key(&key)
+            && let Some(found) = watches::get(client, &key).await?
+        {
+            tracing::info!(object = %key, "found without its label");
+            cache.found(key, found);
+        }
+    }
+    Ok(())
 }

@@ -23,6 +23,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use apply::Outcomes;
+use dereference::find_unlabelled;
 pub use dereference::{World, dereference};
 
 pub use self::build::Error as BuildError;
@@ -63,6 +64,8 @@ pub enum Error {
     Write(#[from] kubevirt_apply::Error),
     #[error(transparent)]
     Build(#[from] BuildError),
+    #[error("an object could not be read: {0}")]
+    Read(#[from] kube::Error),
 }
 
 impl Error {
@@ -70,6 +73,7 @@ impl Error {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Write(error) => error.category(),
+            Self::Read(_) => "Unread",
             Self::Build(BuildError::Certificates(_)) => "Certificates",
             Self::Build(BuildError::Role(_)) => "Role",
             Self::Build(BuildError::Plan(_)) => "InconsistentPlan",
@@ -81,6 +85,8 @@ impl Error {
         match self {
             Self::Write(kubevirt_apply::Error::Refused { code, .. }) => *code == 429 || *code >= 500,
             Self::Write(_) => true,
+            Self::Read(kube::Error::Api(status)) => status.code == 429 || status.code >= 500,
+            Self::Read(_) => true,
             Self::Build(_) => false,
         }
     }
@@ -89,6 +95,7 @@ impl Error {
 /// What a pass works with.
 pub struct Reconciler {
     pub settings: Settings,
+    pub client: kube::Client,
     pub cache: std::sync::Arc<Cache>,
     pub writer: Writer,
     pub clock: Clock,
@@ -141,6 +148,7 @@ impl Reconciler {
         let Some(cr) = read(&live) else {
             return Ok(Next::default());
         };
+        find_unlabelled(&self.client, &self.settings.namespace, &self.cache).await?;
         let mut rounds = 0;
         let (result, world) = loop {
             let world = dereference(&self.cache);
@@ -214,6 +222,7 @@ impl Reconciler {
     /// Repairs the version that was last complete. `None` when another one has begun to take its place: then nothing is
     /// moved either way.
     async fn keep(&self, cr: &KubeVirt, target: &Target) -> Result<Option<Built>, Error> {
+        find_unlabelled(&self.client, &self.settings.namespace, &self.cache).await?;
         let mut rounds = 0;
         loop {
             let world = dereference(&self.cache);

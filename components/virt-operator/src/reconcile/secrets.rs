@@ -7,12 +7,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use kubevirt_api::kubevirt::CertificateLifetimes;
 use kubevirt_api::names::annotation;
-use kubevirt_release::certificates::{self as table, Bundle, CertificateSpec, Usage};
+use kubevirt_release::certificates::{self as table, CertificateSpec, Usage};
 use kubevirt_release::{Kind, Object, ObjectKey};
 use serde_json::{Map, Value, json};
 
 use crate::cache::{Objects, text};
-use crate::certificates::{self, Error, KeyCert, Leaf, Lifetime, Unfit};
+use crate::certificates::{self, Bundle, Error, KeyCert, Leaf, Lifetime, Unfit};
+
+/// The ConfigMap in which somebody puts authorities from outside.
+const DROP_BOX: &str = "kubevirt-external-ca";
 
 /// The wanted Secrets and ConfigMaps, and when one of them is due next.
 #[derive(Clone, Debug, Default)]
@@ -39,44 +42,61 @@ pub(crate) fn issue(
     let leaf_life = Lifetime { duration: server_duration, renew_before: server_renew_before };
     let mut issued = Issued::default();
     let mut authorities: BTreeMap<&str, KeyCert> = BTreeMap::new();
+    let mut leaves: BTreeMap<&str, Vec<KeyCert>> = BTreeMap::new();
     for spec in table::all(namespace) {
         let CertificateSpec { secret, common_name, dns_names, usage, mounts: _ } = spec;
         let stored = stored(live, namespace, secret);
         let leaf = Leaf { common_name, dns_names };
-        let (issuer, lifetime) = match usage {
-            Usage::Authority { .. } => (None, authority_life),
-            Usage::Server { issuer } | Usage::Client { issuer } => (authorities.get(issuer), leaf_life),
-        };
-        let state = match issuer {
-            None => certificates::check_authority(&stored, now, lifetime),
-            Some(issuer) => certificates::check_leaf(&stored, &leaf, issuer, now, lifetime),
-        };
-        let (kept, due) = match state {
-            Ok(due) => (stored, due),
-            Err(unfit) => {
-                issued.renewed.push((secret, unfit));
-                let made = match issuer {
-                    None => certificates::new_authority(&leaf.common_name, now, lifetime)?,
-                    Some(issuer) => certificates::issue(issuer, &leaf, now, lifetime)?,
+        let (kept, due, lifetime) = match usage {
+            Usage::Authority { .. } => {
+                let (kept, due) = match certificates::check_authority(&stored, now, authority_life) {
+                    Ok(due) => (stored, due),
+                    Err(unfit) => {
+                        issued.renewed.push((secret, unfit));
+                        // Looked at again at once: the next pass finds it stored and says when it is due.
+                        (certificates::new_authority(&leaf.common_name, now, authority_life)?, now)
+                    }
                 };
-                // Looked at again at once: the next pass finds it stored and says when it is due.
-                (made, now)
+                authorities.insert(secret, kept.clone());
+                (kept, due, authority_life)
+            }
+            Usage::Server { issuer } | Usage::Client { issuer } => {
+                leaves.entry(issuer).or_default().push(stored.clone());
+                let Some(authority) = authorities.get(issuer) else { continue };
+                let published = Published { live, namespace, issuer };
+                match published.judge(&stored, &leaf, authority, now, leaf_life) {
+                    Judgement::Keep { due } => (stored, due, leaf_life),
+                    Judgement::Issue { unfit } => {
+                        issued.renewed.push((secret, unfit));
+                        (certificates::issue(authority, &leaf, now, leaf_life)?, now, leaf_life)
+                    }
+                    Judgement::Hold => {
+                        let key = ObjectKey::new(Kind::Secret, Some(namespace), secret);
+                        issued
+                            .objects
+                            .extend(live.get(&key).and_then(|live| Object::from_value(Value::clone(live)).ok()));
+                        continue;
+                    }
+                }
             }
         };
         if due > now {
             issued.due = Some(issued.due.map_or(due, |earliest| earliest.min(due)));
         }
         issued.objects.push(secret_object(namespace, secret, &kept, lifetime, stamps));
-        if issuer.is_none() {
-            authorities.insert(secret, kept);
-        }
     }
-    for Bundle { config_map, authority } in table::BUNDLES {
-        let stored = bundle_of(live, namespace, config_map);
-        let content = match authority.and_then(|secret| authorities.get(secret)) {
-            Some(current) => certificates::bundle(&current.certificate, stored, now),
-            // The drop box belongs to whoever drops something in.
-            None => stored.to_owned(),
+    let dropped = Bundle::parse(bundle_of(live, namespace, DROP_BOX)).acceptable(now);
+    for table::Bundle { config_map, authority } in table::BUNDLES {
+        let stored = Bundle::parse(bundle_of(live, namespace, config_map));
+        let content = match authority.and_then(|secret| Some((secret, authorities.get(secret)?))) {
+            Some((secret, current)) => {
+                let outside = if secret == table::CA { dropped.clone() } else { Bundle::default() };
+                let leaves = leaves.get(secret).map(Vec::as_slice).unwrap_or_default();
+                stored.next(current, &outside, leaves, now, ca_renew_before).to_pem()
+            }
+            // What was dropped in is taken out once it is published, and what is of no use at once.
+            None if Bundle::parse(bundle_of(live, namespace, table::CA)).has_all(&dropped) => String::new(),
+            None => bundle_of(live, namespace, config_map).to_owned(),
         };
         issued.objects.push(object(
             namespace,
@@ -89,6 +109,78 @@ pub(crate) fn issue(
         ));
     }
     Ok(issued)
+}
+
+/// What is done about a leaf.
+enum Judgement {
+    Keep {
+        due: Timestamp,
+    },
+    Issue {
+        unfit: Unfit,
+    },
+    /// Its authority has to be published first: it is left as it is in this round.
+    Hold,
+}
+
+/// What clients were told about an authority.
+struct Published<'a> {
+    live: &'a Objects,
+    namespace: &'a str,
+    issuer: &'static str,
+}
+
+impl Published<'_> {
+    /// Every bundle that clients hold. None: nobody was told anything yet.
+    fn bundles(&self) -> Vec<Bundle> {
+        let map = ObjectKey::new(Kind::ConfigMap, Some(self.namespace), self.issuer);
+        let published =
+            self.live.contains_key(&map).then(|| Bundle::parse(bundle_of(self.live, self.namespace, self.issuer)));
+        let called = self.live.iter().flat_map(|(key, object)| match key.kind {
+            Kind::ValidatingWebhookConfiguration | Kind::MutatingWebhookConfiguration => {
+                let webhooks = object.get("webhooks").and_then(Value::as_array).into_iter().flatten();
+                webhooks.filter_map(|webhook| text(webhook, "/clientConfig/caBundle")).collect::<Vec<_>>()
+            }
+            Kind::APIService => text(object, "/spec/caBundle").into_iter().collect(),
+            _ => Vec::new(),
+        });
+        let decode = |bundle: &str| BASE64.decode(bundle).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let called = called.filter_map(decode).filter(|bundle| !bundle.is_empty()).map(|bundle| Bundle::parse(&bundle));
+        published.into_iter().chain(called).collect()
+    }
+
+    fn judge(
+        &self,
+        stored: &KeyCert,
+        leaf: &Leaf,
+        authority: &KeyCert,
+        now: Timestamp,
+        lifetime: Lifetime,
+    ) -> Judgement {
+        let unfit = match certificates::check_leaf(stored, leaf, authority, now, lifetime) {
+            Ok(due) => return Judgement::Keep { due },
+            Err(unfit) => unfit,
+        };
+        let bundles = self.bundles();
+        let (known, told) = (bundles.iter().filter(|bundle| bundle.has(&authority.certificate)).count(), bundles.len());
+        if unfit == Unfit::WrongAuthority {
+            // An earlier authority may vouch for it until everybody knows the current one.
+            let vouched = bundles.iter().map(|bundle| {
+                let signer = bundle.signer(stored, now)?;
+                certificates::check_leaf(stored, leaf, &signer, now, lifetime)
+            });
+            let vouched: Result<Vec<Timestamp>, Unfit> = vouched.collect();
+            let signs_from = certificates::signs_from(&authority.certificate).unwrap_or(now);
+            if let Ok(due) = vouched
+                && told > 0
+                && (known < told || now < signs_from)
+            {
+                return Judgement::Keep { due: due.into_iter().min().unwrap_or(now).min(signs_from) };
+            }
+        }
+        let is_published = |bundle: &Bundle| bundle.has(&authority.certificate);
+        if bundles.first().is_none_or(is_published) { Judgement::Issue { unfit } } else { Judgement::Hold }
+    }
 }
 
 fn stored(live: &Objects, namespace: &str, secret: &str) -> KeyCert {
@@ -199,18 +291,72 @@ mod tests {
         assert_eq!(made(&live, at(10)).renewed, [(table::VIRT_API, Unfit::Missing)]);
     }
 
+    fn bundle(issued: &Issued, name: &str) -> String {
+        let map = issued.objects.iter().find(|object| object.kind() == Kind::ConfigMap && object.name() == name);
+        map.and_then(|map| text(map.value(), "/data/ca-bundle")).expect("a bundle").to_owned()
+    }
+
+    fn count(bundle: &str) -> usize {
+        bundle.matches("BEGIN CERTIFICATE").count()
+    }
+
     #[test]
-    fn a_new_authority_re_signs_its_leaves_and_the_old_one_stays_trusted() {
-        let first = made(&Objects::new(), at(0));
-        let mut live = as_live(&first);
+    fn a_new_authority_is_published_first_and_signs_when_clients_know_it() {
+        let mut live = as_live(&made(&Objects::new(), at(0)));
         live.remove(&ObjectKey::new(Kind::Secret, Some("kubevirt-test"), table::CA));
-        let second = made(&live, at(10));
-        assert!(second.renewed.contains(&(table::VIRT_API, Unfit::WrongAuthority)), "{:?}", second.renewed);
-        assert!(!second.renewed.iter().any(|(secret, _)| *secret == table::BACKUP_CA));
-        let bundle =
-            second.objects.iter().find(|object| object.kind() == Kind::ConfigMap && object.name() == table::CA);
-        let content = bundle.and_then(|bundle| text(bundle.value(), "/data/ca-bundle")).expect("a bundle");
-        assert_eq!(content.matches("BEGIN CERTIFICATE").count(), 2);
+        let second = made(&live, at(1_000));
+        assert_eq!(second.renewed, [(table::CA, Unfit::Missing)], "the old one still vouches for the leaves");
+        assert_eq!(count(&bundle(&second, table::CA)), 2);
+        let third = made(&as_live(&second), at(1_059));
+        assert_eq!(third.renewed, []);
+        assert_eq!(third.due, Some(at(1_060)));
+        let fourth = made(&as_live(&third), at(1_060));
+        assert!(fourth.renewed.contains(&(table::VIRT_API, Unfit::WrongAuthority)), "{:?}", fourth.renewed);
+        assert!(!fourth.renewed.iter().any(|(secret, _)| *secret == table::BACKUP_CA));
+        assert_eq!(count(&bundle(&fourth, table::CA)), 2, "old pods still show what the old one signed");
+        let later = made(&as_live(&fourth), at(1_060 + 86_400));
+        assert_eq!(count(&bundle(&later, table::CA)), 1, "the overlap is over");
+    }
+
+    #[test]
+    fn a_broken_leaf_waits_for_the_publication_of_an_authority_that_was_just_made() {
+        let mut live = as_live(&made(&Objects::new(), at(0)));
+        let key = |name| ObjectKey::new(Kind::Secret, Some("kubevirt-test"), name);
+        live.remove(&key(table::CA));
+        live.remove(&key(table::VIRT_API));
+        let second = made(&live, at(1_000));
+        assert_eq!(second.renewed, [(table::CA, Unfit::Missing)]);
+        let third = made(&as_live(&second), at(1_000));
+        assert_eq!(third.renewed, [(table::VIRT_API, Unfit::Missing)]);
+    }
+
+    #[test]
+    fn authorities_from_outside_are_taken_in_and_kept_and_what_is_none_is_thrown_away() {
+        let first = made(&Objects::new(), at(0));
+        let outside =
+            certificates::new_authority("elsewhere", at(0), Lifetime { duration: 4 * 86_400, renew_before: 0 })
+                .expect("an authority");
+        let expired = certificates::new_authority("elsewhere", at(-9_000), Lifetime { duration: 60, renew_before: 0 })
+            .expect("an authority");
+        let box_key = ObjectKey::new(Kind::ConfigMap, Some("kubevirt-test"), DROP_BOX);
+        let drop_in = |issued: &Issued, text: String| {
+            let mut live = as_live(issued);
+            let mut map = live[&box_key].as_ref().clone();
+            map["data"]["ca-bundle"] = json!(text);
+            live.insert(box_key.clone(), Arc::new(map));
+            live
+        };
+        let twice = format!("{0}{0}{1}", outside.certificate, expired.certificate);
+        let second = made(&drop_in(&first, twice.clone()), at(100));
+        assert_eq!(count(&bundle(&second, table::CA)), 2, "once, and only the valid one");
+        assert_eq!(bundle(&second, DROP_BOX), twice, "not before it is published");
+        let third = made(&as_live(&second), at(101));
+        assert_eq!(bundle(&third, DROP_BOX), "");
+        let fourth = made(&drop_in(&third, "no certificate".to_owned()), at(3 * 86_400));
+        assert_eq!(bundle(&fourth, DROP_BOX), "");
+        assert_eq!(count(&bundle(&fourth, table::CA)), 2, "kept beyond any overlap");
+        let last = made(&as_live(&fourth), at(5 * 86_400));
+        assert_eq!(count(&bundle(&last, table::CA)), 1, "until it has run out");
     }
 
     #[test]

@@ -374,6 +374,18 @@ impl Store {
         Ok(stored)
     }
 
+    /// Every event after `revision` that is still in the history, by resource.
+    pub(crate) fn all_events_after(&self, revision: Revision) -> Vec<(ResourceKey, Arc<Event>)> {
+        let state = self.lock();
+        let changed = state.shelves.iter().filter(|(_, shelf)| shelf.changed > revision);
+        changed
+            .flat_map(|(resource, shelf)| {
+                let start = shelf.events.partition_point(|event| event.revision <= revision);
+                shelf.events.range(start..).map(|event| (resource.clone(), event.clone()))
+            })
+            .collect()
+    }
+
     /// A cursor that sees every change of the resource after `from`.
     ///
     /// # Errors

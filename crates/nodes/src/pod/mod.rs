@@ -273,12 +273,12 @@ impl Worker {
         }
     }
 
-    /// Asks for the service account's token, if the pod runs code that could use it.
+    /// Asks for the service account's token, if the pod runs code that could use it. An image that can't be pulled yet may
+    /// turn out to be code.
     async fn identify(&self) {
         let context = &self.context;
         let images = &context.fleet.options.images;
-        let runs_code =
-            self.seen.containers.iter().any(|seen| !matches!(images.find(&seen.image), None | Some(Image::Idle)));
+        let runs_code = self.seen.containers.iter().any(|seen| !matches!(images.find(&seen.image), Some(Image::Idle)));
         if !runs_code {
             return;
         }

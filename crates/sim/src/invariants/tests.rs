@@ -1,0 +1,232 @@
+//! Each invariant bites: one planted violation each, beside what it must let pass.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kubevirt_release::operator_manifest::{ManifestOptions, operator_manifest};
+use kubevirt_release::{Kind, Object};
+use kubevirt_runtime::clock::Clock;
+use nanokube::{Nanokube, Options, UserInfo};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::{Value, json};
+
+use super::{NAMESPACE, OPERATOR};
+use crate::process::Lives;
+use crate::referee::Referee;
+
+const FINALIZER: &str = "kubevirt.io/foregroundDeleteKubeVirt";
+
+/// A server with the operator's definitions, a custom resource, and the lease in the hands of the pod `leader`.
+struct Stage {
+    api: Nanokube,
+    referee: Arc<Referee>,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let clock = Clock::anchored("2026-01-01T00:00:00Z".parse().unwrap());
+        let referee = Arc::new(Referee::new(clock.clone(), Lives::default(), None, None, false));
+        let faults = Arc::clone(&referee) as Arc<dyn nanokube::Faults>;
+        let api = Nanokube::new(Options::new(clock, 1).with_faults(faults));
+        referee.attach(api.clone());
+        let stage = Self { api, referee };
+        for object in operator_manifest(&ManifestOptions::new("registry", "v0.1.0")) {
+            if matches!(object.kind(), Kind::Namespace | Kind::CustomResourceDefinition) {
+                stage.create("admin", object.value().clone()).await;
+            }
+        }
+        stage
+            .create(
+                "admin",
+                json!({"apiVersion": "kubevirt.io/v1", "kind": "KubeVirt",
+            "metadata": {"name": "kubevirt", "namespace": NAMESPACE, "finalizers": [FINALIZER]}, "spec": {}}),
+            )
+            .await;
+        stage
+            .create(
+                "leader",
+                json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "virt-operator", "namespace": NAMESPACE},
+            "spec": {"holderIdentity": "leader", "leaseDurationSeconds": 15, "leaseTransitions": 4}}),
+            )
+            .await;
+        stage
+    }
+
+    /// Who acts: the administrator, or the operator in the pod of this name.
+    fn objects(&self, who: &str, kind: Kind) -> Api<DynamicObject> {
+        let user = match who {
+            "admin" => UserInfo::admin(),
+            pod => UserInfo {
+                extra: BTreeMap::from([("authentication.kubernetes.io/pod-name".to_owned(), vec![pod.to_owned()])]),
+                ..UserInfo::new(OPERATOR, &["system:masters"])
+            },
+        };
+        self.of(user, kind.group(), kind.version(), kind.name(), kind.plural(), kind.namespaced())
+    }
+
+    fn of(
+        &self,
+        user: UserInfo,
+        group: &str,
+        version: &str,
+        kind: &str,
+        plural: &str,
+        namespaced: bool,
+    ) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let client = self.api.client(user);
+        if namespaced { Api::namespaced_with(client, NAMESPACE, &resource) } else { Api::all_with(client, &resource) }
+    }
+
+    async fn create(&self, who: &str, object: Value) {
+        let found = Object::from_value(object.clone());
+        let api = match found {
+            Ok(found) => self.objects(who, found.kind()),
+            // Leases are not of a release.
+            Err(_) => {
+                let user = UserInfo::new(OPERATOR, &["system:masters"]);
+                self.of(user, "coordination.k8s.io", "v1", "Lease", "leases", true)
+            }
+        };
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    async fn merge(&self, who: &str, kind: Kind, name: &str, change: Value) {
+        self.objects(who, kind).patch(name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    }
+
+    async fn status(&self, change: Value) {
+        let api = self.objects("leader", Kind::KubeVirt);
+        api.patch_status("kubevirt", &PatchParams::default(), &Patch::Merge(json!({"status": change}))).await.unwrap();
+    }
+
+    async fn delete(&self, who: &str, kind: Kind, name: &str) {
+        self.objects(who, kind).delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// The invariants that were broken so far.
+    fn broken(&self) -> Vec<&'static str> {
+        self.referee.findings().violations.iter().map(|violation| violation.id).collect()
+    }
+}
+
+fn managed(kind: Kind, name: &str, generation: &str, rest: Value) -> Value {
+    let mut object = json!({"apiVersion": kind.api_version(), "kind": kind.name(), "metadata": {
+        "name": name, "labels": {"app.kubernetes.io/managed-by": "virt-operator"},
+        "annotations": {"kubevirt.io/generation": generation},
+    }});
+    if kind.namespaced() {
+        object["metadata"]["namespace"] = json!(NAMESPACE);
+    }
+    for (name, value) in rest.as_object().unwrap() {
+        object[name] = value.clone();
+    }
+    object
+}
+
+fn account(name: &str) -> Value {
+    managed(Kind::ServiceAccount, name, "1", json!({}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn s2_a_foreign_object_or_a_definition_is_deleted() {
+    let stage = Stage::new().await;
+    stage.create("leader", account("own")).await;
+    stage.delete("leader", Kind::ServiceAccount, "own").await;
+    assert_eq!(stage.broken(), [""; 0], "what it made it may delete");
+    let mut foreign = account("foreign");
+    foreign["metadata"]["labels"] = json!({});
+    stage.create("admin", foreign).await;
+    stage.delete("leader", Kind::ServiceAccount, "foreign").await;
+    assert_eq!(stage.broken(), ["S2"]);
+
+    let crd = kubevirt_api::crds::all().into_iter().next().unwrap();
+    let mut crd = serde_json::to_value(crd).unwrap();
+    crd["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("virt-operator");
+    let name = crd["metadata"]["name"].as_str().unwrap().to_owned();
+    stage.create("leader", crd).await;
+    stage.delete("leader", Kind::CustomResourceDefinition, &name).await;
+    assert_eq!(stage.broken(), ["S2", "S2"], "the suite is wanted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s3_an_object_goes_back_to_an_older_generation() {
+    let stage = Stage::new().await;
+    stage.create("leader", account("a")).await;
+    let at = |generation: &str| json!({"metadata": {"annotations": {"kubevirt.io/generation": generation}}});
+    stage.merge("leader", Kind::ServiceAccount, "a", at("3")).await;
+    assert_eq!(stage.broken(), [""; 0]);
+    stage.merge("leader", Kind::ServiceAccount, "a", at("2")).await;
+    assert_eq!(stage.broken(), ["S3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s4_the_status_is_ahead_or_goes_back() {
+    let stage = Stage::new().await;
+    stage.status(json!({"phase": "Deploying", "observedGeneration": 1})).await;
+    stage.status(json!({"phase": "Deployed"})).await;
+    assert_eq!(stage.broken(), [""; 0]);
+    stage.status(json!({"observedGeneration": 2})).await;
+    assert_eq!(stage.broken(), ["S4"]);
+    stage.status(json!({"phase": "Deploying", "observedGeneration": 1})).await;
+    assert_eq!(stage.broken(), ["S4", "S4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s5_an_object_without_finalizer_and_a_finalizer_that_goes_early() {
+    let stage = Stage::new().await;
+    stage.create("leader", account("a")).await;
+    assert_eq!(stage.broken(), [""; 0]);
+    let without = json!({"metadata": {"finalizers": []}});
+    stage.merge("leader", Kind::KubeVirt, "kubevirt", without).await;
+    assert_eq!(stage.broken(), ["S5"], "a is still there");
+    stage.create("leader", account("b")).await;
+    assert_eq!(stage.broken(), ["S5", "S5"]);
+}
+
+/// An authority and a certificate it signed, as PEM.
+fn authority(name: &str) -> (String, String) {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["virt-api".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    (issuer.pem(), leaf.pem())
+}
+
+#[tokio::test(start_paused = true)]
+async fn s6_a_certificate_is_signed_anew_before_the_bundle_knows_its_authority() {
+    let stage = Stage::new().await;
+    let ((old, old_leaf), (new, new_leaf)) = (authority("old"), authority("new"));
+    stage.create("leader", managed(Kind::ConfigMap, "kubevirt-ca", "1", json!({"data": {"ca-bundle": old}}))).await;
+    let data = |leaf: &str| json!({"data": {"tls.crt": BASE64.encode(leaf), "tls.key": ""}});
+    let mut secret = managed(Kind::Secret, "kubevirt-virt-api-certs", "1", data(&old_leaf));
+    secret["type"] = json!("kubernetes.io/tls");
+    stage.create("leader", secret).await;
+    let bundle = |text: String| json!({"data": {"ca-bundle": text}});
+    stage.merge("leader", Kind::ConfigMap, "kubevirt-ca", bundle(format!("{new}{old}"))).await;
+    stage.merge("leader", Kind::Secret, "kubevirt-virt-api-certs", data(&new_leaf)).await;
+    stage.merge("leader", Kind::ConfigMap, "kubevirt-ca", bundle(new.clone())).await;
+    assert_eq!(stage.broken(), [""; 0], "bundle first, then the certificate, then the old authority goes");
+    stage.merge("leader", Kind::Secret, "kubevirt-virt-api-certs", data(&old_leaf)).await;
+    assert_eq!(stage.broken(), ["S6"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s7_a_pod_writes_that_does_not_hold_the_lease_any_more() {
+    let stage = Stage::new().await;
+    stage.create("leader", account("a")).await;
+    assert_eq!(stage.broken(), [""; 0]);
+    stage.create("another", account("b")).await;
+    assert_eq!(stage.broken(), ["S7"]);
+    tokio::time::advance(std::time::Duration::from_secs(16)).await;
+    stage.create("leader", account("c")).await;
+    assert_eq!(stage.broken(), ["S7", "S7"], "its lease has run out");
+}

@@ -1,0 +1,28 @@
+//! Seeded worlds: the real operator and the real suite in a simulated cluster, under faults, in simulated time.
+//!
+//! A [`Script`] is a seed, a story and its trouble; [`run()`] plays it on one thread and returns an [`Outcome`]. Safety is
+//! checked at every commit of the store (the S of docs/testing.md), liveness once the faults have stopped (the O). Nothing
+//! here is known to the operator, and nothing of how it decides is known here: whatever breaks it is found by what
+//! users would see. The same script gives the same trace.
+
+mod invariants;
+mod log;
+mod monkey;
+mod process;
+mod referee;
+mod registry;
+mod run;
+mod state;
+mod story;
+mod strike;
+pub mod sweep;
+mod world;
+
+pub use invariants::{Writer, statements};
+pub use monkey::{Prank, Victim};
+pub use referee::{Findings, Violation};
+pub use registry::Sickness;
+pub use run::{Done, Outcome, Script, run};
+pub use story::{Act, Error};
+pub use strike::{Blow, CUT_OFF, Strike};
+pub use world::{Mischief, Moment, TooLate, Trouble};

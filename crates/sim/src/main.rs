@@ -1,0 +1,130 @@
+//! The command `sim`: sweeps, single runs with their trace, and the table of what was checked.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this measures how long the machine takes; simulated time is inside the runs"
+)]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use kubevirt_sim::sweep::{self, Finished, Job, Summary, percentile};
+use kubevirt_sim::{Blow, Outcome};
+use serde_json::json;
+
+/// Simulates installations under faults: the real operator, a simulated cluster, simulated time.
+#[derive(Parser)]
+#[command(name = "sim", version)]
+struct Arguments {
+    /// How many seeds to draw faults from.
+    #[arg(long, default_value_t = 40)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only runs whose name begins so: "crash", "crash@17", "seed 12", "delete@Settled".
+    #[arg(long)]
+    only: Vec<String>,
+    /// Print the trace of every run.
+    #[arg(long)]
+    trace: bool,
+    /// Leave out what goes through every write.
+    #[arg(long)]
+    no_exhaustive: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    kubevirt_runtime::process::install_crypto();
+    let began = Instant::now();
+    let reference = sweep::reference();
+    if !reference.is_good() {
+        println!("the run without trouble is not good:");
+        complain(&reference);
+        return ExitCode::FAILURE;
+    }
+    let acts: Vec<String> = reference.done.iter().map(|d| format!("{:?} after {} writes", d.act, d.writes)).collect();
+    println!("reference: {} ({:.1} s)", acts.join(", "), began.elapsed().as_secs_f64());
+
+    let mut jobs: Vec<Job> = Vec::new();
+    if !arguments.no_exhaustive {
+        jobs.extend(sweep::exhaustive(&reference, &Blow::ALL));
+        jobs.extend(sweep::mischief(&reference));
+    }
+    jobs.extend(sweep::special());
+    jobs.extend(sweep::seeded(arguments.seed, arguments.seeds));
+    if !arguments.only.is_empty() {
+        let is_asked = |job: &Job| {
+            let whole = |name: &str| {
+                job.name.strip_prefix(name).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+            };
+            arguments.only.iter().any(|name| whole(name))
+        };
+        jobs.retain(is_asked);
+    }
+    for job in &mut jobs {
+        job.script.keeps_lines = arguments.trace;
+    }
+    let total = jobs.len();
+    let finished = sweep::run_all(&jobs, &reference, |count, one| {
+        if !one.outcome.is_good() {
+            println!("[{count}/{total}] {} FAILED", one.job.name);
+            complain(&one.outcome);
+        } else if count % 100 == 0 {
+            println!("[{count}/{total}] {:.0} s", began.elapsed().as_secs_f64());
+        }
+        if arguments.trace {
+            one.outcome.findings.lines.iter().for_each(|line| println!("{line}"));
+        }
+    });
+    let summary = Summary::of(&finished, began);
+    print(&summary, &finished);
+    if summary.good == summary.worlds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn complain(outcome: &Outcome) {
+    for struck in &outcome.findings.struck {
+        println!("    struck  {struck}");
+    }
+    for complaint in outcome.complaints() {
+        println!("    {:<4} {:>8.3} s  {}", complaint.id, complaint.at.as_secs_f64(), complaint.what);
+    }
+}
+
+fn print(summary: &Summary, finished: &[Finished]) {
+    println!("\nworlds, simulated         {:>8}", summary.worlds);
+    for (class, count) in &summary.by_class {
+        println!("  {class:<22}  {count:>8}");
+    }
+    println!("faults that struck");
+    for (class, count) in &summary.struck {
+        println!("  {class:<22}  {count:>8}");
+    }
+    println!("transitions checked");
+    for (id, states) in kubevirt_sim::statements() {
+        println!("  {id:<22}  {:>8}   {states}", summary.checked.get(id).unwrap_or(&0));
+    }
+    println!("time to converge          {:>8} {:>8}   (simulated)", "p50", "p99");
+    for (act, times) in &summary.converged {
+        let at = |percent| format!("{:.1} s", percentile(times, percent).as_secs_f64());
+        println!("  {act:<22}  {:>8} {:>8}", at(50), at(99));
+    }
+    let at = |percent| format!("{:.1} s", percentile(&summary.repaired, percent).as_secs_f64());
+    println!("  {:<22}  {:>8} {:>8}", "repair of one object", at(50), at(99));
+    println!("wall time                 {:>7.1} s", summary.wall.as_secs_f64());
+    let failed: Vec<&str> =
+        finished.iter().filter(|one| !one.outcome.is_good()).map(|one| one.job.name.as_str()).collect();
+    println!(
+        "{} passed, {} failed{}{}",
+        summary.good,
+        failed.len(),
+        if failed.is_empty() { "" } else { ": " },
+        failed.join(", ")
+    );
+    let line = json!({
+        "worlds": summary.worlds, "passed": summary.good, "failed": failed, "checked": summary.checked,
+        "struck": summary.struck, "wall_seconds": (summary.wall.as_secs_f64() * 10.0).round() / 10.0,
+    });
+    println!("{line}");
+}

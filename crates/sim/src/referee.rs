@@ -1,0 +1,331 @@
+//! The one who watches a run from inside the server: delivers faults at their moments, looks at every commit, and writes
+//! down what happened.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use kubevirt_runtime::clock::Clock;
+use nanokube::{After, Before, Call, Faults, Injector, Nanokube, OnEvent, Read};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::invariants::{self, Invariant, OPERATOR, Sight, Verdict, Writer};
+use crate::process::Lives;
+use crate::strike::{Blow, CUT_OFF, Strike};
+
+/// Where the API server says which pod a token was made for.
+const POD: &str = "authentication.kubernetes.io/pod-name";
+
+/// A reply that nobody waits for any more.
+const NEVER: Duration = Duration::from_secs(86_400);
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub id: &'static str,
+    pub what: String,
+    /// Since the beginning of the run.
+    pub at: Duration,
+}
+
+struct State {
+    /// The operator's writes that were carried out, its lease and its events aside.
+    writes: u32,
+    /// Those that arrived.
+    arrivals: u32,
+    strike: Option<Strike>,
+    /// The pod that is cut off, from what, and until when.
+    cut: Option<(String, Blow, Instant)>,
+    seen: u64,
+    rules: Vec<Box<dyn Invariant>>,
+    checked: BTreeMap<&'static str, u64>,
+    violations: Vec<Violation>,
+    /// Objects made and removed by the operator, by resource and name.
+    made: BTreeMap<String, u32>,
+    removed: BTreeMap<String, u32>,
+    updated: BTreeMap<String, u32>,
+    hash: Sha256,
+    lines: Option<Vec<String>>,
+    struck: Vec<String>,
+    /// No more faults from the injector.
+    is_calm: bool,
+}
+
+/// See the module.
+pub(crate) struct Referee {
+    api: OnceLock<Nanokube>,
+    clock: Clock,
+    began: Instant,
+    lives: Lives,
+    injector: Option<Arc<Injector>>,
+    state: Mutex<State>,
+}
+
+impl Referee {
+    pub(crate) fn new(
+        clock: Clock,
+        lives: Lives,
+        strike: Option<Strike>,
+        injector: Option<Arc<Injector>>,
+        keeps_lines: bool,
+    ) -> Self {
+        let state = State {
+            writes: 0,
+            arrivals: 0,
+            strike,
+            cut: None,
+            seen: 0,
+            rules: invariants::all(),
+            checked: BTreeMap::new(),
+            violations: Vec::new(),
+            made: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            updated: BTreeMap::new(),
+            hash: Sha256::new(),
+            lines: keeps_lines.then(Vec::new),
+            struck: Vec::new(),
+            is_calm: false,
+        };
+        Self { api: OnceLock::new(), clock, began: Instant::now(), lives, injector, state: Mutex::new(state) }
+    }
+
+    /// Gives it the server to look into, once that exists.
+    pub(crate) fn attach(&self, api: Nanokube) {
+        // Err: attached already, to the same server.
+        let _ = self.api.set(api);
+    }
+
+    /// The operator's writes so far.
+    pub(crate) fn writes(&self) -> u32 {
+        self.lock().writes
+    }
+
+    /// Whether the exact fault, if there is one, has struck and its consequences are over.
+    pub(crate) fn is_at_peace(&self) -> bool {
+        let state = self.lock();
+        state.strike.is_none()
+            && state.cut.as_ref().is_none_or(|(_, _, until)| Instant::now() >= *until)
+            && (state.is_calm || self.injector.as_ref().is_none_or(|injector| injector.is_exhausted()))
+    }
+
+    /// Ends every drawn fault that has not struck: from here on the run is asked whether it converges.
+    pub(crate) fn calm(&self) {
+        let mut state = self.lock();
+        if !state.is_calm && self.injector.is_some() {
+            state.is_calm = true;
+            self.write_down(&mut state, "the faults stop".to_owned());
+        }
+    }
+
+    fn injector(&self) -> Option<&Arc<Injector>> {
+        self.injector.as_ref().filter(|_| !self.lock().is_calm)
+    }
+
+    /// Takes note of something that happened outside of the API.
+    pub(crate) fn note(&self, what: &str) {
+        self.write_down(&mut self.lock(), what.to_owned());
+    }
+
+    /// What was found, at the end of a run.
+    pub(crate) fn findings(&self) -> Findings {
+        self.observe(None);
+        let state = self.lock();
+        let mut struck = state.struck.clone();
+        if let Some(injector) = &self.injector {
+            struck.extend(injector.injected().iter().map(ToString::to_string));
+        }
+        Findings {
+            violations: state.violations.clone(),
+            checked: state.checked.clone(),
+            writes: state.writes,
+            made: state.made.clone(),
+            removed: state.removed.clone(),
+            updated: state.updated.clone(),
+            hash: state.hash.clone().finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+            lines: state.lines.clone().unwrap_or_default(),
+            struck,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Counters and lists are whole after every statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_down(&self, state: &mut State, line: String) {
+        let line = format!("{:>9.3} {line}", self.began.elapsed().as_secs_f64());
+        state.hash.update(line.as_bytes());
+        state.hash.update(b"\n");
+        if let Some(lines) = &mut state.lines {
+            lines.push(line);
+        }
+    }
+
+    /// Looks at every commit since the last look. Those of the object that `call` is about are its caller's.
+    fn observe(&self, call: Option<(&Call<'_>, &Writer)>) {
+        let Some(api) = self.api.get() else { return };
+        let mut state = self.lock();
+        let transitions = api.transitions_after(state.seen);
+        let now = self.clock.now();
+        for transition in &transitions {
+            state.seen = transition.revision();
+            let is_calls = call.is_some_and(|(call, _)| {
+                call.request.resource.as_ref().is_some_and(|path| {
+                    let resource = if path.group.is_empty() {
+                        path.plural.clone()
+                    } else {
+                        format!("{}.{}", path.plural, path.group)
+                    };
+                    *transition.resource == *resource
+                        && transition.namespace() == path.namespace
+                        && (path.name.is_empty() || transition.name() == path.name)
+                })
+            });
+            let writer = call.filter(|_| is_calls).map(|(_, writer)| writer);
+            let sight = Sight { transition, writer, api, now };
+            if sight.by_operator() {
+                let key = format!("{} {}", transition.resource, transition.name());
+                let tally = match (transition.before(), transition.after()) {
+                    (None, _) => &mut state.made,
+                    (_, None) => &mut state.removed,
+                    _ => &mut state.updated,
+                };
+                *tally.entry(key).or_default() += 1;
+            }
+            let mut rules = std::mem::take(&mut state.rules);
+            for rule in &mut rules {
+                match rule.check(&sight) {
+                    Verdict::NotConcerned => continue,
+                    Verdict::Holds => {}
+                    Verdict::Broken(what) => {
+                        let violation = Violation { id: rule.id(), what, at: self.began.elapsed() };
+                        self.write_down(&mut state, format!("VIOLATION {} {}", violation.id, violation.what));
+                        state.violations.push(violation);
+                    }
+                }
+                *state.checked.entry(rule.id()).or_default() += 1;
+            }
+            state.rules = rules;
+        }
+    }
+
+    /// Delivers the exact fault if this was its write.
+    fn strike(&self, call: &Call<'_>, writer: &Writer) -> After {
+        let mut state = self.lock();
+        state.writes += 1;
+        let Some(strike) = state.strike.filter(|strike| strike.write == state.writes && strike.blow != Blow::Twice)
+        else {
+            return After::Reply;
+        };
+        state.strike = None;
+        let pod = writer.pod.clone().unwrap_or_default();
+        let line = format!("{strike}: {} {} by {pod}", call.request.verb, call.request.path);
+        self.write_down(&mut state, format!("FAULT {line}"));
+        state.struck.push(line);
+        match strike.blow {
+            Blow::Crash => {
+                drop(state);
+                self.lives.kill(&pod);
+                After::Delay(NEVER)
+            }
+            Blow::LostReply => After::Lose,
+            Blow::Deposed | Blow::Frozen => {
+                state.cut = Some((pod, strike.blow, Instant::now() + CUT_OFF));
+                After::Reply
+            }
+            Blow::Twice => After::Reply,
+        }
+    }
+}
+
+/// What a referee has found.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    pub violations: Vec<Violation>,
+    /// Commits that each invariant was concerned with.
+    pub checked: BTreeMap<&'static str, u64>,
+    pub writes: u32,
+    pub made: BTreeMap<String, u32>,
+    pub removed: BTreeMap<String, u32>,
+    pub updated: BTreeMap<String, u32>,
+    /// Over every line written down: equal runs, equal hash.
+    pub hash: String,
+    pub lines: Vec<String>,
+    /// The faults that struck.
+    pub struck: Vec<String>,
+}
+
+fn writer(call: &Call<'_>) -> Writer {
+    let pod = call.user.extra.get(POD).and_then(|pods| pods.first()).cloned();
+    Writer { user: call.user.name.clone(), pod }
+}
+
+fn is_lease(call: &Call<'_>) -> bool {
+    call.request.resource.as_ref().is_some_and(|path| path.plural == "leases")
+}
+
+/// The writes that are counted: those that change what the operator is for.
+fn counts(call: &Call<'_>) -> bool {
+    call.user.name == OPERATOR
+        && call.request.is_write()
+        && call.request.resource.as_ref().is_some_and(|path| path.plural != "leases" && path.plural != "events")
+}
+
+impl Faults for Referee {
+    fn before(&self, call: Call<'_>) -> Before {
+        if call.user.name == OPERATOR {
+            let mut state = self.lock();
+            if counts(&call) {
+                state.arrivals += 1;
+                if let Some(strike) =
+                    state.strike.filter(|strike| strike.blow == Blow::Twice && strike.write == state.arrivals)
+                {
+                    state.strike = None;
+                    let line = format!("{strike}: {} {}", call.request.verb, call.request.path);
+                    self.write_down(&mut state, format!("FAULT {line}"));
+                    state.struck.push(line);
+                    return Before::Twice;
+                }
+            }
+            if let Some((pod, blow, until)) = &state.cut
+                && writer(&call).pod.as_ref() == Some(pod)
+                && Instant::now() < *until
+            {
+                match blow {
+                    Blow::Deposed if is_lease(&call) => return Before::Drop,
+                    Blow::Frozen => return Before::Delay(until.saturating_duration_since(Instant::now())),
+                    _ => {}
+                }
+            }
+        }
+        self.injector().map_or(Before::Pass, |injector| injector.before(call))
+    }
+
+    fn after(&self, call: Call<'_>, code: u16) -> After {
+        let writer = writer(&call);
+        if call.request.is_write() {
+            self.observe(Some((&call, &writer)));
+        }
+        if call.user.name == OPERATOR {
+            let who = writer.pod.as_deref().unwrap_or("operator");
+            let line = format!("{who} {} {} {code}", call.request.verb, call.request.path);
+            self.write_down(&mut self.lock(), line);
+        }
+        if counts(&call) && (200..300).contains(&code) {
+            match self.strike(&call, &writer) {
+                After::Reply => {}
+                struck => return struck,
+            }
+        }
+        self.injector().map_or(After::Reply, |injector| injector.after(call, code))
+    }
+
+    fn read(&self, call: Call<'_>) -> Read {
+        self.injector().map_or_else(Read::default, |injector| injector.read(call))
+    }
+
+    fn event(&self, call: Call<'_>, revision: u64) -> OnEvent {
+        self.injector().map_or(OnEvent::Deliver, |injector| injector.event(call, revision))
+    }
+}

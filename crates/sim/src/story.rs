@@ -1,0 +1,180 @@
+//! What the administrator does in a run, and how the cluster must look afterwards.
+
+use std::time::Duration;
+
+use kubevirt_release::Kind;
+use kubevirt_release::operator_manifest::{ManifestOptions, cr_manifest, operator_manifest};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::invariants::{NAMESPACE, certificates};
+use crate::registry::REGISTRY;
+use crate::state;
+use crate::world::{TooLate, World};
+
+/// How long a cluster may take after the last fault: longest are 30 s between failed passes, 15 s of a lease, 40 s until
+/// a container that crashed twice is started again, and the roll-out itself.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A lease lives for 15 s.
+const LEASE_RUNS_OUT: Duration = Duration::from_secs(20);
+
+/// Longer than the certificates of [`brief_certificates`] live.
+const AWAY: Duration = Duration::from_secs(40 * 60);
+
+/// One thing the administrator does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Act {
+    /// Applies the operator, then the custom resource.
+    Install,
+    /// Changes settings that concern several objects.
+    Configure,
+    /// Takes the change of settings back.
+    Revert,
+    /// Kills every process of the operator.
+    Restart,
+    /// Lets certificates live for minutes, and the operator be away until they have expired.
+    Expire,
+    /// Deletes the custom resource.
+    Uninstall,
+}
+
+impl Act {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Install => "install",
+            Self::Configure => "configure",
+            Self::Revert => "revert",
+            Self::Restart => "restart",
+            Self::Expire => "expire",
+            Self::Uninstall => "uninstall",
+        }
+    }
+}
+
+/// Why an act could not be done or did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the administrator's request was refused: {0}")]
+    Refused(#[from] kube::Error),
+    #[error(transparent)]
+    TooLate(#[from] TooLate),
+}
+
+/// Settings that change replicas and budgets, a component's command line, placement, labels of everything, and the
+/// lifetime of certificates.
+fn settings() -> Value {
+    json!({"spec": {
+        "infra": {"replicas": 3},
+        "workloads": {"nodePlacement": {"tolerations": [{"key": "storage", "operator": "Exists"}]}},
+        "productName": "simulated",
+        "productVersion": "1.0",
+        "certificateRotateStrategy": {"selfSigned": {
+            "ca": {"duration": "48h", "renewBefore": "12h"}, "server": {"duration": "12h", "renewBefore": "6h"},
+        }},
+        "configuration": {"virtualMachineInstancesPerNode": 20, "roleAggregationStrategy": "Manual",
+            "developerConfiguration": {"featureGates": ["OptOutRoleAggregation"]}},
+    }})
+}
+
+fn no_settings() -> Value {
+    json!({"spec": {
+        "infra": null, "workloads": null, "productName": null, "productVersion": null,
+        "certificateRotateStrategy": {"selfSigned": null},
+        "configuration": {"virtualMachineInstancesPerNode": null, "roleAggregationStrategy": null,
+            "developerConfiguration": null},
+    }})
+}
+
+fn brief_certificates() -> Value {
+    json!({"spec": {"certificateRotateStrategy": {"selfSigned": {
+        "ca": {"duration": "30m", "renewBefore": "10m"}, "server": {"duration": "10m", "renewBefore": "5m"},
+    }}}})
+}
+
+/// No certificate of the suite has expired.
+fn are_certificates_valid(world: &World) -> Result<(), String> {
+    let now = world.clock.now();
+    let expired: Vec<String> = certificates(&world.cluster.api)
+        .into_iter()
+        .filter(|(_, pem)| pem.parse_x509().is_ok_and(|one| one.validity.not_after.timestamp() < now.as_second()))
+        .map(|(secret, _)| secret)
+        .collect();
+    if expired.is_empty() { Ok(()) } else { Err(format!("expired: {}", expired.join(", "))) }
+}
+
+impl Act {
+    /// What the administrator asks for.
+    pub(crate) async fn begin(self, world: &World) -> Result<(), Error> {
+        world.referee.note(&format!("ACT {}", self.name()));
+        match self {
+            Self::Install => {
+                world.apply(&operator_manifest(&ManifestOptions::new(REGISTRY, "v0.1.0"))).await?;
+                world.apply(&[cr_manifest(NAMESPACE)]).await?;
+            }
+            Self::Configure => world.merge(Kind::KubeVirt, "kubevirt", &settings()).await?,
+            Self::Revert => world.merge(Kind::KubeVirt, "kubevirt", &no_settings()).await?,
+            Self::Restart => {
+                for host in world.lives.hosts() {
+                    world.lives.kill(&host);
+                }
+                // Nothing of a dead leader is seen but that its lease runs out.
+                sleep(LEASE_RUNS_OUT).await;
+            }
+            Self::Expire => {
+                world.merge(Kind::KubeVirt, "kubevirt", &brief_certificates()).await?;
+                Self::Configure.end(world, PATIENCE).await?;
+                let scale = |replicas: u32| json!({"spec": {"replicas": replicas}});
+                world.merge(Kind::Deployment, "virt-operator", &scale(0)).await?;
+                sleep(AWAY).await;
+                world.merge(Kind::Deployment, "virt-operator", &scale(2)).await?;
+            }
+            Self::Uninstall => world.delete(Kind::KubeVirt, "kubevirt").await?,
+        }
+        Ok(())
+    }
+
+    /// Whether the cluster is as the administrator asked for; what is missing otherwise.
+    pub(crate) fn is_done(self, world: &World) -> Result<(), String> {
+        match self {
+            Self::Install | Self::Configure | Self::Revert | Self::Restart => is_settled(world),
+            Self::Expire => is_settled(world).and_then(|()| are_certificates_valid(world)),
+            Self::Uninstall => is_gone(world),
+        }
+    }
+
+    /// Waits until it is done; gives how long it took.
+    pub(crate) async fn end(self, world: &World, within: Duration) -> Result<Duration, Error> {
+        Ok(world.until(&format!("done: {}", self.name()), within, |world| self.is_done(world)).await?)
+    }
+}
+
+/// The custom resource says that everything is in place, for its newest generation, and the pods agree.
+pub(crate) fn is_settled(world: &World) -> Result<(), String> {
+    let cr = world.kubevirt().ok_or("there is no custom resource")?;
+    let condition = |kind: &str| {
+        let conditions = cr.pointer("/status/conditions").and_then(Value::as_array);
+        let found = conditions.into_iter().flatten().find(|condition| condition["type"] == kind).cloned();
+        found.unwrap_or_default()
+    };
+    let expect = |what: &str, holds: bool| {
+        if holds { Ok(()) } else { Err(format!("{what}; status: {}", cr["status"]["conditions"])) }
+    };
+    expect("not available", condition("Available")["status"] == "True")?;
+    expect("progressing", condition("Progressing")["status"] == "False")?;
+    expect("degraded", condition("Degraded")["status"] == "False")?;
+    expect("not synchronized", condition("Synchronized").is_null())?;
+    expect("an older generation", cr["status"]["observedGeneration"] == cr["metadata"]["generation"])?;
+    expect("another version", cr["status"]["observedDeploymentID"] == cr["status"]["targetDeploymentID"])?;
+    let unready = state::unready(&world.cluster.api);
+    if unready.is_empty() { Ok(()) } else { Err(format!("not ready: {}", unready.join(", "))) }
+}
+
+/// Nothing of the suite is left, and neither is the custom resource.
+fn is_gone(world: &World) -> Result<(), String> {
+    if let Some(cr) = world.kubevirt() {
+        return Err(format!("the custom resource is still there: {}", cr["status"]["conditions"]));
+    }
+    let left = state::managed(&world.cluster.api);
+    if left.is_empty() { Ok(()) } else { Err(format!("left: {}", left.keys().cloned().collect::<Vec<_>>().join(", "))) }
+}

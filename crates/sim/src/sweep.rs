@@ -1,0 +1,205 @@
+//! Many runs: every blow at every write, and faults drawn from seeds; spread over the machine's cores.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use kubevirt_release::Kind;
+use nanokube::{FaultPlan, Scope};
+
+use crate::invariants::OPERATOR;
+use crate::monkey::{Prank, Victim};
+use crate::registry::Sickness;
+use crate::run::{Outcome, Script, run};
+use crate::story::Act;
+use crate::strike::{Blow, Strike};
+use crate::world::{Mischief, Moment, Trouble};
+
+/// The seed of everything that is not a sweep over seeds.
+const SEED: u64 = 1;
+
+/// The story of every exhaustive run, in order.
+pub const STORY: [Act; 3] = [Act::Install, Act::Configure, Act::Uninstall];
+
+/// Faults of one drawn plan: enough to overlap, few enough to tell them apart.
+const FAULTS_PER_PLAN: u32 = 6;
+
+/// The latest moment at which a drawn fault begins: about as many requests of each kind as an installation has.
+const HORIZON: u32 = 80;
+
+/// One run of a sweep.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// How to name it on the command line.
+    pub name: String,
+    /// The fault class it belongs to, for the table.
+    pub class: &'static str,
+    pub script: Script,
+}
+
+/// A finished run of a sweep.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub job: Job,
+    pub outcome: Outcome,
+}
+
+/// What a run without trouble looks like, against which others are held.
+pub fn reference() -> Outcome {
+    run(&Script::undisturbed(SEED, &STORY))
+}
+
+/// Every blow at every write of the story. A run ends with the act that was hit.
+pub fn exhaustive(reference: &Outcome, blows: &[Blow]) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for blow in blows {
+        for write in 1..=reference.findings.writes {
+            // The act in which this write is made.
+            let acts = reference.done.iter().take_while(|done| done.writes < write).count() + 1;
+            let strike = Strike { blow: *blow, write };
+            let script = Script {
+                trouble: Trouble { strike: Some(strike), ..Trouble::default() },
+                ..Script::undisturbed(SEED, &STORY[..acts.min(STORY.len())])
+            };
+            jobs.push(Job { name: format!("{blow}@{write}"), class: blow.class(), script });
+        }
+    }
+    jobs
+}
+
+/// Every managed object suffers every prank at every moment; objects of one kind share a run.
+pub fn mischief(reference: &Outcome) -> Vec<Job> {
+    let Some(installed) = reference.done.iter().find(|done| done.act == Act::Install) else { return Vec::new() };
+    let mut by_kind: BTreeMap<Kind, Vec<Victim>> = BTreeMap::new();
+    for victim in &installed.victims {
+        by_kind.entry(victim.kind).or_default().push(victim.clone());
+    }
+    let mut jobs = Vec::new();
+    for moment in [Moment::Installing, Moment::Settled, Moment::Configuring] {
+        let acts: &[Act] =
+            if moment == Moment::Configuring { &[Act::Install, Act::Configure] } else { &[Act::Install] };
+        for prank in Prank::ALL {
+            for (kind, victims) in &by_kind {
+                let mischief = Mischief { moment, prank, victims: victims.clone() };
+                let script = Script {
+                    trouble: Trouble { mischief: Some(mischief), ..Trouble::default() },
+                    ..Script::undisturbed(SEED, acts)
+                };
+                let name = format!("{prank}@{moment:?}/{kind}");
+                jobs.push(Job { name, class: prank.class(), script });
+            }
+        }
+    }
+    jobs
+}
+
+/// Images of no use, expired certificates, an operator that starts anew, settings that are taken back.
+pub fn special() -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for component in ["virt-api", "virt-controller", "virt-handler"] {
+        for (name, sickness) in [("missing", Sickness::Missing), ("crashing", Sickness::Crashes)] {
+            let trouble = Trouble { sick: Some((component, sickness)), ..Trouble::default() };
+            let script = Script { trouble, ..Script::undisturbed(SEED, &[Act::Install]) };
+            jobs.push(Job { name: format!("{name} {component}"), class: "F17", script });
+        }
+    }
+    let stories: [(&str, &str, &[Act]); 3] = [
+        ("expiry", "F16", &[Act::Install, Act::Expire]),
+        ("restart", "none", &[Act::Install, Act::Restart]),
+        ("revert", "none", &[Act::Install, Act::Configure, Act::Revert]),
+    ];
+    jobs.extend(stories.map(|(name, class, acts)| Job {
+        name: name.to_owned(),
+        class,
+        script: Script::undisturbed(SEED, acts),
+    }));
+    jobs
+}
+
+/// Runs with faults drawn from `count` seeds, beginning with `first`.
+pub fn seeded(first: u64, count: u64) -> Vec<Job> {
+    let scope = Scope { users: vec![OPERATOR.to_owned()], faults: FAULTS_PER_PLAN, horizon: HORIZON };
+    let jobs = (first..first + count).map(|seed| {
+        let plan = FaultPlan::draw(seed, scope.clone());
+        let script =
+            Script { trouble: Trouble { plan: Some(plan), ..Trouble::default() }, ..Script::undisturbed(seed, &STORY) };
+        Job { name: format!("seed {seed}"), class: "F2-F8", script }
+    });
+    jobs.collect()
+}
+
+/// Runs all jobs; `told` is called after each, from any thread.
+pub fn run_all(jobs: &[Job], reference: &Outcome, told: impl Fn(usize, &Finished) + Sync) -> Vec<Finished> {
+    let (next, finished) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(job) = jobs.get(at) else { return };
+                    let mut outcome = run(&job.script);
+                    let trouble = &job.script.trouble;
+                    let is_undisturbed = trouble.mischief.is_none() && trouble.sick.is_none();
+                    outcome.compare(reference, is_undisturbed);
+                    let one = Finished { job: job.clone(), outcome };
+                    let mut all = finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    told(all.len() + 1, &one);
+                    all.insert(at, one);
+                }
+            });
+        }
+    });
+    finished.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_values().collect()
+}
+
+/// What a sweep amounts to.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub worlds: usize,
+    pub good: usize,
+    /// Runs by fault class.
+    pub by_class: BTreeMap<&'static str, usize>,
+    /// Faults that struck, by class.
+    pub struck: BTreeMap<String, usize>,
+    /// Commits that each invariant was concerned with.
+    pub checked: BTreeMap<&'static str, u64>,
+    /// From the administrator's request until the cluster was as asked for, in simulated time, by act.
+    pub converged: BTreeMap<&'static str, Vec<Duration>>,
+    /// From a third party's change until it was repaired.
+    pub repaired: Vec<Duration>,
+    pub wall: Duration,
+}
+
+impl Summary {
+    pub fn of(finished: &[Finished], began: Instant) -> Self {
+        let mut summary = Self { worlds: finished.len(), wall: began.elapsed(), ..Self::default() };
+        for one in finished {
+            summary.good += usize::from(one.outcome.is_good());
+            *summary.by_class.entry(one.job.class).or_default() += 1;
+            for line in &one.outcome.findings.struck {
+                let class = line.split_whitespace().find(|word| word.starts_with('F')).unwrap_or("F?");
+                *summary.struck.entry(class.to_owned()).or_default() += 1;
+            }
+            for (id, count) in &one.outcome.findings.checked {
+                *summary.checked.entry(id).or_default() += count;
+            }
+            summary.repaired.extend(&one.outcome.repairs);
+            for done in &one.outcome.done {
+                summary.converged.entry(done.act.name()).or_default().push(done.took);
+            }
+        }
+        summary.repaired.sort();
+        for times in summary.converged.values_mut() {
+            times.sort();
+        }
+        summary
+    }
+}
+
+/// The value below which `percent` of the sorted values lie.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(at).copied().unwrap_or_default()
+}

@@ -1,0 +1,168 @@
+//! One world: a cluster of this process with the real operator and the real suite, and the hand of its administrator.
+//!
+//! The administrator is never hit by faults: he stands for what people asked for, not for how it went.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kubevirt_release::{Kind, Object};
+use kubevirt_runtime::clock::Clock;
+use nanokube::{FaultPlan, Injector};
+use nanokube_cli::{Cluster, Options};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::invariants::NAMESPACE;
+use crate::monkey::{Prank, Victim};
+use crate::process::Lives;
+use crate::referee::Referee;
+use crate::registry::{Registry, Sickness};
+use crate::strike::Strike;
+
+/// How often the administrator looks at the cluster; far below anything a run measures.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The releases whose images exist.
+pub(crate) const VERSIONS: [&str; 2] = ["v0.1.0", "v0.2.0"];
+
+/// What is wrong in a run.
+#[derive(Clone, Debug, Default)]
+pub struct Trouble {
+    pub strike: Option<Strike>,
+    /// Faults drawn from a seed.
+    pub plan: Option<FaultPlan>,
+    /// A component's image is of no use until it is mended.
+    pub sick: Option<(&'static str, Sickness)>,
+    pub mischief: Option<Mischief>,
+}
+
+/// When third parties play their pranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// As soon as the object exists.
+    Installing,
+    /// When nothing else happens.
+    Settled,
+    /// Right after settings have changed.
+    Configuring,
+}
+
+/// What third parties do.
+#[derive(Clone, Debug)]
+pub struct Mischief {
+    pub moment: Moment,
+    pub prank: Prank,
+    pub victims: Vec<Victim>,
+}
+
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) registry: Registry,
+    pub(crate) lives: Lives,
+    pub(crate) referee: Arc<Referee>,
+    /// True time.
+    pub(crate) clock: Clock,
+    client: Client,
+}
+
+/// Something the administrator waited for did not come.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("not {what} within {within:?}: {last}")]
+pub struct TooLate {
+    pub what: String,
+    pub within: Duration,
+    pub last: String,
+}
+
+impl World {
+    /// Starts a world on the current runtime, whose time should be paused.
+    pub(crate) fn start(nodes: u32, seed: u64, trouble: &Trouble, keeps_lines: bool) -> Self {
+        let start = "2026-01-01T00:00:00Z".parse().expect("a valid time");
+        let clock = Clock::anchored(start);
+        let lives = Lives::default();
+        let registry = Registry::new(&VERSIONS, lives.clone());
+        if let Some((component, sickness)) = trouble.sick {
+            registry.set(component, VERSIONS[0], Some(sickness));
+        }
+        let injector = trouble.plan.clone().map(|plan| Arc::new(Injector::new(plan)));
+        // The pods' clock is off when the plan says so; the server's and the referee's never is.
+        let pods_clock = injector.as_ref().map_or_else(|| clock.clone(), |injector| injector.clock(&clock));
+        let referee = Arc::new(Referee::new(clock.clone(), lives.clone(), trouble.strike, injector, keeps_lines));
+        let cluster = Cluster::start(Options {
+            nodes,
+            clock: clock.clone(),
+            pods_clock: Some(pods_clock),
+            seed,
+            images: Arc::new(registry.clone()),
+            audit: None,
+            faults: Arc::clone(&referee) as Arc<dyn nanokube::Faults>,
+        });
+        referee.attach(cluster.api.clone());
+        let client = cluster.admin();
+        Self { cluster, registry, lives, referee, clock, client }
+    }
+
+    pub(crate) fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
+        let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.name());
+        let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
+        match namespace.filter(|_| kind.namespaced()) {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+
+    /// Applies objects in their order, as `kubectl apply --server-side` does.
+    pub(crate) async fn apply(&self, objects: &[Object]) -> Result<(), kube::Error> {
+        for object in objects {
+            let api = self.api(object.kind(), object.namespace());
+            let parameters = PatchParams::apply("admin").force();
+            let mut tries = 0;
+            // A kind whose definition was just applied is served a moment later.
+            while let Err(error) = api.patch(object.name(), &parameters, &Patch::Apply(object.value())).await {
+                tries += 1;
+                if tries > 50 {
+                    return Err(error);
+                }
+                sleep(LOOK).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges a change into an object.
+    pub(crate) async fn merge(&self, kind: Kind, name: &str, change: &Value) -> Result<(), kube::Error> {
+        let api = self.api(kind, Some(NAMESPACE));
+        api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.map(drop)
+    }
+
+    pub(crate) async fn delete(&self, kind: Kind, name: &str) -> Result<(), kube::Error> {
+        self.api(kind, Some(NAMESPACE)).delete(name, &DeleteParams::default()).await.map(drop)
+    }
+
+    /// The custom resource in its true state.
+    pub(crate) fn kubevirt(&self) -> Option<Value> {
+        self.cluster.api.stored("kubevirt.io", "kubevirts", NAMESPACE, "kubevirt").map(|cr| Value::clone(&cr))
+    }
+
+    /// Waits for something that can be seen in the true state. Gives how long it took.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        within: Duration,
+        mut holds: impl FnMut(&Self) -> Result<(), String>,
+    ) -> Result<Duration, TooLate> {
+        let began = Instant::now();
+        loop {
+            match holds(self) {
+                Ok(()) => return Ok(began.elapsed()),
+                Err(last) if began.elapsed() >= within => {
+                    return Err(TooLate { what: what.to_owned(), within, last });
+                }
+                Err(_) => sleep(LOOK).await,
+            }
+        }
+    }
+}
