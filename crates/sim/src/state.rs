@@ -142,7 +142,7 @@ fn differ(key: &str, path: &str, wanted: &Value, found: &Value, lines: &mut Vec<
         }
         (wanted, found) if wanted == found => {}
         (wanted, found) => {
-            lines.push(format!("{key} {}: wanted {wanted}, found {found}", path.trim_start_matches('.')))
+            lines.push(format!("{key} {}: wanted {wanted}, found {found}", path.trim_start_matches('.')));
         }
     }
 }
