@@ -1,6 +1,7 @@
 //! The main job from start to end: install a release, install a newer operator while the custom resource pins the old
 //! version, reference the new version, watch the suite change. Real `kubectl` against nanokube; simulated nodes.
 
+mod keep;
 mod kubectl;
 mod server;
 
@@ -44,6 +45,9 @@ struct Figures {
     upgrade: Duration,
     operator_requests: usize,
     order: Vec<String>,
+    repair: Duration,
+    idle_writes: usize,
+    uninstall: Duration,
 }
 
 /// Runs the demo.
@@ -79,7 +83,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     pin_and_replace_operator(&kubectl, &dist)?;
     let (upgrade, order) = upgrade(&kubectl, &server)?;
 
-    report(options, &Figures { install, upgrade, operator_requests, order })
+    let repair = keep::repair(&kubectl)?;
+    let idle_writes = keep::idle(&server)?;
+    let uninstall = keep::uninstall(&kubectl)?;
+
+    report(options, &Figures { install, upgrade, operator_requests, order, repair, idle_writes, uninstall })
 }
 
 fn publish(dist: &Path, version: &str) -> Result<()> {
@@ -181,7 +189,7 @@ fn check(good: bool, what: &str) -> Result<()> {
 }
 
 fn report(options: &Options, figures: &Figures) -> Result<()> {
-    let Figures { install, upgrade, operator_requests, order } = figures;
+    let Figures { install, upgrade, operator_requests, order, repair, idle_writes, uninstall } = figures;
     term::heading(if options.process {
         "Measured (process nodes: the pods are real processes on this machine)"
     } else {
@@ -195,6 +203,9 @@ fn report(options: &Options, figures: &Figures) -> Result<()> {
             vec!["imageTag patched to upgraded".into(), format!("{:.2} s", seconds(upgrade))],
             vec!["requests of the operator until installed".into(), operator_requests.to_string()],
             vec!["order of the upgrade".into(), order.join(", ")],
+            vec!["slowest of three repairs".into(), format!("{:.2} s", seconds(repair))],
+            vec!["writes of the idle operator, lease aside".into(), idle_writes.to_string()],
+            vec!["custom resource deleted to gone".into(), format!("{:.2} s", seconds(uninstall))],
         ],
     );
     let line: Value = json!({
@@ -202,6 +213,9 @@ fn report(options: &Options, figures: &Figures) -> Result<()> {
         "upgrade_seconds": seconds(upgrade),
         "operator_requests": operator_requests,
         "order": order,
+        "repair_seconds": seconds(repair),
+        "idle_writes": idle_writes,
+        "uninstall_seconds": seconds(uninstall),
         "nodes": options.nodes,
         "seed": options.seed,
         "label": if options.process { "process" } else { "simulated" },
