@@ -29,6 +29,10 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest pause: how late a cluster that was unreachable is noticed to be back.
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
+/// How long a watch lives before it is opened again, in seconds: rarely, and yet before a balancer in between might forget
+/// the connection, which bookmarks keep alive.
+const WATCH: u32 = 900;
+
 /// The kinds that are followed: those of ours that every cluster serves, and the KubeVirt CR. Kinds of optional APIs and
 /// kinds that the operator's manifest creates, not the operator, are left out.
 fn kinds() -> impl Iterator<Item = Kind> {
@@ -55,7 +59,12 @@ pub fn start(client: &Client, namespace: &str) -> (Arc<Cache>, JoinSet<()>) {
 /// Selects what the operator manages.
 fn ours() -> watcher::Config {
     let values = format!("{},{}", label::MANAGED_BY_OPERATOR, label::MANAGED_BY_OPERATOR_OLD);
-    watcher::Config::default().labels(&format!("{} in ({values})", label::MANAGED_BY))
+    all().labels(&format!("{} in ({values})", label::MANAGED_BY))
+}
+
+/// Selects everything.
+fn all() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH)
 }
 
 /// Everything the watches would show, read once, without the kinds in `but`: for whoever looks at a cluster without
@@ -102,7 +111,7 @@ fn scope(kind: Kind, client: Client, namespace: &str) -> (Api<DynamicObject>, wa
     let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.name());
     let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
     match kind {
-        Kind::KubeVirt => (Api::all_with(client, &resource), watcher::Config::default()),
+        Kind::KubeVirt => (Api::all_with(client, &resource), all()),
         // Elsewhere the operator may not read secrets, and needs no configuration.
         Kind::Secret | Kind::ConfigMap => (Api::namespaced_with(client, namespace, &resource), ours()),
         _ => (Api::all_with(client, &resource), ours()),
@@ -169,7 +178,7 @@ async fn follow_pods(client: Client, namespace: String, cache: Arc<Cache>) {
 async fn follow_nodes(client: Client, cache: Arc<Cache>) {
     let mut listing = Nodes::new();
     let nodes: Api<PartialObjectMeta<Node>> = Api::all(client);
-    let mut events = std::pin::pin!(watch_objects(nodes, watcher::Config::default()));
+    let mut events = std::pin::pin!(watch_objects(nodes, all()));
     while let Some(event) = next(&mut events, "Node").await {
         match event {
             Event::Init => listing.clear(),

@@ -2,6 +2,7 @@
 
 mod fields;
 mod installation;
+mod quiet;
 mod support;
 mod unready;
 mod versions;

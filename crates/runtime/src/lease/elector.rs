@@ -26,6 +26,9 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 /// How long the fence holds after a renewal was sent.
 const FENCE_HOLDS: Duration = LEASE_DURATION.checked_sub(SAFETY_MARGIN).expect("the margin is part of the lease");
 
+/// How long the watch of a standby lives before it is opened again, in seconds: a standby costs next to nothing.
+const WATCH: u32 = 900;
+
 /// A watch shorter than this was cut by something that is not well: it is opened again only after a pause.
 const WATCH_TOO_SHORT: Duration = Duration::from_secs(1);
 
@@ -151,7 +154,7 @@ impl Elector {
                 Some(lease) => self.see(lease),
                 None => self.find_nothing(),
             }
-            let params = WatchParams::default().fields(&fields);
+            let params = WatchParams::default().fields(&fields).timeout(WATCH);
             let mut stream: Option<(BoxStream<'static, kube::Result<WatchEvent<Lease>>>, Instant)> = None;
             // Ends when what is known has to be read anew.
             loop {

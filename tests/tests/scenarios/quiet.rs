@@ -1,0 +1,53 @@
+//! When nothing changes, nothing is written, and hardly anything is asked.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kubevirt_tests::{OPERATOR, World, quiet_for, simulate};
+use serde_json::Value;
+
+use crate::support::install;
+
+/// Ten minutes, as the issue asks.
+const A_LONG_TIME: Duration = Duration::from_secs(600);
+
+fn text<'a>(event: &'a Value, pointer: &str) -> &'a str {
+    event.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The operator's requests since number `since`, by pod and what was asked.
+fn asked(world: &World, since: usize) -> BTreeMap<String, BTreeMap<String, usize>> {
+    let mut asked: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+    for event in world.requests().iter().skip(since).filter(|event| text(event, "/user/username") == OPERATOR) {
+        let pod = text(event, "/user/extra/authentication.kubernetes.io~1pod-name/0").to_owned();
+        let what = format!("{} {}", text(event, "/verb"), text(event, "/objectRef/resource"));
+        *asked.entry(pod).or_default().entry(what).or_default() += 1;
+    }
+    asked
+}
+
+#[test]
+fn for_ten_minutes_the_leader_writes_its_lease_and_the_standby_nothing() {
+    simulate(async {
+        let world = World::start(3, 1);
+        install(&world, "v0.1.0").await;
+        quiet_for(Duration::from_secs(60)).await;
+        let since = world.requests().len();
+        quiet_for(A_LONG_TIME).await;
+        let asked = asked(&world, since);
+        let renewals = |requests: &BTreeMap<String, usize>| requests.get("update leases").copied().unwrap_or(0);
+        let leaders: Vec<_> = asked.values().filter(|requests| renewals(requests) > 0).collect();
+        assert_eq!(leaders.len(), 1, "{asked:#?}");
+        for (pod, requests) in &asked {
+            for (what, count) in requests {
+                let most = match what.as_str() {
+                    "update leases" => 120,
+                    // A watch lives for longer than ten minutes, or five of one and five of the next would look alike.
+                    what if what.starts_with("watch ") => 1,
+                    _ => 0,
+                };
+                assert!(*count <= most, "{pod}: {count} times {what}\n{asked:#?}");
+            }
+        }
+    });
+}
