@@ -40,6 +40,7 @@ pub(crate) enum ReplyBody {
 }
 
 pub(crate) const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
 impl Reply {
@@ -75,6 +76,22 @@ impl Reply {
         };
         let retry_after = error.details.as_ref().and_then(|details| details.retry_after);
         Self { reason: error.reason, retry_after, ..body }
+    }
+
+    /// The same in the format the client prefers, if it is YAML.
+    #[must_use]
+    pub(crate) fn in_format_of(self, accept: &str) -> Self {
+        let mut media = accept.split(',').map(|entry| entry.split(';').next().unwrap_or_default().trim());
+        let preferred = media.find(|media| matches!(*media, JSON | YAML | "application/*" | "*/*"));
+        let ReplyBody::Whole(body) = &self.body else { return self };
+        if preferred != Some(YAML) || self.content_type != JSON {
+            return self;
+        }
+        let value = serde_json::from_slice::<Value>(body).ok();
+        match value.and_then(|value| serde_saphyr::to_string(&value).ok()) {
+            Some(text) => Self { content_type: YAML.to_owned(), body: ReplyBody::Whole(Bytes::from(text)), ..self },
+            None => self,
+        }
     }
 
     #[must_use]
@@ -133,7 +150,7 @@ pub(crate) fn negotiate(accept: &str) -> Result<Shape, ApiError> {
     for entry in accept.split(',') {
         let mut parts = entry.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
-        if !matches!(media, "application/json" | "application/*" | "*/*") {
+        if !matches!(media, JSON | YAML | "application/*" | "*/*") {
             continue;
         }
         let parameter =

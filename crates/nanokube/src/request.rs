@@ -212,7 +212,11 @@ impl ListOptions {
         let options = Self {
             label_selector: query.get("labelSelector").unwrap_or_default().to_owned(),
             field_selector: query.get("fieldSelector").unwrap_or_default().to_owned(),
-            limit: usize::try_from(number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX),
+            // Less than nothing is no limit.
+            limit: match query.get("limit") {
+                Some(text) if text.parse::<i64>().is_ok_and(|limit| limit < 0) => 0,
+                _ => usize::try_from(number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX),
+            },
             continue_token: query.get("continue").unwrap_or_default().to_owned(),
             resource_version: number("resourceVersion")?,
             version_match,

@@ -165,7 +165,7 @@ where
         },
     };
     let reply = reply.unwrap_or_else(|error| Reply::error(&error));
-    let mut reply = reply.with_warnings(context.notes.warnings());
+    let mut reply = reply.with_warnings(context.notes.warnings()).in_format_of(&context.accept);
     if head.method == http::Method::HEAD {
         reply.body = ReplyBody::Whole(Bytes::new());
     }

@@ -209,6 +209,12 @@ impl ApiError {
         Self::detailed(422, "Invalid", message, Details { causes, ..about.details() })
     }
 
+    /// A patch whose result is no object of its kind.
+    pub(crate) fn invalid_patch(error: &FieldError) -> Self {
+        let details = Details { causes: vec![status_cause(error)], ..Details::default() };
+        Self::detailed(422, "Invalid", format!(" \"\" is invalid: {error}"), details)
+    }
+
     /// An option of the request is wrong: `kind` is `ListOptions`, `PatchOptions` and so on.
     pub(crate) fn invalid_option(kind: &str, field: &str, reason: &str, text: &str) -> Self {
         let about = About { group: "meta.k8s.io", what: kind, name: "" };

@@ -46,6 +46,7 @@ pub fn default(api_version: &str, kind: &str, object: &mut Value) {
                 set(Some(claim), "apiVersion", || json!("v1"));
                 set(Some(claim), "kind", || json!("PersistentVolumeClaim"));
                 requests_from_limits(claim.pointer_mut("/spec/resources"));
+                set(object_at(Some(claim), "status"), "phase", || json!("Pending"));
             }
         }
         "Job" => job_spec(object.pointer_mut("/spec")),
@@ -82,6 +83,7 @@ pub fn default(api_version: &str, kind: &str, object: &mut Value) {
             let target = json!({"type": "Utilization", "averageUtilization": 80});
             let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
             set(object.pointer_mut("/spec"), "metrics", || json!([metric]));
+            set(object.pointer_mut("/status"), "currentMetrics", || Value::Null);
         }
         "NetworkPolicy" => {
             let outward = object.pointer("/spec/egress").is_some();

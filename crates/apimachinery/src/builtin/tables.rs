@@ -180,8 +180,10 @@ pub(super) const NULL_LISTS: &[(&str, &str)] =
     &[("PodSpec", "containers"), ("CSINodeSpec", "drivers"), ("HorizontalPodAutoscalerStatus", "currentMetrics")];
 
 /// Counts that a status always shows although its type calls them optional.
-pub(super) const ALWAYS_ZERO: &[(&str, &[&str])] =
-    &[("PodDisruptionBudgetStatus", &["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"])];
+pub(super) const ALWAYS_ZERO: &[(&str, &[&str])] = &[
+    ("StatefulSetStatus", &["availableReplicas"]),
+    ("PodDisruptionBudgetStatus", &["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"]),
+];
 
 /// Times that are served as null when nobody sets them.
 pub(super) const NULL_TIMES: &[(&str, &str)] = &[

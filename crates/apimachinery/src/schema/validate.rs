@@ -121,7 +121,8 @@ impl Schema {
     }
 
     fn undecodable_at(&self, path: &str, value: &Value, errors: &mut Vec<FieldError>) {
-        if value.is_null() {
+        let amount = self.limits.as_ref().is_some_and(|l| l.format.as_deref() == Some("quantity"));
+        if value.is_null() || (amount && value.is_number()) {
             return;
         }
         if !self.has_type(value) {

@@ -38,6 +38,16 @@ pub(super) fn update(target: &Target<'_>, old: &Value, service: &mut Value) -> R
     assign(target, service, Some(old))
 }
 
+/// Why an address cannot be one of the cluster's.
+fn out_of_range(wanted: &str) -> Option<String> {
+    if wanted == "None" {
+        return None;
+    }
+    let range = u32::from(ADDRESSES)..u32::from(ADDRESSES) + ADDRESS_COUNT;
+    let inside = wanted.parse::<Ipv4Addr>().is_ok_and(|address| range.contains(&u32::from(address)));
+    (!inside).then(|| format!("failed to allocate IP {wanted}: the provided IP is not in the range {ADDRESSES}/16"))
+}
+
 fn assign(target: &Target<'_>, service: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
     let kind = service["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
     if kind == "ExternalName" {
@@ -58,6 +68,7 @@ fn assign(target: &Target<'_>, service: &mut Value, old: Option<&Value>) -> Resu
         .collect();
     let spec = &mut service["spec"];
     let wanted = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let before = old.and_then(|old| old["spec"]["clusterIP"].as_str()).unwrap_or_default();
     let used: BTreeSet<&str> = others.iter().filter_map(|spec| spec["clusterIP"].as_str()).collect();
     let invalid = |error: FieldError| ApiError::invalid(target.about_kind(&name), &[error]);
     if wanted.is_empty() {
@@ -69,6 +80,8 @@ fn assign(target: &Target<'_>, service: &mut Value, old: Option<&Value>) -> Resu
         });
         let address = free.ok_or_else(|| ApiError::internal("failed to allocate IP: range is full"))?;
         spec["clusterIP"] = json!(address);
+    } else if let Some(why) = out_of_range(&wanted).filter(|_| before != wanted) {
+        return Err(invalid(FieldError::invalid("spec.clusterIPs", &json!([wanted]), &why)));
     } else if wanted != "None" && used.contains(wanted.as_str()) {
         let text = format!("failed to allocate IP {wanted}: provided IP is already allocated");
         return Err(invalid(FieldError::invalid("spec.clusterIPs", &json!([wanted]), &text)));

@@ -58,6 +58,7 @@ pub(super) fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
 pub(super) fn object(target: &Target<'_>) -> Result<Value, ApiError> {
     let mut value = parse(target, &target.resource.kind)?;
     check_kind(&target.resource, &mut value)?;
+    check_types(&target.resource, &value)?;
     Ok(value)
 }
 
@@ -95,10 +96,125 @@ pub(super) fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), A
     Ok(())
 }
 
+/// What a reader of typed objects could not decode, as one sentence. Custom objects are judged by their definition.
+fn undecodable(resource: &Resource, value: &Value) -> Option<String> {
+    let schema = resource.schema().filter(|_| resource.custom.is_none())?;
+    let found = schema.undecodable(value);
+    let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
+/// Refuses an object of a built-in kind whose values have other types than its fields.
+pub(super) fn check_types(resource: &Resource, value: &Value) -> Result<(), ApiError> {
+    undecodable(resource, value).map_or(Ok(()), |why| {
+        let (kind, version) = (&resource.kind, &resource.version);
+        Err(ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: json: {why}"
+        )))
+    })
+}
+
+/// The same of the result of a patch, and under the strict level what the result does not know: the patch is at fault.
+pub(super) fn check_patched(resource: &Resource, value: &Value, level: FieldValidation) -> Result<(), ApiError> {
+    let unknown = || {
+        let fields = schemas::prune(resource, &mut value.clone());
+        let texts: Vec<String> = fields.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+        (!texts.is_empty()).then(|| format!("strict decoding error: {}", texts.join(", ")))
+    };
+    let why = undecodable(resource, value);
+    let why = why.or_else(|| if level == FieldValidation::Strict { unknown() } else { None });
+    why.map_or(Ok(()), |why| {
+        let error = apimachinery::FieldError::invalid("patch", value, &why);
+        Err(ApiError::invalid_patch(&error))
+    })
+}
+
+/// The fields that a JSON text gives twice, by their path; the last one counts.
+fn repeated(bytes: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    // A text that is no JSON was refused before.
+    let _ = serde::de::DeserializeSeed::deserialize(Repeated { path: String::new(), found: &mut found }, &mut reader);
+    found
+}
+
+struct Repeated<'a> {
+    path: String,
+    found: &'a mut Vec<String>,
+}
+
+impl<'de> serde::de::DeserializeSeed<'de> for Repeated<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> serde::de::Visitor<'de> for Repeated<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("any value")
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = std::collections::BTreeSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let path = if self.path.is_empty() { name.clone() } else { format!("{}.{name}", self.path) };
+            if !seen.insert(name) {
+                self.found.push(path.clone());
+            }
+            map.next_value_seed(Repeated { path, found: &mut *self.found })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        while list
+            .next_element_seed(Repeated { path: format!("{}[{index}]", self.path), found: &mut *self.found })?
+            .is_some()
+        {
+            index += 1;
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
 /// Prunes unknown fields; depending on the level they are refused, warned about or ignored.
 pub(super) fn prune(target: &Target<'_>, object: &mut Value, level: FieldValidation) -> Result<Vec<String>, ApiError> {
     let unknown = schemas::prune(&target.resource, object);
-    let texts: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+    let mut texts: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+    let whole = matches!(target.context.info.verb.as_str(), "create" | "update");
+    if level != FieldValidation::Ignore && whole {
+        let twice = repeated(&target.context.body);
+        texts.extend(twice.iter().map(|field| format!("duplicate field \"{field}\"")));
+    }
     match level {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Warn => Ok(texts),

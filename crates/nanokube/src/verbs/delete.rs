@@ -39,6 +39,14 @@ enum Propagation {
 impl DeleteOptions {
     pub(super) fn parse(query: &Query, body: &Value) -> Result<Self, ApiError> {
         let text = |key: &str| body[key].as_str().or_else(|| query.get(key));
+        if text("propagationPolicy").is_some_and(|policy| !policy.is_empty()) && body["orphanDependents"].is_boolean() {
+            let shown = json!(text("propagationPolicy"));
+            let why = format!("Invalid value: {shown}: orphanDependents and deletionPropagation cannot be both set");
+            return Err(ApiError::invalid_option("DeleteOptions", "propagationPolicy", "FieldValueInvalid", &why));
+        }
+        if let Some(text) = query.get("gracePeriodSeconds").filter(|text| text.parse::<i64>().is_err()) {
+            return Err(ApiError::bad_request(format!("gracePeriodSeconds: {text:?} is no whole number")));
+        }
         let propagation = match text("propagationPolicy") {
             None | Some("") => match body["orphanDependents"].as_bool() {
                 Some(true) => Some(Propagation::Orphan),

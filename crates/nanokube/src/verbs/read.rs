@@ -20,7 +20,12 @@ use crate::store::{Revision, Snapshot, StoreError, Stored};
 pub(super) fn get(target: &Target<'_>) -> Result<Reply, ApiError> {
     let shape = negotiate(&target.context.accept)?;
     let read = target.core.faults.read(call(target.context));
-    let any = target.query().get("resourceVersion") == Some("0");
+    let version = target.query().get("resourceVersion");
+    let any = version == Some("0");
+    let current = target.core.store.revision();
+    if let Some(asked) = version.and_then(|text| text.parse::<Revision>().ok()).filter(|asked| *asked > current) {
+        return Err(ApiError::future_version(asked, current));
+    }
     let stored = if read.behind > 0 && any { earlier(target, read.behind)? } else { target.live()? };
     Ok(render::render_object(target.core, &target.resource, shape, target.query(), &stored, 200))
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::delete::{DeleteOptions, Outcome, remove};
 use super::render::versioned;
-use super::write::{Change, finish_update, manager, patched};
+use super::write::{Change, applied_to, finish_update, manager, patched};
 use super::{Target, body, meta, metadata_text};
 use crate::admission::{self, Asked, Operation};
 use crate::core::seconds;
@@ -86,10 +86,42 @@ pub(super) async fn patch_scale(target: &Target<'_>) -> Result<Reply, ApiError> 
             let media = media.replace("strategic-merge", "merge");
             patched(&target.resource, &current, &patch, &media)?
         }
-        "application/apply-patch+yaml" => return Err(ApiError::not_implemented("server-side apply to scale")),
+        "application/apply-patch+yaml" => return apply_scale(target, &live).await,
         _ => return Err(ApiError::unsupported_patch()),
     };
     set_scale(target, &live, scale, "PatchOptions").await
+}
+
+/// Applies the number of replicas; its owner is recorded in the object that is scaled.
+async fn apply_scale(target: &Target<'_>, live: &Arc<Stored>) -> Result<Reply, ApiError> {
+    let options = WriteOptions::parse(target.query(), "PatchOptions")?;
+    if options.field_manager.is_empty() {
+        let text = "Required value: is required for apply patch";
+        return Err(ApiError::invalid_option("PatchOptions", "fieldManager", "FieldValueRequired", text));
+    }
+    let config = body::parse_yaml(&target.context.body)?;
+    if config["kind"].as_str().is_some_and(|kind| kind != "Scale") {
+        return Err(ApiError::bad_request("the object provided is no Scale"));
+    }
+    let resource = &target.resource;
+    let mut applied = json!({
+        "apiVersion": resource.api_version(), "kind": resource.kind, "metadata": {"name": target.path.name},
+    });
+    if let Some(replicas) = config["spec"].get("replicas") {
+        if replicas.as_i64().is_none_or(|count| count < 0) {
+            let error =
+                apimachinery::FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+            let about = crate::status::About { group: "autoscaling", what: "Scale", name: &target.path.name };
+            return Err(ApiError::invalid(about, &[error]));
+        }
+        jsonpaths::set_simple(&mut applied, &scale_paths(resource).spec, replicas.clone());
+    }
+    let stated = metadata_text(&config, "resourceVersion").to_owned();
+    let stated = if stated == live.revision.to_string() { String::new() } else { stated };
+    let new = applied_to(target, &options, &versioned(resource, &live.value), &applied, "scale")?;
+    let change = Change { new, sub: Some(Sub::Scale), manager: None, stated: &stated };
+    let stored = finish_update(target, &options, live, change).await?;
+    Ok(Reply::json(200, &scale_of(resource, &stored)))
 }
 
 async fn set_scale(target: &Target<'_>, live: &Arc<Stored>, mut scale: Value, kind: &str) -> Result<Reply, ApiError> {

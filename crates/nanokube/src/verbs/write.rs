@@ -474,6 +474,7 @@ async fn modify(target: &Target<'_>, sub: Option<Sub>, media: &str) -> Result<Re
         let mut new = patched(&target.resource, &current, &patch, media)?;
         body::check_kind(&target.resource, &mut new)?;
         check_name(target, &new)?;
+        body::check_patched(&target.resource, &new, options.field_validation)?;
         let warnings = body::prune(target, &mut new, options.field_validation)?;
         body::check_namespace(target, &mut new)?;
         let stated = metadata_text(&new, "resourceVersion").to_owned();
@@ -514,6 +515,7 @@ async fn apply(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError>
     }
     let mut config = body::parse_yaml(&target.context.body)?;
     body::check_kind(&target.resource, &mut config)?;
+    body::check_types(&target.resource, &config)?;
     let warnings = body::prune(target, &mut config, options.field_validation)?;
     body::check_namespace(target, &mut config)?;
     confine_config(&target.resource, sub, &mut config);
@@ -557,6 +559,19 @@ async fn apply(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError>
         }
     }
     Err(ApiError::stale(target.about(&target.path.name)))
+}
+
+/// The object with what a manager applies to a subresource.
+pub(super) fn applied_to(
+    target: &Target<'_>,
+    options: &WriteOptions,
+    current: &Value,
+    config: &Value,
+    subresource: &str,
+) -> Result<Value, ApiError> {
+    let manager = manager(target, options, subresource);
+    let schema = schema_of(&target.resource);
+    managed::apply(schema, Some(current), config, &manager, options.force).map_err(apply_error)
 }
 
 /// What an apply to this endpoint cannot own is taken out before owners are computed.

@@ -205,3 +205,86 @@ async fn a_dry_run_changes_nothing() {
     assert!(shown.unwrap().metadata.uid.is_some());
     assert_eq!(server.revision(), before);
 }
+
+/// A request to the API and what it answers: status, warnings, body.
+async fn send(
+    client: &kube::Client,
+    request: (&str, &str, &str, &str),
+) -> Result<serde_json::Value, kube::core::Status> {
+    let (method, path, media, body) = request;
+    let request = http::Request::builder().method(method).uri(path).header("content-type", media);
+    match client.request(request.body(body.as_bytes().to_vec()).unwrap()).await {
+        Ok(value) => Ok(value),
+        Err(kube::Error::Api(status)) => Err(*status),
+        Err(other) => panic!("not an answer: {other}"),
+    }
+}
+
+const JSON: &str = "application/json";
+const MERGE: &str = "application/merge-patch+json";
+
+#[tokio::test(start_paused = true)]
+async fn values_of_the_wrong_type_are_the_fault_of_body_or_patch() {
+    let client = admin();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let refused = send(&client, ("POST", maps, JSON, r#"{"metadata": {"name": "a"}, "data": {"a": 1}}"#)).await;
+    assert_eq!(refused.unwrap_err().code, 400);
+    let secret =
+        ("POST", "/api/v1/namespaces/default/secrets", JSON, r#"{"metadata": {"name": "a"}, "data": {"a": "%"}}"#);
+    assert_eq!(send(&client, secret).await.unwrap_err().code, 400);
+    config_maps(&client).create(&PostParams::default(), &config_map("a", json!({}))).await.unwrap();
+    let one = "/api/v1/namespaces/default/configmaps/a";
+    for (query, patch) in [("", r#"{"data": 5}"#), ("?fieldValidation=Strict", r#"{"dat": {}}"#)] {
+        let status = send(&client, ("PATCH", &format!("{one}{query}"), MERGE, patch)).await.unwrap_err();
+        let cause = status.details.clone().unwrap().causes[0].clone();
+        assert_eq!((status.code, cause.field.as_str()), (422, "patch"), "{patch}");
+    }
+    let twice = r#"{"metadata": {"name": "b"}, "data": {"a": "1", "a": "2"}}"#;
+    let strict = send(&client, ("POST", &format!("{maps}?fieldValidation=Strict"), JSON, twice)).await.unwrap_err();
+    assert!(strict.code == 400 && strict.message.contains("duplicate field \"data.a\""), "{}", strict.message);
+    assert_eq!(send(&client, ("POST", maps, JSON, twice)).await.unwrap()["data"]["a"], "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_are_applied_through_scale_and_owned_there() {
+    let client = admin();
+    let sets = namespaced(&client, "apps/v1", "ReplicaSet", "replicasets");
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "r"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    create(&sets, set).await;
+    let path = "/apis/apps/v1/namespaces/default/replicasets/r/scale?fieldManager=scaler";
+    let scale =
+        r#"{"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "r"}, "spec": {"replicas": 3}}"#;
+    let apply = "application/apply-patch+yaml";
+    let conflict = send(&client, ("PATCH", path, apply, scale)).await.unwrap_err();
+    assert_eq!((conflict.code, conflict.details.unwrap().causes[0].field.as_str()), (409, ".spec.replicas"));
+    let forced = send(&client, ("PATCH", &format!("{path}&force=true"), apply, scale)).await.unwrap();
+    assert_eq!(forced["spec"]["replicas"], 3);
+    let owners = sets.get("r").await.unwrap().metadata.managed_fields.unwrap();
+    let owner = owners.iter().find(|owner| owner.manager.as_deref() == Some("scaler")).unwrap();
+    assert_eq!((owner.subresource.as_deref(), owner.operation.as_deref()), (Some("scale"), Some("Apply")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_kinds_are_created_by_their_first_update() {
+    let client = admin();
+    let lease = (
+        "PUT",
+        "/apis/coordination.k8s.io/v1/namespaces/default/leases/l",
+        JSON,
+        r#"{"metadata": {"name": "l"}, "spec": {}}"#,
+    );
+    assert!(send(&client, lease).await.unwrap()["metadata"]["uid"].is_string());
+    let map = ("PUT", "/api/v1/namespaces/default/configmaps/c", JSON, r#"{"metadata": {"name": "c"}}"#);
+    assert_eq!(send(&client, map).await.unwrap_err().code, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_yaml_gets_yaml() {
+    let client = admin();
+    config_maps(&client).create(&PostParams::default(), &config_map("a", json!({}))).await.unwrap();
+    let request = http::Request::get("/api/v1/namespaces/default/configmaps/a").header("accept", "application/yaml");
+    let text = client.request_text(request.body(Vec::new()).unwrap()).await.unwrap();
+    assert!(text.contains("kind: ConfigMap\n") && text.contains("  name: a\n"), "{text}");
+}

@@ -1,5 +1,7 @@
 //! Rules of the kinds that make no pods.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::{Unique, immutable, list, one_of, port, port_or_name, text};
@@ -79,6 +81,14 @@ pub(super) fn data(kind: &str, new: &Value, old: Option<&Value>, errors: &mut Ve
         };
         for name in wanted.iter().filter(|n| new["data"][**n].is_null()) {
             errors.push(FieldError::required(field::key("data", name), ""));
+        }
+    }
+    let registry = &new["data"][".dockerconfigjson"];
+    if kind == "Secret" && text(new, "type") == "kubernetes.io/dockerconfigjson" && !registry.is_null() {
+        let decoded = registry.as_str().and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
+        if serde_json::from_slice::<Value>(&decoded).is_err() {
+            let hidden = json!("<secret contents redacted>");
+            errors.push(FieldError::invalid(field::key("data", ".dockerconfigjson"), &hidden, "is no JSON"));
         }
     }
     let Some(old) = old else { return };

@@ -174,6 +174,12 @@ pub(super) fn cron_job(new: &Value, errors: &mut Vec<FieldError>) {
     if text(spec, "schedule").is_empty() {
         errors.push(FieldError::required("spec.schedule", ""));
     }
+    let schedule = text(spec, "schedule");
+    let given = schedule.split_whitespace().count();
+    if !schedule.is_empty() && given != 5 && !schedule.starts_with('@') {
+        let why = format!("must have five fields (minute, hour, day, month, weekday), has {given}");
+        errors.push(FieldError::invalid("spec.schedule", &spec["schedule"], &why));
+    }
     one_of("spec.concurrencyPolicy", &spec["concurrencyPolicy"], &["Allow", "Forbid", "Replace"], errors);
     job("spec.jobTemplate.spec", &spec["jobTemplate"]["spec"], None, errors);
 }
