@@ -70,14 +70,29 @@ pub enum Error {
 impl Cluster {
     /// Starts the server, the controllers and the nodes on the current runtime.
     pub fn start(options: Options) -> Self {
+        match Self::start_from(options, "") {
+            Ok(cluster) => cluster,
+            Err(error) => unreachable!("nothing was taken in: {error}"),
+        }
+    }
+
+    /// The same with objects to begin with, as YAML. They are there before anybody acts on them: a collector that saw a
+    /// pod before its owner would delete it.
+    ///
+    /// # Errors
+    /// The objects cannot be taken in.
+    pub fn start_from(options: Options, objects: &str) -> Result<Self, nanokube::ImportError> {
         let Options { nodes, clock, pods_clock, seed, images, audit, faults } = options;
         let (network, power, stop) = (MemoryNet::new(), Power::default(), CancellationToken::new());
         let server = nanokube::Options { audit, faults, ..nanokube::Options::new(clock.clone(), seed) };
         let api = Nanokube::new(server.with_net(Arc::new(reach::Reach::new(&network))));
+        api.import_yaml(objects)?;
         let mut tasks = JoinSet::new();
 
         let server = api.clone();
-        let client_for = move |user: &str| server.client(UserInfo::new(user, &[]));
+        // What they write is recorded under the name of their program.
+        let client_for =
+            move |user: &str| server.client_of(UserInfo::new(user, &[]), user.trim_start_matches("system:"));
         let controllers = nanokube_controllers::Options { clock: clock.clone(), seed, endpoint_lag: ENDPOINT_LAG };
         let until = stop.clone();
         tasks.spawn(async move {
@@ -104,7 +119,7 @@ impl Cluster {
             let until = stop.clone();
             tasks.spawn(async move { nanokube_nodes::run(options, until).await.map_err(Error::Nodes) });
         }
-        Self { api, network, power, tasks, stop }
+        Ok(Self { api, network, power, tasks, stop })
     }
 
     /// A client of the cluster's administrator.

@@ -1,5 +1,6 @@
 //! The `nanokube` program: `up` serves an embedded Kubernetes with nodes, `nodes` brings nodes to any cluster.
 
+mod export;
 mod kubeconfig;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,21 @@ enum Command {
     Up(Up),
     /// Bring nodes to any cluster, as clients of its API
     Nodes(Nodes),
+    /// Write all objects of a cluster as YAML, which `up --import` takes back
+    Export(Export),
+}
+
+#[derive(Args)]
+struct Export {
+    /// The cluster to read
+    #[arg(long)]
+    kubeconfig: PathBuf,
+    /// Secrets, too; without it they are left out
+    #[arg(long)]
+    secrets: bool,
+    /// The file to write; without it, standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -88,6 +104,9 @@ struct Up {
     /// Where to write one audit.k8s.io/v1 Event per request
     #[arg(long)]
     audit_log: Option<PathBuf>,
+    /// Objects to begin with: a YAML file that `export` wrote
+    #[arg(long, value_name = "FILE")]
+    import: Option<PathBuf>,
     #[command(flatten)]
     kind: NodeKind,
 }
@@ -130,6 +149,7 @@ fn run(cli: Cli) -> Result<()> {
         match cli.command {
             Command::Up(up) => serve(up).await,
             Command::Nodes(nodes) => join(nodes).await,
+            Command::Export(options) => write_objects(options).await,
         }
     })
 }
@@ -182,7 +202,9 @@ async fn serve(up: Up) -> Result<()> {
 }
 
 async fn serve_until(up: Up, stop: CancellationToken) -> Result<()> {
-    let Up { nodes, kubeconfig, port, pki: pki_dir, audit_log, kind } = up;
+    let Up { nodes, kubeconfig, port, pki: pki_dir, audit_log, import, kind } = up;
+    let import = import.map(|path| std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display())));
+    let import = import.transpose()?;
     let images = Arc::new(kind.images()?);
     let clock = Clock::System;
     // The port first: whoever cannot have it must not touch what belongs to the one who has it.
@@ -204,7 +226,8 @@ async fn serve_until(up: Up, stop: CancellationToken) -> Result<()> {
 
     let processes = kind.processes(&url)?;
     let simulated = if kind.process { 0 } else { nodes };
-    let mut cluster = Cluster::start(Options { audit, ..Options::new(simulated, clock, kind.seed, images.clone()) });
+    let options = Options { audit, ..Options::new(simulated, clock, kind.seed, images.clone()) };
+    let mut cluster = Cluster::start_from(options, import.as_deref().unwrap_or_default()).context("import objects")?;
     cluster.serve(listener, pki);
     if let Some(processes) = processes.filter(|_| nodes > 0) {
         cluster.run_processes(nodes, kind.seed, images, processes);
@@ -221,6 +244,23 @@ async fn serve_until(up: Up, stop: CancellationToken) -> Result<()> {
         () = stop.cancelled() => cluster.shut_down().await?,
         ended = cluster.ended() => return ended_early(ended),
     }
+    Ok(())
+}
+
+async fn write_objects(options: Export) -> Result<()> {
+    let Export { kubeconfig, secrets, out } = options;
+    let (_, client) = connect(&kubeconfig).await?;
+    let count = match out {
+        Some(path) => {
+            // Whole or not at all: a file that is cut off must not look like an export.
+            let mut text = Vec::new();
+            let count = export::write(&client, secrets, &mut text).await?;
+            std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+            count
+        }
+        None => export::write(&client, secrets, &mut std::io::stdout().lock()).await?,
+    };
+    eprintln!("{count} objects{}", if secrets { "" } else { ", Secrets left out (--secrets takes them along)" });
     Ok(())
 }
 

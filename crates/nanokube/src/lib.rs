@@ -15,19 +15,18 @@
 //! | webhooks named by a DNS name outside the cluster | "no such host" |
 //! | cost limits and full type checks of CEL rules; `authorizer` in expressions | rules of any cost run; an unknown name refuses |
 //! | conversion webhooks | all versions of a definition are served as stored, with another `apiVersion` |
-//! | `APIService` objects of the groups this server serves itself | absent |
 //! | upgraded connections (WebSocket, SPDY) to aggregated APIs | passed on as plain requests; their server refuses them |
 //! | OpenAPI of aggregated APIs | not merged |
 //! | webhooks for access reviews | not asked |
-//! | `pods/exec`, `attach`, `portforward`, `proxy`, `resize` | 501 with a reason |
+//! | `pods/exec`, `attach`, `portforward`, `proxy` (nodes and services too), `resize` | 501 with a reason |
 //! | `pods/log` of a node that publishes no endpoint (simulated ones) | 500 that says so |
 //! | server-side apply to `scale` | 501 with a reason |
-//! | protobuf bodies of all but a few small kinds | 415 |
+//! | protobuf bodies of custom resource definitions | 415; those of all other built-in kinds are read |
 //! | protobuf, gzip and YAML answers | JSON, or 406 when the client takes nothing else |
 //! | metrics, OIDC discovery | 501 |
-//! | the implicit service account `default` of a pod must exist | it need not; a named account must |
-//! | quotas and limit ranges | stored, not enforced |
+//! | quotas, limit ranges, network policies, flow schemas | stored, not enforced |
 //! | controllers of any kind | other crates; namespaces, garbage and roll-outs need them |
+//! | controllers of StatefulSets, ReplicationControllers, CronJobs, autoscalers, Ingresses, volumes, device claims, certificate requests | nobody acts on these objects, as in a cluster whose controllers for them are off |
 //! | priority and fairness, API server leader leases, persistence | absent |
 
 mod admission;
@@ -84,6 +83,7 @@ pub use identity::UserInfo;
 pub use pki::{Pair, Pki, PkiError};
 pub use request::{Query, RequestInfo, ResourcePath};
 pub use server::ConnectionLost;
+pub use verbs::ImportError;
 
 use crate::core::Core;
 use crate::registry::resource_key;
@@ -237,6 +237,16 @@ impl Nanokube {
                 }
             }
         }
+    }
+
+    /// Takes in the objects of YAML documents, definitions first, as an export of another cluster holds them: they keep
+    /// uids, owners and status. What is there under the same name is replaced. For a server nobody uses yet; needs a
+    /// running tokio runtime. How many there were.
+    ///
+    /// # Errors
+    /// [`ImportError`]; what came before the object it names is stored.
+    pub fn import_yaml(&self, text: &str) -> Result<usize, ImportError> {
+        verbs::import(&self.core, verbs::parse(text)?)
     }
 
     /// Every object as it is stored, in order of resource, namespace and name, of one moment.

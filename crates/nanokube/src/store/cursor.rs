@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::{Event, ResourceKey, Revision, Store, StoreError};
 
@@ -14,11 +14,11 @@ pub(crate) struct Cursor {
     store: Store,
     resource: ResourceKey,
     seen: Revision,
-    wake: watch::Receiver<Revision>,
+    wake: Arc<Notify>,
 }
 
 impl Cursor {
-    pub(super) fn new(store: Store, resource: ResourceKey, seen: Revision, wake: watch::Receiver<Revision>) -> Self {
+    pub(super) fn new(store: Store, resource: ResourceKey, seen: Revision, wake: Arc<Notify>) -> Self {
         Self { store, resource, seen, wake }
     }
 
@@ -42,17 +42,16 @@ impl Cursor {
     /// # Errors
     /// [`StoreError::Compacted`] when the history was cut before this cursor read it.
     pub(crate) async fn next(&mut self) -> Result<Vec<Arc<Event>>, StoreError> {
+        let wake = self.wake.clone();
         loop {
-            // Marked before reading: a write between the two wakes the wait below.
-            self.wake.borrow_and_update();
+            let mut woken = std::pin::pin!(wake.notified());
+            // Enrolled before reading: a write between the two wakes the wait below.
+            woken.as_mut().enable();
             let events = self.ready()?;
             if !events.is_empty() {
                 return Ok(events);
             }
-            if self.wake.changed().await.is_err() {
-                // The sender lives in the store this cursor holds; it cannot be gone.
-                std::future::pending::<()>().await;
-            }
+            woken.await;
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The multi-version store: one revision counter, objects with compare-and-swap, a bounded history per resource.
 //!
-//! Watchers are cursors over the history, woken by a watch channel: nothing is queued per watcher, so no event can be lost
-//! on the way; a watcher that falls behind the history is told so ([`StoreError::Compacted`]) and lists again.
+//! Watchers are cursors over the history, woken in the order in which they began to wait (a channel would wake them in an
+//! order drawn by chance, and no run would repeat itself): nothing is queued per watcher, so no event can be lost on the
+//! way; a watcher that falls behind the history is told so ([`StoreError::Compacted`]) and lists again.
 //! The store never looks into an object except to write `metadata.resourceVersion`; it has no clock and does no IO.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 mod cursor;
 #[cfg(test)]
@@ -166,12 +167,12 @@ struct Shelf {
     /// Events up to and including this revision are gone from the history.
     compacted: Revision,
     changed: Revision,
-    wake: watch::Sender<Revision>,
+    wake: Arc<Notify>,
 }
 
 impl Shelf {
     fn new() -> Self {
-        Self { objects: BTreeMap::new(), events: VecDeque::new(), compacted: 0, changed: 0, wake: watch::channel(0).0 }
+        Self { objects: BTreeMap::new(), events: VecDeque::new(), compacted: 0, changed: 0, wake: Arc::default() }
     }
 
     fn record(&mut self, event: Event, limit: usize) {
@@ -183,7 +184,7 @@ impl Shelf {
                 self.compacted = gone.revision;
             }
         }
-        self.wake.send_replace(revision);
+        self.wake.notify_waiters();
     }
 }
 
@@ -399,7 +400,7 @@ impl Store {
         if from < shelf.compacted {
             return Err(StoreError::Compacted { asked: from, oldest: shelf.compacted });
         }
-        let wake = shelf.wake.subscribe();
+        let wake = shelf.wake.clone();
         Ok(Cursor::new(self.clone(), resource.clone(), from, wake))
     }
 
@@ -407,7 +408,7 @@ impl Store {
     pub(crate) fn list_and_watch(&self, resource: &ResourceKey, namespace: &str) -> (Snapshot, Cursor) {
         let snapshot = self.list(resource, namespace);
         let mut state = self.lock();
-        let wake = state.shelf(resource).wake.subscribe();
+        let wake = state.shelf(resource).wake.clone();
         drop(state);
         let cursor = Cursor::new(self.clone(), resource.clone(), snapshot.revision, wake);
         (snapshot, cursor)
@@ -423,7 +424,7 @@ impl Store {
             }
             shelf.compacted = shelf.compacted.max(revision);
             // Watchers wake up and notice that they are behind.
-            shelf.wake.send_replace(revision);
+            shelf.wake.notify_waiters();
         }
     }
 

@@ -177,6 +177,30 @@ async fn a_waiting_cursor_wakes_up() {
     assert_eq!(waiting.await.unwrap(), 1);
 }
 
+#[tokio::test]
+async fn cursors_wake_in_the_order_in_which_they_began_to_wait() {
+    // More than any batch in which wakers are called.
+    const CURSORS: usize = 100;
+    let store = Store::new(10);
+    let (order, mut woken) = tokio::sync::mpsc::unbounded_channel();
+    for number in 0..CURSORS {
+        let mut cursor = store.watch(&key(), store.revision()).unwrap();
+        let order = order.clone();
+        tokio::spawn(async move {
+            cursor.next().await.unwrap();
+            order.send(number).unwrap();
+        });
+        tokio::task::yield_now().await;
+    }
+    drop(order);
+    store.create(&key(), &Name::new("", "a"), json!({})).unwrap();
+    let mut seen = Vec::new();
+    while let Some(number) = woken.recv().await {
+        seen.push(number);
+    }
+    assert_eq!(seen, (0..CURSORS).collect::<Vec<_>>());
+}
+
 #[test]
 fn the_tail_leaves_out_version_and_kind() {
     let tail = |value: &Value| String::from_utf8(tail_of(value).to_vec()).unwrap();

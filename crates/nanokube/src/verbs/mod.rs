@@ -5,6 +5,7 @@ mod body;
 mod delete;
 mod events;
 mod health;
+mod import;
 mod meta;
 mod read;
 mod render;
@@ -16,6 +17,8 @@ mod write;
 use std::sync::Arc;
 
 pub(crate) use body::parse as parse_body;
+pub use import::ImportError;
+pub(crate) use import::{import, parse};
 pub(crate) use meta::metadata_text;
 pub(crate) use render::partial;
 pub(crate) use write::{record_owner, write_own};
