@@ -20,9 +20,8 @@
 //! | webhooks for access reviews | not asked |
 //! | `pods/exec`, `attach`, `portforward`, `proxy` (nodes and services too), `resize` | 501 with a reason |
 //! | `pods/log` of a node that publishes no endpoint (simulated ones) | 500 that says so |
-//! | server-side apply to `scale` | 501 with a reason |
 //! | protobuf bodies of custom resource definitions | 415; those of all other built-in kinds are read |
-//! | protobuf, gzip and YAML answers | JSON, or 406 when the client takes nothing else |
+//! | protobuf and gzip answers | JSON, or 406 when the client takes nothing else |
 //! | metrics, OIDC discovery | 501 |
 //! | quotas, limit ranges, network policies, flow schemas | stored, not enforced |
 //! | controllers of any kind | other crates; namespaces, garbage and roll-outs need them |
