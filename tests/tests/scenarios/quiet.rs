@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kubevirt_tests::{OPERATOR, World, quiet_for, simulate};
+use kubevirt_tests::{OPERATOR, World, condition_of, quiet_for, simulate};
 use serde_json::Value;
 
 use crate::support::install;
@@ -49,5 +49,39 @@ fn for_ten_minutes_the_leader_writes_its_lease_and_the_standby_nothing() {
                 assert!(*count <= most, "{pod}: {count} times {what}\n{asked:#?}");
             }
         }
+    });
+}
+
+#[test]
+fn an_installation_on_three_nodes_takes_at_most_250_requests() {
+    simulate(async {
+        let world = World::start(3, 1);
+        install(&world, "v0.1.0").await;
+        let total: usize = asked(&world, 0).values().flat_map(BTreeMap::values).sum();
+        assert!(total <= 250, "{total}: {:#?}", asked(&world, 0));
+    });
+}
+
+#[test]
+fn an_edit_that_concerns_one_component_takes_at_most_ten_requests_and_rolls_that_component_alone() {
+    simulate(async {
+        let world = World::start(3, 1);
+        install(&world, "v0.1.0").await;
+        quiet_for(Duration::from_secs(60)).await;
+        let (pods, since) = (world.suite_pods().await, world.requests().len());
+        world.patch_kubevirt(serde_json::json!({"configuration": {"virtualMachineInstancesPerNode": 10}})).await;
+        world
+            .kubevirt_until("observed", |kubevirt| {
+                kubevirt["status"]["observedGeneration"] == 2
+                    && condition_of(kubevirt, "Progressing")["status"] == "False"
+            })
+            .await;
+        let total: usize = asked(&world, since).values().flat_map(BTreeMap::values).sum();
+        assert!(total <= 10, "{total}: {:#?}", asked(&world, since));
+        let others =
+            |pods: Vec<String>| pods.into_iter().filter(|pod| !pod.starts_with("virt-handler-")).collect::<Vec<_>>();
+        let after = world.suite_pods().await;
+        assert_eq!(others(after.clone()), others(pods.clone()));
+        assert!(after.iter().filter(|pod| pod.starts_with("virt-handler-")).all(|pod| !pods.contains(pod)));
     });
 }
