@@ -1,7 +1,7 @@
 //! Probes: one attempt over the network, and the counting that turns attempts into a verdict.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +11,8 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kubevirt_runtime::net::{BoxStream, Net};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use kubevirt_runtime::tls::unverified;
+use rustls::pki_types::ServerName;
 
 /// Which probe; it says how its failure is worded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,7 +146,7 @@ async fn get(net: &dyn Net, to: SocketAddr, https: bool, url: &str, action: &HTT
     let failed = |what: String| format!("Get \"{url}\": {what}");
     let stream = net.connect(to).await.map_err(|error| failed(dial(to, &error)))?;
     let stream: BoxStream = if https {
-        let connector = tokio_rustls::TlsConnector::from(unverified().map_err(|error| failed(error.to_string()))?);
+        let connector = connector().map_err(|error| failed(error.to_string()))?;
         let name = ServerName::IpAddress(to.ip().into());
         Box::pin(connector.connect(name, stream).await.map_err(|error| failed(tls(&error)))?)
     } else {
@@ -186,71 +186,22 @@ async fn get(net: &dyn Net, to: SocketAddr, https: bool, url: &str, action: &HTT
     if (200..400).contains(&code) { Ok(()) } else { Err(format!("HTTP probe failed with statuscode: {code}")) }
 }
 
+/// What every probe over TLS uses. Nothing is remembered between two probes: each asks as if it were the first.
+fn connector() -> Result<tokio_rustls::TlsConnector, rustls::Error> {
+    static CONNECTOR: OnceLock<Result<tokio_rustls::TlsConnector, rustls::Error>> = OnceLock::new();
+    let connector = CONNECTOR.get_or_init(|| {
+        let mut config = unverified()?.with_no_client_auth();
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Arc::new(config).into())
+    });
+    connector.clone()
+}
+
 fn tls(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
         std::io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
         _ => format!("tls: {error}"),
-    }
-}
-
-fn unverified() -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(AnyCertificate(provider.clone()));
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-/// A kubelet's probe takes any certificate: it asks whether the process answers, not who it is.
-#[derive(Debug)]
-struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

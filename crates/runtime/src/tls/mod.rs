@@ -8,6 +8,7 @@
 //! This module does not decide what being without a certificate means for readiness.
 
 mod check;
+mod unverified;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -18,6 +19,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, Se
 use rustls::sign::CertifiedKey;
 
 pub use check::{Invalid, Validity, Wanted, check};
+pub use unverified::unverified;
 
 use crate::clock::Clock;
 use crate::host::{Files, Host};
