@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use kubevirt_runtime::clock::{Clock, Shift};
 use kubevirt_runtime::net::memory::{MemoryNet, Verdict};
 use sha2::{Digest, Sha256};
+use tokio::time::{Instant, Sleep};
 
 use super::plan::{Fault, FaultPlan, Misfortune, Moment};
 use super::{After, Before, Call, Faults, OnEvent, Read};
@@ -35,6 +38,8 @@ struct State {
     counts: Vec<u32>,
     log: Vec<Injected>,
     backend_down: bool,
+    /// Until when what [`Injector::slow`] has wrapped stands still.
+    stalled: Option<Instant>,
 }
 
 /// A plan at work.
@@ -75,13 +80,31 @@ impl Injector {
         self.lock().backend_down
     }
 
+    /// A process that the plan's slow timers shall hit: `program` is not polled while one strikes, so that all it waits
+    /// for is late, while the world goes on. Tasks that it spawns are not slowed: a stall of the part that holds a lease
+    /// or drives a loop is what is tested.
+    pub fn slow<F: Future>(self: &Arc<Self>, program: F) -> impl Future<Output = F::Output> + use<F> {
+        let injector = Arc::clone(self);
+        let mut program = Box::pin(program);
+        let mut wake: Option<Pin<Box<Sleep>>> = None;
+        std::future::poll_fn(move |context| {
+            loop {
+                let stalled = injector.lock().stalled.filter(|until| *until > Instant::now());
+                let Some(until) = stalled else { return program.as_mut().poll(context) };
+                let sleep = wake.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+                if sleep.deadline() != until {
+                    sleep.as_mut().reset(until);
+                }
+                if sleep.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+    }
+
     /// Lets this injector decide about connections of the network to `backends`.
-    pub fn rule(
-        self: &std::sync::Arc<Self>,
-        net: &MemoryNet,
-        backends: impl Fn(SocketAddr) -> bool + Send + Sync + 'static,
-    ) {
-        let injector = std::sync::Arc::clone(self);
+    pub fn rule(self: &Arc<Self>, net: &MemoryNet, backends: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) {
+        let injector = Arc::clone(self);
         net.set_rule(
             move |_, to| {
                 if injector.backend_is_down() && backends(to) { Verdict::Refuse } else { Verdict::Pass }
@@ -110,6 +133,7 @@ impl Injector {
             match fault.what {
                 Misfortune::ClockSkew { seconds } if active => self.shift.set(jiff::SignedDuration::from_secs(seconds)),
                 Misfortune::ClockSkew { .. } if healed => self.shift.set(jiff::SignedDuration::ZERO),
+                Misfortune::SlowTimers { time } if active => state.stalled = Some(Instant::now() + time),
                 Misfortune::BackendDown if active || healed => state.backend_down = active,
                 _ => {}
             }

@@ -39,6 +39,8 @@ pub enum Misfortune {
     PartialPages { size: usize },
     /// The clock handed out is off by so many seconds; negative: behind.
     ClockSkew { seconds: i64 },
+    /// A process that gets no processor for a time: whatever it waits for, timers first of all, comes so much later.
+    SlowTimers { time: Duration },
     /// Webhooks and aggregated servers cannot be reached.
     BackendDown,
 }
@@ -56,7 +58,7 @@ impl Misfortune {
             | Self::Latency { .. }
             | Self::LateReply { .. }
             | Self::PartialPages { .. } => "F6",
-            Self::ClockSkew { .. } => "F8",
+            Self::ClockSkew { .. } | Self::SlowTimers { .. } => "F8",
             Self::BackendDown => "F15",
         }
     }
@@ -70,9 +72,11 @@ impl Misfortune {
             Self::WithheldEvents { .. } | Self::ClosedWatch | Self::GoneWatch | Self::BookmarksOnly { .. } => {
                 Moment::Event
             }
-            Self::Refusals { .. } | Self::Latency { .. } | Self::ClockSkew { .. } | Self::BackendDown => {
-                Moment::Request
-            }
+            Self::Refusals { .. }
+            | Self::Latency { .. }
+            | Self::ClockSkew { .. }
+            | Self::SlowTimers { .. }
+            | Self::BackendDown => Moment::Request,
         }
     }
 }
@@ -117,6 +121,7 @@ impl fmt::Display for Misfortune {
             Self::LateReply { time } => write!(f, "late-reply({}s)", time.as_secs()),
             Self::PartialPages { size } => write!(f, "partial-pages({size})"),
             Self::ClockSkew { seconds } => write!(f, "clock-skew({seconds:+}s)"),
+            Self::SlowTimers { time } => write!(f, "slow-timers({}s)", time.as_secs()),
             Self::BackendDown => f.write_str("backend-down"),
         }
     }
@@ -207,7 +212,7 @@ fn draw(seed: u64, number: u32, horizon: u32) -> Fault {
     draws.set_stream(number.into());
     let mut below = |end: u32| draws.next_u32() % end.max(1);
     let seconds = |number: u32| Duration::from_secs(number.into());
-    let (what, most) = match below(16) {
+    let (what, most) = match below(17) {
         0 => (Misfortune::LostReply, 2),
         1 => (Misfortune::DuplicatedRetry, 2),
         2 | 3 => (Misfortune::StaleReplica { behind: u64::from(1 + below(30)) }, 3),
@@ -223,7 +228,9 @@ fn draw(seed: u64, number: u32, horizon: u32) -> Fault {
         13 => (Misfortune::LateReply { time: seconds(1 + below(10)) }, 2),
         14 => (Misfortune::PartialPages { size: 1 + below(3) as usize }, MOST_TIMES),
         // Up to five minutes off, to either side.
-        _ if below(2) == 0 => (Misfortune::ClockSkew { seconds: i64::from(below(601)) - 300 }, 20),
+        15 if below(2) == 0 => (Misfortune::ClockSkew { seconds: i64::from(below(601)) - 300 }, 20),
+        // Up to two lease durations: whoever leads has then lost the lead and does not know it.
+        16 => (Misfortune::SlowTimers { time: seconds(1 + below(30)) }, 2),
         _ => (Misfortune::BackendDown, 20),
     };
     Fault { number, what, first: 1 + below(horizon), times: 1 + below(most) }

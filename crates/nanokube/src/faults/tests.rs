@@ -8,12 +8,12 @@ fn a_seed_is_a_plan_and_a_number_is_a_fault() {
     let plan = FaultPlan::draw(7, scope(6));
     expect![[r#"
         plan of seed 7: 6 faults
-          #1   F5   bookmarks-only(23s)          from watch event 38   once
-          #2   F6   conflicts(409)               from write 21   once
-          #3   F2   duplicated-retry             from write 9    once
-          #4   F6   latency(7s)                  from request 22   once
-          #5   F5   gone-watch(410)              from watch event 12   2 times
-          #6   F3   stale-replica(19 revisions)  from read 12   3 times"#]]
+          #1   F4   withheld-events(24s)         from watch event 38   2 times
+          #2   F2   duplicated-retry             from write 21   once
+          #3   F2   lost-reply                   from committed write 9    once
+          #4   F8   clock-skew(-275s)            from request 21   13 times
+          #5   F3   stale-replica(2 revisions)   from read 34   once
+          #6   F8   clock-skew(-165s)            from request 12   10 times"#]]
     .assert_eq(&plan.to_string());
     assert_eq!(plan.faults, FaultPlan::draw(7, scope(6)).faults);
     assert_eq!(plan.faults, FaultPlan::draw(7, scope(9)).faults[..6], "a longer plan begins alike");
@@ -50,7 +50,8 @@ fn every_class_is_drawn() {
         F6 latency
         F6 partial-pages
         F6 refusals
-        F8 clock-skew"#]]
+        F8 clock-skew
+        F8 slow-timers"#]]
     .assert_eq(&names.join("\n"));
     for fault in &plan.faults {
         assert!((1..=40).contains(&fault.first) && fault.times >= 1, "{fault}");

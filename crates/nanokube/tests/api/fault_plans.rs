@@ -220,6 +220,33 @@ async fn f8_the_clock_jumps_back_and_is_put_right() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn f8_timers_of_a_process_are_late_once_and_then_on_time() {
+    let (_, api, injector) = struck_by(Misfortune::SlowTimers { time: Duration::from_secs(12) }, 3, 1);
+    let start = tokio::time::Instant::now();
+    let ticks = injector.slow(async move {
+        let mut ticks = Vec::new();
+        for name in ["a", "b", "c", "d", "e"] {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let _ = put(&api, name).await;
+            ticks.push(start.elapsed().as_secs());
+        }
+        ticks
+    });
+    // The world goes on meanwhile.
+    let world = async {
+        tokio::time::sleep(Duration::from_secs(16)).await;
+        start.elapsed().as_secs()
+    };
+    let (ticks, world) = futures::join!(ticks, world);
+    assert_eq!(world, 16);
+    // The third write stalls the process from 15 s to 27 s: its next timer, due at 20 s, is heard at 27 s.
+    assert_eq!((&ticks[..2], &ticks[3..]), ([5, 10].as_slice(), [27, 32].as_slice()), "{ticks:?}");
+    let struck: Vec<String> = injector.injected().iter().map(ToString::to_string).collect();
+    let [only] = struck.as_slice() else { panic!("struck once: {struck:?}") };
+    assert!(only.starts_with("#1 F8 slow-timers(12s): create "), "{only}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn f15_backends_are_out_of_reach_and_come_back() {
     let (_, api, injector) = struck_by(Misfortune::BackendDown, 2, 1);
     let net = MemoryNet::new();
