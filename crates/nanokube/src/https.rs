@@ -81,7 +81,7 @@ async fn connection(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream, a
         Err(_) => return,
     };
     let user = stream.get_ref().1.peer_certificates().and_then(|chain| user_of(chain.first()?));
-    let service = TowerToHyperService::new(ApiService { core, peer: Peer { user, address } });
+    let service = TowerToHyperService::new(ApiService { core, peer: Peer { user, address, remote: true } });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_concurrent_streams(MAX_STREAMS);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();

@@ -47,6 +47,7 @@ mod jsonpaths;
 mod kinds;
 mod logs;
 mod openapi;
+mod pace;
 mod pki;
 mod protobuf;
 mod registry;
@@ -178,7 +179,7 @@ impl Nanokube {
     fn in_process(&self, user: Option<UserInfo>, token: Option<&str>, program: Option<&str>) -> kube::Client {
         let namespace =
             user.as_ref().and_then(|user| user.as_service_account()).map_or("default", |(own, _)| own).to_owned();
-        let peer = Peer { user, address: "127.0.0.1".to_owned() };
+        let peer = Peer { user, address: "127.0.0.1".to_owned(), remote: false };
         let service = ApiService { core: self.core.clone(), peer };
         let authorization = token.and_then(|token| http::HeaderValue::from_str(&format!("Bearer {token}")).ok());
         let agent = program.and_then(|program| http::HeaderValue::from_str(program).ok());

@@ -16,6 +16,7 @@ use crate::audit::Record;
 use crate::core::Core;
 use crate::faults::{After, Before, Call};
 use crate::identity::UserInfo;
+use crate::pace::paced;
 use crate::reply::{Body, Reply, ReplyBody};
 use crate::request::RequestInfo;
 use crate::status::ApiError;
@@ -34,6 +35,8 @@ pub struct ConnectionLost;
 pub(crate) struct Peer {
     pub user: Option<UserInfo>,
     pub address: String,
+    /// Whether streams to it are paced, see [`crate::pace`].
+    pub remote: bool,
 }
 
 /// Everything a handler knows about a request.
@@ -179,7 +182,7 @@ where
         // A watch ends with the server.
         let stopped = core.stopping.clone();
         let stream = stream.take_until(async move { stopped.cancelled_owned().await });
-        reply.body = ReplyBody::Stream(stream.boxed());
+        reply.body = ReplyBody::Stream(if peer.remote { paced(stream.boxed()).boxed() } else { stream.boxed() });
     }
     Ok(reply.into_response())
 }

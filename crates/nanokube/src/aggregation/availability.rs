@@ -52,7 +52,7 @@ fn local(core: &Core, service: &Value) -> Option<Verdict> {
         let message = format!("cannot find endpointslices for service/{name} in \"{namespace}\"");
         return Some(Verdict::no("EndpointsNotFound", message));
     }
-    if backend::ready_addresses(slices.iter().map(|slice| &slice.value), &name, &port_name).is_empty() {
+    if backend::ready_addresses(slices.iter().map(|slice| &*slice.value), &name, &port_name).is_empty() {
         let message = format!(
             "endpointslices for service/{name} in \"{namespace}\" have no addresses with port name \"{port_name}\""
         );

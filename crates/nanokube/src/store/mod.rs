@@ -5,7 +5,7 @@
 //! way; a watcher that falls behind the history is told so ([`StoreError::Compacted`]) and lists again.
 //! The store never looks into an object except to write `metadata.resourceVersion`; it has no clock and does no IO.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -13,10 +13,15 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 mod cursor;
+mod history;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub(crate) use cursor::Cursor;
+use history::History;
+use tree::Text;
+pub(crate) use tree::Tree;
 
 /// A position in the history of the whole store.
 pub(crate) type Revision = u64;
@@ -40,7 +45,7 @@ impl Name {
 /// One state of one object, immutable and shared by readers, history and watchers.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    pub value: Value,
+    pub value: Tree,
     pub revision: Revision,
     tail: OnceLock<Bytes>,
 }
@@ -48,12 +53,26 @@ pub(crate) struct Stored {
 impl Stored {
     fn new(mut value: Value, revision: Revision) -> Arc<Self> {
         set_revision(&mut value, revision);
-        Arc::new(Self { value, revision, tail: OnceLock::new() })
+        Arc::new(Self { value: value.into(), revision, tail: OnceLock::new() })
+    }
+
+    /// A state whose tree is made when somebody looks.
+    fn cold(text: Text, revision: Revision) -> Arc<Self> {
+        let tail = OnceLock::from(text.tail.clone());
+        Arc::new(Self { value: text.into(), revision, tail })
+    }
+
+    /// What a reader gets: a tree that he causes to be made goes with him, not with the store.
+    fn shown(self: &Arc<Self>) -> Arc<Self> {
+        match &self.value.text {
+            Some(text) => Self::cold(text.clone(), self.revision),
+            None => self.clone(),
+        }
     }
 
     /// A state that is shown but not kept: the result of a dry run, or the last sight of a deleted object.
     pub(crate) fn unstored(value: Value) -> Self {
-        Self { value, revision: 0, tail: OnceLock::new() }
+        Self { value: value.into(), revision: 0, tail: OnceLock::new() }
     }
 
     /// The object as JSON without its opening brace, `apiVersion` and `kind`; serialised once for all who ask.
@@ -163,25 +182,26 @@ pub(crate) struct Snapshot {
 
 struct Shelf {
     objects: BTreeMap<Name, Arc<Stored>>,
-    events: VecDeque<Arc<Event>>,
-    /// Events up to and including this revision are gone from the history.
-    compacted: Revision,
+    history: History,
     changed: Revision,
     wake: Arc<Notify>,
 }
 
 impl Shelf {
     fn new() -> Self {
-        Self { objects: BTreeMap::new(), events: VecDeque::new(), compacted: 0, changed: 0, wake: Arc::default() }
+        Self { objects: BTreeMap::new(), history: History::default(), changed: 0, wake: Arc::default() }
     }
 
     fn record(&mut self, event: Event, limit: usize) {
         let revision = event.revision;
         self.changed = revision;
-        self.events.push_back(Arc::new(event));
-        while self.events.len() > limit {
-            if let Some(gone) = self.events.pop_front() {
-                self.compacted = gone.revision;
+        // What the history keeps as text from now on, the store does, too.
+        for (name, revision) in self.history.push(event, limit) {
+            if let Some(object) = self.objects.get_mut(&name)
+                && object.revision == revision
+                && object.value.text.is_none()
+            {
+                *object = Stored::cold(Text::of(object), revision);
             }
         }
         self.wake.notify_waiters();
@@ -227,7 +247,7 @@ impl Store {
     }
 
     pub(crate) fn get(&self, resource: &ResourceKey, name: &Name) -> Option<Arc<Stored>> {
-        self.lock().shelves.get(resource)?.objects.get(name).cloned()
+        self.lock().shelves.get(resource)?.objects.get(name).map(Stored::shown)
     }
 
     /// The revision of the last change of a resource, 0 when there was none.
@@ -238,7 +258,7 @@ impl Store {
     /// Every object there is, in order of resource and name, and the revision of the last write.
     pub(crate) fn everything(&self) -> (Revision, Vec<Arc<Stored>>) {
         let state = self.lock();
-        (state.revision, state.shelves.values().flat_map(|shelf| shelf.objects.values().cloned()).collect())
+        (state.revision, state.shelves.values().flat_map(|shelf| shelf.objects.values().map(Stored::shown)).collect())
     }
 
     /// How many objects of a resource there are, in one namespace or (empty) in all.
@@ -253,8 +273,8 @@ impl Store {
         let state = self.lock();
         let objects = match state.shelves.get(resource) {
             None => Vec::new(),
-            Some(shelf) if namespace.is_empty() => shelf.objects.values().cloned().collect(),
-            Some(shelf) => range(&shelf.objects, namespace).map(|(_, object)| object.clone()).collect(),
+            Some(shelf) if namespace.is_empty() => shelf.objects.values().map(Stored::shown).collect(),
+            Some(shelf) => range(&shelf.objects, namespace).map(|(_, object)| object.shown()).collect(),
         };
         Snapshot { revision: state.revision, objects }
     }
@@ -274,18 +294,16 @@ impl Store {
             return Err(StoreError::Future { asked: revision, current: state.revision });
         }
         let Some(shelf) = state.shelves.get(resource) else { return Ok(Snapshot { revision, objects: Vec::new() }) };
-        if revision < shelf.compacted {
-            return Err(StoreError::Compacted { asked: revision, oldest: shelf.compacted });
-        }
-        let mut objects: BTreeMap<&Name, &Arc<Stored>> = shelf.objects.iter().collect();
-        for event in shelf.events.iter().rev().take_while(|event| event.revision > revision) {
+        let mut events = shelf.history.after(revision, usize::MAX)?;
+        let mut objects: BTreeMap<Name, Arc<Stored>> = shelf.objects.clone();
+        while let Some(event) = events.pop() {
             match &event.previous {
-                Some(previous) => objects.insert(&event.name, previous),
+                Some(previous) => objects.insert(event.name.clone(), previous.clone()),
                 None => objects.remove(&event.name),
             };
         }
         let within = |name: &Name| namespace.is_empty() || name.namespace == namespace;
-        let objects = objects.into_iter().filter(|(name, _)| within(name)).map(|(_, object)| object.clone()).collect();
+        let objects = objects.into_iter().filter(|(name, _)| within(name)).map(|(_, object)| object.shown()).collect();
         Ok(Snapshot { revision, objects })
     }
 
@@ -397,9 +415,7 @@ impl Store {
             return Err(StoreError::Future { asked: from, current: state.revision });
         }
         let shelf = state.shelf(resource);
-        if from < shelf.compacted {
-            return Err(StoreError::Compacted { asked: from, oldest: shelf.compacted });
-        }
+        shelf.history.check(from)?;
         let wake = shelf.wake.clone();
         Ok(Cursor::new(self.clone(), resource.clone(), from, wake))
     }
@@ -419,10 +435,7 @@ impl Store {
         let mut state = self.lock();
         let revision = revision.min(state.revision);
         for shelf in state.shelves.values_mut() {
-            while shelf.events.front().is_some_and(|event| event.revision <= revision) {
-                shelf.events.pop_front();
-            }
-            shelf.compacted = shelf.compacted.max(revision);
+            shelf.history.compact(revision);
             // Watchers wake up and notice that they are behind.
             shelf.wake.notify_waiters();
         }
@@ -437,16 +450,10 @@ impl Store {
     ) -> Result<(Vec<Arc<Event>>, Revision), StoreError> {
         let state = self.lock();
         let Some(shelf) = state.shelves.get(resource) else { return Ok((Vec::new(), state.revision)) };
-        if after < shelf.compacted {
-            return Err(StoreError::Compacted { asked: after, oldest: shelf.compacted });
-        }
-        let start = shelf.events.partition_point(|event| event.revision <= after);
-        let events: Vec<_> = shelf.events.range(start..).take(limit).cloned().collect();
-        let seen = if start + events.len() == shelf.events.len() {
-            state.revision
-        } else {
-            events.last().map_or(after, |event| event.revision)
-        };
+        let events = shelf.history.after(after, limit)?;
+        let last = events.last().map_or(after, |event| event.revision);
+        // Nothing of this resource has happened since its last change.
+        let seen = if last >= shelf.changed { state.revision } else { last };
         Ok((events, seen))
     }
 }
@@ -456,7 +463,7 @@ fn expect(shelf: &Shelf, name: &Name, expected: Revision) -> Result<Arc<Stored>,
     if found.revision != expected {
         return Err(StoreError::Conflict { expected, found: found.revision });
     }
-    Ok(found.clone())
+    Ok(found.shown())
 }
 
 fn range<'a>(

@@ -253,7 +253,7 @@ fn step(target: &Target<'_>, name: &Name, live: &Arc<Stored>, options: &DeleteOp
         tidying::after_delete(core, resource, &last.value);
         return Ok(Outcome::Gone(last));
     }
-    if value == live.value {
+    if value == *live.value {
         return Ok(Outcome::Begun(live.clone()));
     }
     let stored = core.store.update(&resource.key, name, live.revision, value)?;

@@ -181,7 +181,7 @@ pub(super) async fn bind(target: &Target<'_>) -> Result<Reply, ApiError> {
     }
     let live = target.live()?;
     let name = &target.path.name;
-    let current = &live.value;
+    let current: &Value = &live.value;
     if meta::is_terminating(current) {
         let why = format!("pod {name} is being deleted, cannot be assigned to a host");
         return Err(ApiError::conflict(target.about(name), &why));

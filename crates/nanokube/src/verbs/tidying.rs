@@ -75,7 +75,7 @@ pub(crate) fn settle_definition(core: &Arc<Core>, name: &str) {
 
 /// Deletes the objects of a definition that is being deleted, and the definition with the last of them.
 fn finish_definition(core: &Arc<Core>, live: &Stored) -> bool {
-    let definition = &live.value;
+    let definition: &Value = &live.value;
     let name = metadata_text(definition, "name");
     let key = resource_key(
         definition["spec"]["group"].as_str().unwrap_or_default(),
@@ -92,7 +92,7 @@ fn finish_definition(core: &Arc<Core>, live: &Stored) -> bool {
         // A lost race means that the object is changing or gone; the write that won comes back here.
         if meta::finalizers(&last).is_empty() {
             let _ = core.store.delete(&key, &place, object.revision, last);
-        } else if last != object.value {
+        } else if last != *object.value {
             let _ = core.store.update(&key, &place, object.revision, last);
         }
     }

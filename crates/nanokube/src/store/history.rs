@@ -1,0 +1,132 @@
+//! What happened to the objects of one resource, as far back as memory allows.
+//!
+//! The newest events are kept as they were written, ready for the watchers that are about to read them. Older ones wait for
+//! a watcher that resumes or a list of an old version, and are kept as text.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+
+use super::tree::Text;
+use super::{Change, Event, Name, Revision, StoreError, Stored};
+
+/// Events that are kept whole: watchers in this process are a few writes behind, those far away some dozens. Few in this
+/// crate's own tests, whose histories are short and shall meet both forms.
+const FRESH: usize = if cfg!(test) { 4 } else { 64 };
+/// The same in bytes of text, for resources with large objects (definitions, endpoints of a thousand pods): their trees stay
+/// within some two megabytes for each resource.
+const FRESH_BYTES: usize = 256 * 1024;
+/// Text of older events: some two thousand states of a pod, so that a roll-out of hundreds can be resumed, while a busy
+/// resource stays within tens of megabytes whatever the size of its objects.
+const TEXT_BYTES: usize = 16 * 1024 * 1024;
+
+/// The history of one resource.
+#[derive(Default)]
+pub(super) struct History {
+    text: VecDeque<Told>,
+    fresh: VecDeque<Arc<Event>>,
+    text_bytes: usize,
+    fresh_bytes: usize,
+    /// Events up to and including this revision are gone.
+    compacted: Revision,
+}
+
+/// An event as text.
+struct Told {
+    revision: Revision,
+    change: Change,
+    name: Name,
+    object: Text,
+    previous: Option<(Text, Revision)>,
+}
+
+impl Told {
+    fn of(event: &Event) -> Self {
+        Self {
+            revision: event.revision,
+            change: event.change,
+            name: event.name.clone(),
+            object: Text::of(&event.object),
+            previous: event.previous.as_deref().map(|stored| (Text::of(stored), stored.revision)),
+        }
+    }
+
+    fn read(&self) -> Arc<Event> {
+        Arc::new(Event {
+            revision: self.revision,
+            change: self.change,
+            name: self.name.clone(),
+            object: Stored::cold(self.object.clone(), self.revision),
+            previous: self.previous.clone().map(|(text, revision)| Stored::cold(text, revision)),
+            frame: OnceLock::new(),
+        })
+    }
+}
+
+impl History {
+    /// Adds an event and forgets the oldest beyond `limit` events. Gives the states that are text from now on.
+    pub(super) fn push(&mut self, event: Event, limit: usize) -> Vec<(Name, Revision)> {
+        let mut cooled = Vec::new();
+        self.fresh_bytes += event.object.tail().len();
+        self.fresh.push_back(Arc::new(event));
+        while self.fresh.len() > FRESH || (self.fresh_bytes > FRESH_BYTES && self.fresh.len() > 1) {
+            let Some(oldest) = self.fresh.pop_front() else { break };
+            let told = Told::of(&oldest);
+            self.fresh_bytes -= told.object.tail.len();
+            self.text_bytes += told.object.tail.len();
+            cooled.push((told.name.clone(), told.revision));
+            self.text.push_back(told);
+        }
+        while self.text_bytes > TEXT_BYTES || self.text.len() + self.fresh.len() > limit {
+            self.forget();
+        }
+        cooled
+    }
+
+    fn forget(&mut self) {
+        if let Some(gone) = self.text.pop_front() {
+            self.text_bytes -= gone.object.tail.len();
+            self.compacted = gone.revision;
+        } else if let Some(gone) = self.fresh.pop_front() {
+            self.fresh_bytes -= gone.object.tail().len();
+            self.compacted = gone.revision;
+        }
+    }
+
+    /// Forgets events up to a revision.
+    pub(super) fn compact(&mut self, revision: Revision) {
+        while let Some(oldest) =
+            self.text.front().map(|told| told.revision).or_else(|| self.fresh.front().map(|event| event.revision))
+            && oldest <= revision
+        {
+            self.forget();
+        }
+        self.compacted = self.compacted.max(revision);
+    }
+
+    /// Whether everything after a revision is still known.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`].
+    pub(super) fn check(&self, after: Revision) -> Result<(), StoreError> {
+        if after < self.compacted {
+            return Err(StoreError::Compacted { asked: after, oldest: self.compacted });
+        }
+        Ok(())
+    }
+
+    /// The events after a revision, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`].
+    pub(super) fn after(&self, after: Revision, limit: usize) -> Result<Vec<Arc<Event>>, StoreError> {
+        self.check(after)?;
+        // Nearly everybody who asks is up to date.
+        if self.fresh.back().is_none_or(|newest| newest.revision <= after) {
+            return Ok(Vec::new());
+        }
+        let old = self.text.partition_point(|told| told.revision <= after);
+        let new = self.fresh.partition_point(|event| event.revision <= after);
+        let old = self.text.range(old..).map(Told::read);
+        Ok(old.chain(self.fresh.range(new..).cloned()).take(limit).collect())
+    }
+}
