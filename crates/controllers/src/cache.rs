@@ -3,12 +3,14 @@
 //! An answer to a write is newer than what the watch has shown so far. Storing it at once means that a decision never
 //! repeats a write only because its event is still on the way, so no expectations and no waiting times are needed.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt};
@@ -80,6 +82,8 @@ pub struct Store<K> {
     /// Names seen in the list that is being received.
     listed: Option<BTreeSet<Name>>,
     synced: bool,
+    /// Pods are kept without what only their node needs.
+    pub(crate) lean: bool,
 }
 
 impl<K> Default for Store<K> {
@@ -91,7 +95,26 @@ impl<K> Default for Store<K> {
             fresh: BTreeSet::new(),
             listed: None,
             synced: false,
+            lean: false,
         }
+    }
+}
+
+/// Takes out of a pod what only its node needs: volumes alone are most of a pod's memory.
+pub fn slim(pod: &mut Pod) {
+    let Some(spec) = &mut pod.spec else { return };
+    spec.volumes = None;
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        container.env = None;
+        container.env_from = None;
+        container.volume_mounts = None;
+        container.command = None;
+        container.args = None;
+        container.lifecycle = None;
+        container.liveness_probe = None;
+        container.readiness_probe = None;
+        container.startup_probe = None;
+        container.security_context = None;
     }
 }
 
@@ -103,7 +126,7 @@ fn owner_key<K: Resource>(object: &K) -> String {
     controller_uid(object.meta()).unwrap_or_default().to_owned()
 }
 
-impl<K: Resource> Store<K> {
+impl<K: Resource + 'static> Store<K> {
     /// The object of this name.
     pub fn get(&self, name: &Name) -> Option<&Arc<K>> {
         self.objects.get(name)
@@ -162,7 +185,14 @@ impl<K: Resource> Store<K> {
         Some(self.replace(&name, object))
     }
 
-    pub(crate) fn replace(&mut self, name: &Name, object: K) -> (Option<Arc<K>>, Arc<K>) {
+    pub(crate) fn replace(&mut self, name: &Name, mut object: K) -> (Option<Arc<K>>, Arc<K>) {
+        // Nobody decides by who wrote a field, and these lists are as large as the rest of a small object.
+        object.meta_mut().managed_fields = None;
+        if self.lean
+            && let Some(pod) = (&mut object as &mut dyn Any).downcast_mut::<Pod>()
+        {
+            slim(pod);
+        }
         let object = Arc::new(object);
         let old = self.objects.insert(name.clone(), object.clone());
         if let Some(old) = &old {

@@ -156,6 +156,13 @@ impl Object {
 }
 
 impl Objects {
+    /// For those who do not run pods: pods are kept without what only their node needs.
+    pub fn lean() -> Self {
+        let mut objects = Self::default();
+        objects.pods.lean = true;
+        objects
+    }
+
     /// Stores an object, unless something newer is known. Gives the change, if there is one.
     pub fn upsert<K: Cached>(&mut self, object: K) -> Option<Change> {
         let name = Name::of(&object);

@@ -70,7 +70,7 @@ impl Manager {
             reader,
             recorder: Arc::new(Recorder::new(clock.clone())),
             clock,
-            objects: Objects::default(),
+            objects: Objects::lean(),
             synced: BTreeSet::new(),
             queue: BTreeSet::new(),
             busy: BTreeSet::new(),

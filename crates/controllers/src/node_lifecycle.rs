@@ -15,8 +15,9 @@ use crate::pods;
 
 const COMPONENT: &str = "node-controller";
 const LEASES: &str = "kube-node-lease";
-/// A node without a lease of its own holds for this long after its last status, as with the built-in controller.
-const GRACE: Duration = Duration::from_secs(40);
+/// For this long after its last sign a node counts as alive, as with the built-in controller since 1.32: longer than a
+/// kubelet's lease (40 s) and than a connection that broke unnoticed (45 s).
+const GRACE: Duration = Duration::from_secs(50);
 /// A pod may be bound to a node a moment before the node registers: for this long after the binding nobody takes its
 /// node for gone, as with the built-in controller.
 const QUARANTINE: Duration = Duration::from_secs(40);

@@ -56,7 +56,7 @@ impl Controller for ReplicaSets {
 /// The sets of a store that a changed pod belongs to, or that would adopt it.
 pub(crate) fn owners_of<K, S>(change: &Change, sets: &crate::cache::Store<K>, selector_of: S) -> Vec<Name>
 where
-    K: kube::Resource,
+    K: kube::Resource + 'static,
     S: Fn(&K) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
 {
     let mut names = Vec::new();

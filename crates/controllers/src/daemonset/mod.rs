@@ -105,8 +105,8 @@ pub(crate) struct Place {
     pub(crate) tolerated: bool,
     /// Pods bound or destined to this node that are not being deleted.
     pub(crate) pods: Vec<Arc<Pod>>,
-    /// Whether a pod here is being deleted; its successor waits for it.
-    pub(crate) leaving: bool,
+    /// Pods here that are being deleted and still run: their successor waits for them, and until they are gone they count.
+    pub(crate) leaving: Vec<Arc<Pod>>,
 }
 
 /// A DaemonSet as one decision sees it.
@@ -150,26 +150,28 @@ fn places(view: &View<'_>, set: &DaemonSet, owned: &[Arc<Pod>]) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     for (name, node) in view.objects.nodes.iter() {
         let selected = placement::selects(&spec, node);
-        let here = at.remove(name.name.as_str()).unwrap_or_default();
+        let (leaving, pods) = split(at.remove(name.name.as_str()).unwrap_or_default());
         places.push(Place {
             node: name.name.clone(),
             wanted: selected && placement::untolerated(&tolerations, node, &["NoSchedule", "NoExecute"]).is_none(),
             tolerated: selected && placement::untolerated(&tolerations, node, &["NoExecute"]).is_none(),
-            leaving: here.iter().any(|pod| pods::is_terminating(pod)),
-            pods: here.into_iter().filter(|pod| !pods::is_terminating(pod)).cloned().collect(),
+            leaving,
+            pods,
         });
     }
     // What is left belongs to nodes that are gone.
     for (node, here) in at {
-        places.push(Place {
-            node: node.to_owned(),
-            wanted: false,
-            tolerated: false,
-            leaving: false,
-            pods: here.into_iter().filter(|pod| !pods::is_terminating(pod)).cloned().collect(),
-        });
+        let (leaving, pods) = split(here);
+        places.push(Place { node: node.to_owned(), wanted: false, tolerated: false, leaving, pods });
     }
     places
+}
+
+/// Pods that are being deleted but have not ended, and the others. One that has ended and is being deleted needs nothing
+/// more and is in nobody's way.
+fn split(here: Vec<&Arc<Pod>>) -> (Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
+    let (leaving, pods): (Vec<_>, Vec<_>) = here.into_iter().cloned().partition(|pod| pods::is_terminating(pod));
+    (leaving.into_iter().filter(|pod| !pods::has_ended(pod)).collect(), pods)
 }
 
 fn decide(view: &View<'_>, set: &DaemonSet) -> Decision {
@@ -265,17 +267,15 @@ fn status(daemon: &Daemon<'_>, decision: &mut Decision) -> DaemonSetStatus {
     let (mut desired, mut current, mut misscheduled) = (0, 0, 0);
     let (mut ready, mut available, mut updated) = (0, 0, 0);
     for place in &daemon.places {
+        // Of several pods the oldest counts: during a surge, and while a pod ends, that is the one that is replaced.
+        let oldest = place.pods.iter().chain(&place.leaving).min_by_key(|pod| update::age_key(pod));
         if !place.wanted {
-            misscheduled += usize::from(!place.pods.is_empty());
+            misscheduled += usize::from(oldest.is_some());
             continue;
         }
         desired += 1;
-        current += usize::from(!place.pods.is_empty());
-        // Of two pods during a surge, the ready one counts, else the young one.
-        let best = place.pods.iter().max_by_key(|pod| {
-            (pods::is_ready(pod), daemon.is_new(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
-        });
-        if let Some(pod) = best {
+        current += usize::from(oldest.is_some());
+        if let Some(pod) = oldest {
             match pods::availability(pod, daemon.min_ready(), daemon.view.now) {
                 Availability::Available => {
                     ready += 1;
@@ -288,7 +288,7 @@ fn status(daemon: &Daemon<'_>, decision: &mut Decision) -> DaemonSetStatus {
                 Availability::NotReady => {}
             }
         }
-        updated += usize::from(place.pods.iter().any(|pod| daemon.is_new(pod)));
+        updated += usize::from(oldest.is_some_and(|pod| daemon.is_new(pod)));
     }
     let some = |number: usize, before: Option<i32>| crate::replicaset::some_if_any(count(number), before);
     DaemonSetStatus {

@@ -1,5 +1,6 @@
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::{REVISION_HASH, decide};
@@ -104,4 +105,45 @@ fn a_surge_starts_the_new_pod_before_the_old_one_goes() {
     let with = |ready| [old(), vec![pod("a2", "a", &hash, ready)]].concat();
     assert_eq!(steps(&set, nodes(), with(false)), (vec![], vec![]));
     assert_eq!(steps(&set, nodes(), with(true)), (texts(&["b"]), texts(&["a1"])));
+}
+
+#[test]
+fn a_surge_does_not_keep_an_old_pod_that_is_not_ready() {
+    let set = set(json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}));
+    let hash = template_hash(&set.spec.as_ref().expect("a spec").template, None);
+    let pods = vec![pod("a1", "a", "old", false), pod("a2", "a", &hash, false)];
+    assert_eq!(steps(&set, vec![node("a", json!([]))], pods), (vec![], texts(&["a1"])));
+}
+
+fn going(mut pod: Pod) -> Pod {
+    pod.metadata.deletion_timestamp = Some(Time("2026-01-01T00:00:00Z".parse().expect("a time")));
+    pod
+}
+
+fn status_of(set: &DaemonSet, pods: Vec<Pod>) -> [i32; 4] {
+    let mut objects = Objects::default();
+    drop(objects.upsert(node("a", json!([]))));
+    pods.into_iter().for_each(|pod| drop(objects.upsert(pod)));
+    let view = View { objects: &objects, now: "2026-01-01T00:00:00Z".parse().expect("a time"), failure: None };
+    let patch = decide(&view, set).actions.into_iter().find_map(|action| match action {
+        Action::Patch { kind: Kind::DaemonSet, patch, .. } => Some(patch),
+        _ => None,
+    });
+    let status = &patch.expect("a status")["status"];
+    ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled"]
+        .map(|field| status[field].as_i64().and_then(|number| i32::try_from(number).ok()).unwrap_or(0))
+}
+
+#[test]
+fn a_pod_counts_until_it_has_ended_and_the_oldest_speaks_for_its_node() {
+    let set = set(json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}));
+    let hash = template_hash(&set.spec.as_ref().expect("a spec").template, None);
+    let (old, new) = (pod("a1", "a", "old", true), pod("a2", "a", &hash, true));
+    assert_eq!(status_of(&set, vec![old.clone(), new.clone()]), [1, 1, 1, 0], "the old one still speaks");
+    assert_eq!(status_of(&set, vec![going(old.clone())]), [1, 1, 1, 0], "being deleted, it still serves");
+    let mut over = going(old);
+    over.status.as_mut().expect("a status").phase = Some("Succeeded".to_owned());
+    assert_eq!(status_of(&set, vec![over.clone(), new]), [1, 1, 1, 1]);
+    // What has ended is not waited for.
+    assert_eq!(steps(&set, vec![node("a", json!([]))], vec![over]).0, texts(&["a"]));
 }

@@ -39,7 +39,7 @@ fn new_and_old<'a>(daemon: &Daemon<'_>, place: &'a Place) -> (Option<&'a Arc<Pod
     (oldest(true), oldest(false))
 }
 
-fn age_key(pod: &Pod) -> (bool, Option<jiff::Timestamp>, Option<String>) {
+pub(super) fn age_key(pod: &Pod) -> (bool, Option<jiff::Timestamp>, Option<String>) {
     // A bound pod is ahead of one that is not.
     let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     (pods::node_name(pod).is_none(), created, pod.metadata.name.clone())
@@ -58,13 +58,15 @@ pub(super) fn keep(daemon: &Daemon<'_>) -> Steps {
         }
         steps.delete.extend(ended.iter().map(|pod| (*pod).clone()));
         if running.is_empty() {
-            if place.wanted && ended.is_empty() && !place.leaving {
+            if place.wanted && ended.is_empty() && place.leaving.is_empty() {
                 steps.create.push(place.node.clone());
             }
             continue;
         }
         let (new, old) = new_and_old(daemon, place);
         let keep: Vec<&Arc<Pod>> = if surging {
+            // An old pod that serves nobody is not worth keeping beside the new one.
+            let old = old.filter(|old| new.is_none() || pods::is_ready(old));
             new.into_iter().chain(old).collect()
         } else {
             // Without surge one pod stays: the oldest, whatever its template. The update deals with it.

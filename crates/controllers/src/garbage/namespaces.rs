@@ -14,6 +14,9 @@ use serde_json::json;
 use super::discovery::Followed;
 use super::settled;
 
+/// Pods go before what they use: a Secret must not vanish under a program that is still to shut down.
+const FIRST: &str = "pods.v1.";
+
 /// What is known after a pass.
 #[derive(Debug, Default)]
 struct Findings {
@@ -38,7 +41,11 @@ pub(super) async fn empty(
         return Ok(true);
     }
     let mut findings = Findings { failing: failing(&client).await?, ..Findings::default() };
-    for followed in resources.values().filter(|followed| followed.namespaced) {
+    let rest = resources.iter().filter(|(key, followed)| followed.namespaced && *key != FIRST).map(|(_, rest)| rest);
+    for (index, followed) in resources.get(FIRST).into_iter().chain(rest).enumerate() {
+        if index == 1 && !findings.remaining.is_empty() {
+            break;
+        }
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, &followed.api);
         for object in api.list_metadata(&ListParams::default()).await?.items {
             let group = &followed.api.group;

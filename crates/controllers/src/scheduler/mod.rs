@@ -177,12 +177,18 @@ fn place(view: &View<'_>, pod: &Pod, rooms: &BTreeMap<String, Room<'_>>, seed: u
     let only = placement::only_node(&spec);
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut best: Option<(i64, u64, &String)> = None;
-    for (name, room) in rooms {
-        let refusals = if only.is_some_and(|only| only != name) {
-            vec!["node(s) didn't match Pod's node affinity/selector".to_owned()]
-        } else {
-            refusals(&spec, &wanted, room, &neighbours)
-        };
+    // A daemon's pod names its node: to ask all others would take nodes times nodes for one DaemonSet.
+    let named = only.map(|only| rooms.get_key_value(only));
+    let elsewhere = named.map_or(0, |named| rooms.len() - usize::from(named.is_some()));
+    if elsewhere > 0 {
+        reasons.insert("node(s) didn't match Pod's node affinity/selector".to_owned(), elsewhere);
+    }
+    let asked: Box<dyn Iterator<Item = _>> = match named {
+        Some(named) => Box::new(named.into_iter()),
+        None => Box::new(rooms.iter()),
+    };
+    for (name, room) in asked {
+        let refusals = refusals(&spec, &wanted, room, &neighbours);
         if refusals.is_empty() {
             let score = score(pod, &spec, &wanted, room, &neighbours);
             let luck = pods::draw(seed, &format!("{}/{name}", Name::of(pod)), "scheduler");
