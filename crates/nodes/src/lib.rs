@@ -140,7 +140,7 @@ pub struct Heartbeats {
 impl Heartbeats {
     /// Lease renewals of all nodes together stay below this, so that 5,000 nodes leave the server to its work.
     pub const WRITES_PER_SECOND: u32 = 100;
-    /// A kubelet renews its lease this often; a node is missed after four times as long.
+    /// A kubelet renews its lease this often; a node is missed after five times as long.
     pub const KUBELET_LEASE: Duration = Duration::from_secs(10);
     /// A kubelet writes an unchanged status this often.
     pub const KUBELET_STATUS: Duration = Duration::from_secs(300);

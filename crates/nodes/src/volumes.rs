@@ -142,7 +142,6 @@ pub(crate) struct PodFiles {
     pub(crate) pod: watch::Receiver<Arc<Pod>>,
     pub(crate) namespace: String,
     pub(crate) container: Container,
-    pub(crate) volumes: Vec<Volume>,
     /// The service account's token, once it was asked for.
     pub(crate) token: Arc<OnceLock<String>>,
 }
@@ -172,7 +171,8 @@ impl PodFiles {
             Some(sub) => format!("{sub}/{rest}"),
             None => rest.to_owned(),
         };
-        let volume = self.volumes.iter().find(|volume| volume.name == mount.name)?;
+        let pod = self.pod.borrow().clone();
+        let volume = pod.spec.as_ref()?.volumes.iter().flatten().find(|volume| volume.name == mount.name)?;
         self.in_volume(volume, &inside)
     }
 

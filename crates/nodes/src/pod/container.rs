@@ -388,7 +388,6 @@ impl Actor {
                 pod: context.pod.clone(),
                 namespace: context.namespace.clone(),
                 container: self.spec.clone(),
-                volumes: pod.spec.as_ref().and_then(|spec| spec.volumes.clone()).unwrap_or_default(),
                 token: context.token.clone(),
             }),
             net: Arc::new(GuardedNet { inner: options.network.host(*ip), killed }),
@@ -481,7 +480,7 @@ async fn probing(it: Probing, to: mpsc::Sender<(Kind, bool)>) {
     loop {
         tokio::time::sleep_until(next).await;
         next += timing.period;
-        let answer = probe::attempt(&probe, &container, net.as_ref(), ip).await;
+        let answer = Box::pin(probe::attempt(&probe, &container, net.as_ref(), ip)).await;
         let verdict = count.step(answer.is_ok(), timing);
         if let Err(why) = answer {
             failures += 1;

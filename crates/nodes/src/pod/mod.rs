@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::pending;
+use futures::future::{BoxFuture, pending};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Container, Pod, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -66,8 +66,19 @@ impl Context {
         drawn(range, self.fleet.options.seed, &self.full_name, salt)
     }
 
-    /// An event about the pod, or about one of its containers.
-    pub(crate) async fn note(&self, warning: bool, reason: &'static str, message: String, container: Option<&str>) {
+    /// An event about the pod, or about one of its containers. Boxed, as all requests of a pod are: what a request takes
+    /// on its way would else be part of every pod's task for as long as the pod lives, times a thousand nodes.
+    pub(crate) fn note<'a>(
+        &'a self,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+        container: Option<&'a str>,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(self.record(warning, reason, message, container))
+    }
+
+    async fn record(&self, warning: bool, reason: &'static str, message: String, container: Option<&str>) {
         let pod = self.pod();
         let mut note = if warning {
             Note::warning(pod.as_ref(), COMPONENT, reason, message)
@@ -120,7 +131,7 @@ pub(crate) async fn run(fleet: Arc<Fleet>, machine: Machine, pod: watch::Receive
         tokio::select! {
             biased;
             () = lost => {}
-            () = worker.shut_down(grace) => {}
+            () = Box::pin(worker.shut_down(grace)) => {}
         }
     }
     worker.leave();
@@ -213,9 +224,9 @@ impl Worker {
         let latencies = &context.fleet.options.latencies;
         tokio::time::sleep(context.drawn(&latencies.notice, "notice")).await;
         self.publish().await;
-        self.mount().await;
-        self.identify().await;
-        self.lay_out().await;
+        Box::pin(self.mount()).await;
+        Box::pin(self.identify()).await;
+        Box::pin(self.lay_out()).await;
         tokio::time::sleep(context.drawn(&latencies.sandbox, "sandbox")).await;
         self.connect();
         self.publish().await;
@@ -361,11 +372,16 @@ impl Worker {
     }
 
     /// Writes the status if it differs from what the API has.
-    async fn publish(&mut self) {
+    fn publish(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(self.write_status())
+    }
+
+    async fn write_status(&mut self) {
         let mut pause = RETRY;
         loop {
             let watched = self.context.pod();
-            if version(&watched) > version(&self.latest) {
+            // Of two copies of one version the shared one.
+            if version(&watched) >= version(&self.latest) {
                 self.latest = watched;
             }
             let clock = &self.context.fleet.options.clock;

@@ -145,7 +145,10 @@ pub(crate) fn phase(seen: &PodSeen, restart_policy: &str) -> &'static str {
     }
     let main: Vec<&Seen> = of(Role::Main).collect();
     if seen.terminal {
-        return if main.iter().any(|container| failed(container)) { "Failed" } else { "Succeeded" };
+        // A container that never ran, or waited to run again, has not succeeded.
+        let waits = |container: &&Seen| matches!(container.stage, Stage::Waiting { .. });
+        let missed = main.iter().any(|container| failed(container) || waits(container));
+        return if missed { "Failed" } else { "Succeeded" };
     }
     if of(Role::Init).any(|container| !container.finished) {
         return "Pending";

@@ -107,7 +107,6 @@ fn write(context: &Context, shared: &Shared, token: &str) -> Result<(), String> 
         pod: context.pod.clone(),
         namespace: context.namespace.clone(),
         container: Container::default(),
-        volumes: volumes.clone(),
         token: known,
     };
     for volume in &volumes {

@@ -1,5 +1,6 @@
 //! The built-in controllers and simulated nodes against nanokube, in process and with paused time.
 
+mod probes;
 mod world;
 
 use futures::FutureExt;
