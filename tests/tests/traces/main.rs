@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `follow KIND...` | from here on, changes of these kinds are written down (`events` are the Events for users) |
 //! | `hide REASON...` | Events with these reasons are not written down |
-//! | `apply` + YAML | server-side apply of each document, as `kubectl apply --server-side` |
+//! | `apply` + YAML | server-side apply of each document, as `kubectl apply --server-side`; `caBundle: SHOP` names the authority of the shop's servers |
 //! | `patch KIND NAME [SUBRESOURCE]` + YAML | strategic merge patch of a built-in kind |
 //! | `delete KIND NAME [foreground \| orphan]` | deletes an object |
 //! | `evict POD [every SECONDS]` | evicts a pod; with a period, again until it is granted, as `kubectl drain` |
@@ -21,6 +21,7 @@
 //! | `node down NODE`, `node up NODE` | cuts a node's power, and restores it |
 //! | `wait KIND NAME WHAT...` | until the object is observed and each `label=value`, `label>=N` holds, or until it is `gone` |
 //! | `advance SECONDS` | lets simulated time pass |
+//! | `get PATH` | asks for a path, as `kubectl get --raw` |
 //! | `show KIND` | prints the objects of a kind as a table |
 //!
 //! # A transcript
@@ -45,6 +46,7 @@ mod names;
 mod recorder;
 mod runner;
 mod script;
+mod shop;
 
 use std::path::{Path, PathBuf};
 
@@ -77,7 +79,20 @@ macro_rules! scripts {
     };
 }
 
-scripts![deployment_recreate, deployment_rolling_update,];
+scripts![
+    aggregated_api,
+    daemonset_all_at_once,
+    daemonset_max_surge,
+    daemonset_on_delete,
+    daemonset_one_by_one,
+    daemonset_ten_percent,
+    deployment_recreate,
+    deployment_rolling_update,
+    eviction,
+    namespace_deletion,
+    node_not_ready,
+    webhook,
+];
 
 #[test]
 fn every_script_is_played() {

@@ -11,7 +11,6 @@ use kube::{Api, Client};
 use kubevirt_runtime::clock::Clock;
 use nanokube::UserInfo;
 use nanokube_cli::{Cluster, Options};
-use nanokube_nodes::Image;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -20,6 +19,7 @@ use crate::kinds::Kind;
 use crate::ledger::Ledger;
 use crate::recorder::Recorder;
 use crate::script::{Command, How, Line, Meaning, Script, Test};
+use crate::shop::Shop;
 
 /// A wait that takes longer than this will not end: evictions by taint take five minutes, nothing takes more.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -32,20 +32,22 @@ struct Runner {
     cluster: Cluster,
     client: Client,
     recorder: Recorder,
+    shop: Arc<Shop>,
 }
 
 /// Plays a script and gives its transcript.
 pub(crate) async fn run(script: &Script) -> String {
     let ledger = Ledger::default();
     let clock = Clock::anchored("2026-01-01T00:00:00Z".parse().expect("a time"));
-    // Images of a shop can be pulled and do nothing; no other image can.
-    let images = Arc::new(|image: &str| image.starts_with("shop:").then_some(Image::Idle));
+    let shop = Arc::new(Shop::new());
+    let images = Arc::clone(&shop);
+    let images = Arc::new(move |image: &str| images.image(image));
     let options = Options::new(script.nodes, clock, script.seed, images);
     let cluster = Cluster::start(Options { audit: Some(Box::new(ledger.clone())), ..options });
     ledger.attach(cluster.api.clone());
     let client = cluster.api.client(UserInfo::new("alice", &["system:masters"]));
     let recorder = Recorder::new(&client, ledger);
-    let mut runner = Runner { cluster, client, recorder };
+    let mut runner = Runner { cluster, client, recorder, shop };
     runner.recorder.follow(Instant::now() + START, |_| false).await;
     runner.recorder.start();
     let _ = writeln!(runner.recorder.text, "seed {}, {} nodes", script.seed, script.nodes);
@@ -118,6 +120,7 @@ impl Runner {
                 }
                 self.recorder.settle().await;
             }
+            Command::Get(path) => self.get(path).await,
             Command::Wait { kind, name, tests } => self.wait(*kind, name, tests).await,
             Command::Advance(time) => {
                 let until = Instant::now() + *time;
@@ -136,14 +139,27 @@ impl Runner {
         (kind.within(self.client.clone(), namespace), self.recorder.names.real(name))
     }
 
+    /// Asks for a path, as `kubectl get --raw`, and notes what kind of answer came.
+    async fn get(&mut self, path: &str) {
+        let request = http::Request::get(path).body(Vec::new()).expect("a path");
+        let answer = self.client.request::<Value>(request).await;
+        let at = Instant::now();
+        let kind = answer.as_ref().ok().map(|value| value["kind"].as_str().unwrap_or_default().to_owned());
+        if self.answered(answer).await {
+            self.recorder.line(at, "alice", "", &format!("answered: 200 {}", kind.unwrap_or_default()));
+        }
+    }
+
     async fn apply(&mut self, object: &Value) {
+        let mut object = object.clone();
+        fill(&mut object, &self.shop.authority);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let kind = text(&object["kind"]);
         let kind = Kind::of(&kind).unwrap_or_else(|| panic!("no kind `{kind}`; kinds.rs lists them"));
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);
         let api = kind.within(self.client.clone(), namespace);
         let params = PatchParams::apply("alice");
-        let answer = api.patch(&text(&object["metadata"]["name"]), &params, &Patch::Apply(object)).await;
+        let answer = api.patch(&text(&object["metadata"]["name"]), &params, &Patch::Apply(&object)).await;
         self.answered(answer).await;
     }
 
@@ -191,6 +207,22 @@ impl Runner {
             let object = self.recorder.object(kind, namespace, &self.recorder.names.real(name));
             panic!("waited in vain for {} {title}; it is {object:#?}; so far:\n{}", kind.word, self.recorder.text);
         }
+    }
+}
+
+/// Puts the shop's authority where a `caBundle` says `SHOP`.
+fn fill(value: &mut Value, authority: &str) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                if name == "caBundle" && *field == "SHOP" {
+                    *field = json!(k8s_openapi::ByteString(authority.as_bytes().to_vec()));
+                }
+                fill(field, authority);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, authority)),
+        _ => {}
     }
 }
 

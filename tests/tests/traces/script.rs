@@ -28,14 +28,38 @@ pub(crate) enum Command {
     Follow(Vec<Kind>),
     Hide(Vec<String>),
     Apply(Vec<Value>),
-    Patch { kind: Kind, name: String, subresource: Option<String>, patch: Value },
-    Delete { kind: Kind, name: String, how: How },
-    Evict { pod: String, every: Option<Duration> },
-    Cordon { node: String, unschedulable: bool },
-    Power { node: String, on: bool },
-    Wait { kind: Kind, name: String, tests: Vec<Test> },
+    Patch {
+        kind: Kind,
+        name: String,
+        subresource: Option<String>,
+        patch: Value,
+    },
+    Delete {
+        kind: Kind,
+        name: String,
+        how: How,
+    },
+    Evict {
+        pod: String,
+        every: Option<Duration>,
+    },
+    Cordon {
+        node: String,
+        unschedulable: bool,
+    },
+    Power {
+        node: String,
+        on: bool,
+    },
+    Wait {
+        kind: Kind,
+        name: String,
+        tests: Vec<Test>,
+    },
     Advance(Duration),
     Show(Kind),
+    /// A path of the API, asked for as it is.
+    Get(String),
 }
 
 /// What becomes of the dependents of a deleted object.
@@ -149,6 +173,7 @@ fn command(line: &str, block: &str) -> Result<Command, Error> {
                 .collect::<Result<_, _>>()?,
         },
         ["advance", period] => Command::Advance(time(period)?),
+        ["get", path] => Command::Get((*path).to_owned()),
         ["show", of] => Command::Show(kind(of)?),
         _ => return Err(Error::Command(line.to_owned())),
     })
