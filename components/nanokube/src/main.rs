@@ -2,6 +2,7 @@
 
 mod export;
 mod kubeconfig;
+mod leftover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -184,8 +185,11 @@ impl NodeKind {
         let url: http::Uri = url.parse().with_context(|| format!("the address of the server, {url}"))?;
         let host = url.host().with_context(|| format!("{url} names no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let own = format!("nanokube-{}", std::process::id());
-        let dir = self.pod_dir.clone().unwrap_or_else(|| std::env::temp_dir().join(own));
+        let dir = self.pod_dir.clone().unwrap_or_else(|| {
+            let base = std::env::temp_dir();
+            leftover::remove(&base);
+            leftover::own(&base)
+        });
         let dir = std::path::absolute(&dir).with_context(|| format!("the pods' directory {}", dir.display()))?;
         Ok(Some(Processes { dir, api: (host, url.port_u16().unwrap_or(443)) }))
     }
