@@ -1,4 +1,4 @@
-//! The project's own tasks: demo, test, release, tidy. Contracts: README.md, "Commands".
+//! The project's own tasks: demo, test, release, bench, tidy. Contracts: README.md, "Commands".
 
 #![allow(
     clippy::disallowed_methods,
@@ -6,8 +6,10 @@
 )]
 
 mod audit;
+mod bench;
 mod demo;
 mod guest;
+mod nanokube;
 mod oci;
 mod paths;
 mod release;
@@ -41,6 +43,8 @@ enum Task {
     Release(release::Options),
     /// Simulate installations under faults: every write, many seeds; see docs/testing.md
     Sim(sim::Options),
+    /// Measure a part of the system against its goals
+    Bench(bench::Options),
     /// Check the invariants of ARCHITECTURE.md
     Tidy {
         /// The tree to check
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Release(options) => release::run(&options),
         Task::Sim(options) => sim::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy { root } => tidy::run(&root),
     };
     match outcome {

@@ -1,13 +1,11 @@
 //! The `nanokube` programs as child processes that end with the demo: the server, and where asked for the nodes beside it.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use super::Options;
+use crate::nanokube::Running;
 use crate::{paths, term};
 
 pub(super) struct Server {
@@ -16,9 +14,6 @@ pub(super) struct Server {
     pub(super) kubeconfig: PathBuf,
     pub(super) audit_log: PathBuf,
 }
-
-/// A program that is killed when it is dropped.
-struct Running(Child);
 
 impl Server {
     /// Starts `nanokube up`, and `nanokube nodes` if the nodes are to be a program of their own; returns when they are
@@ -33,13 +28,22 @@ impl Server {
         let own = if options.remote_nodes { "0" } else { nodes.as_str() };
         let files = [kubeconfig.display().to_string(), audit_log.display().to_string()];
         let up = ["up", kind, "--nodes", own, "--seed", &seed, "--kubeconfig", &files[0], "--audit-log", &files[1]];
-        let mut programs = vec![Running::start(&up, &scratch.join("nanokube.log"))?];
+        let mut programs = vec![start(&up, &scratch.join("nanokube.log"))?];
         if options.remote_nodes {
             let join = ["nodes", kind, "--nodes", &nodes, "--seed", &seed, "--kubeconfig", &files[0]];
-            programs.insert(0, Running::start(&join, &scratch.join("nodes.log"))?);
+            programs.insert(0, start(&join, &scratch.join("nodes.log"))?);
         }
         Ok(Self { _programs: programs, kubeconfig, audit_log })
     }
+}
+
+/// Starts `nanokube` as this checkout has built it.
+fn start(arguments: &[&str], log: &Path) -> Result<Running> {
+    let program = paths::target()?.join("debug").join("nanokube");
+    term::command(&format!("nanokube {}", arguments.join(" ")));
+    let running = Running::start(&program, arguments, log)?;
+    term::output(&running.said);
+    Ok(running)
 }
 
 /// The programs of the images, which lie beside `nanokube`.
@@ -50,38 +54,4 @@ fn build_components() -> Result<()> {
     let status = paths::cargo().arg("build").args(&arguments).status()?;
     ensure!(status.success(), "the build of the components failed");
     Ok(())
-}
-
-impl Running {
-    fn start(arguments: &[&str], log: &Path) -> Result<Self> {
-        let program = paths::target()?.join("debug").join("nanokube");
-        term::command(&format!("nanokube {}", arguments.join(" ")));
-        let errors = File::create(log).with_context(|| format!("create {}", log.display()))?;
-        let mut child = Command::new(&program)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .spawn()
-            .with_context(|| format!("start {}", program.display()))?;
-        let stdout = child.stdout.take().expect("stdout was piped");
-        let running = Self(child);
-        // nanokube says `ready ...` once it serves, and nothing else on standard output before that.
-        let mut lines = BufReader::new(stdout).lines();
-        match lines.next() {
-            Some(Ok(line)) if line.starts_with("ready") => {
-                term::output(&line);
-                // Keep reading, or the child blocks when the pipe is full.
-                std::thread::spawn(move || lines.for_each(drop));
-                Ok(running)
-            }
-            other => bail!("nanokube did not become ready ({other:?}); its log is {}", log.display()),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -1,0 +1,324 @@
+//! Figures of nanokube against their goals: throughput, latency, start and memory, of a release build on this machine.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::nanokube::Running;
+use crate::{paths, release, setup, term};
+
+/// What the suite's images are called; any release does.
+const VERSION: &str = "v0.1.0";
+/// Starts whose slowest is the figure: a single one may be lucky.
+const STARTS: usize = 5;
+/// 5,000 nodes with their suite take minutes on a small machine; after this long something hangs.
+const PATIENCE: Duration = Duration::from_secs(1200);
+/// Memory is settled when it stays within one part in this many over [`STILL`] samples.
+const STEADY: f64 = 200.0;
+/// See [`STEADY`]; one sample a second, so that a wave of leases or a resync falls between the first and the last.
+const STILL: usize = 5;
+/// After this many samples the last one is taken, and the figure shows whatever still grows.
+const SAMPLES: usize = 60;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// What to measure
+    #[arg(value_parser = ["nanokube"])]
+    subject: String,
+    /// The small version: throughput, latency, start, and memory with 3 nodes
+    #[arg(long)]
+    quick: bool,
+    /// `json` prints the object and nothing else
+    #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
+    output: String,
+    /// Measure only figures whose name or label contains this
+    #[arg(long)]
+    only: Option<String>,
+    /// Writes under watches
+    #[arg(long, default_value_t = 10_000)]
+    writes: usize,
+}
+
+/// What a figure is held against.
+#[derive(Clone, Copy)]
+enum Goal {
+    AtLeast(f64),
+    Below(f64),
+    Exactly(f64),
+    /// Measured, and no more.
+    None,
+}
+
+struct Figure {
+    name: String,
+    /// Where it was taken: `in process`, `HTTPS`, `simulated`.
+    label: &'static str,
+    value: f64,
+    unit: &'static str,
+    goal: Goal,
+}
+
+impl Figure {
+    fn met(&self) -> Option<bool> {
+        match self.goal {
+            Goal::AtLeast(bound) => Some(self.value >= bound),
+            Goal::Below(bound) => Some(self.value < bound),
+            Goal::Exactly(bound) => Some((self.value - bound).abs() < f64::EPSILON),
+            Goal::None => None,
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let shown = |value: f64| {
+            let digits = if value >= 100.0 || value.fract() == 0.0 { 0 } else { 2 };
+            format!("{value:.digits$} {}", self.unit).trim_end().to_owned()
+        };
+        let goal = match self.goal {
+            Goal::AtLeast(bound) => format!("at least {}", shown(bound)),
+            Goal::Below(bound) => format!("below {}", shown(bound)),
+            Goal::Exactly(bound) => shown(bound),
+            Goal::None => "-".to_owned(),
+        };
+        let verdict = match self.met() {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "measured",
+        };
+        vec![self.name.clone(), self.label.to_owned(), shown(self.value), goal, verdict.to_owned()]
+    }
+
+    fn json(&self) -> Value {
+        let goal = match self.goal {
+            Goal::AtLeast(bound) => json!({"at_least": bound}),
+            Goal::Below(bound) => json!({"below": bound}),
+            Goal::Exactly(bound) => json!({"exactly": bound}),
+            Goal::None => Value::Null,
+        };
+        let value = (self.value * 100.0).round() / 100.0;
+        json!({"name": self.name, "label": self.label, "value": value, "unit": self.unit, "goal": goal, "met": self.met()})
+    }
+}
+
+/// Measures, prints, and fails when a goal is missed.
+///
+/// # Errors
+/// A goal was missed, or something could not be measured.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let mut bench = Bench::new(options)?;
+    let nodes = |count: u32| format!("{count} nodes");
+    if bench.wants("load in process HTTPS") {
+        bench.load("in process", None)?;
+        bench.load_over_https()?;
+    }
+    if bench.wants("start") {
+        bench.start()?;
+    }
+    if bench.wants(&nodes(3)) {
+        bench.suite(3, Goal::Below(60.0))?;
+    }
+    if !options.quick {
+        if bench.wants(&nodes(1000)) {
+            bench.suite(1000, Goal::Below(1000.0))?;
+        }
+        if bench.wants(&nodes(5000)) {
+            bench.suite(5000, Goal::None)?;
+        }
+    }
+    bench.report()
+}
+
+struct Bench<'a> {
+    options: &'a Options,
+    nanokube: PathBuf,
+    measure: PathBuf,
+    scratch: PathBuf,
+    figures: Vec<Figure>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(options: &'a Options) -> Result<Self> {
+        let target = paths::target()?;
+        let scratch = target.join("bench");
+        std::fs::create_dir_all(&scratch).with_context(|| format!("create {}", scratch.display()))?;
+        let release = target.join("release");
+        let (nanokube, measure) = (release.join("nanokube"), release.join("examples").join("measure"));
+        let bench = Self { options, nanokube, measure, scratch, figures: Vec::new() };
+        setup::run()?;
+        bench.heading("Build");
+        let build = ["build", "--release", "--package", "nanokube-cli", "--bin", "nanokube", "--example", "measure"];
+        bench.command(&format!("cargo {}", build.join(" ")));
+        let status = paths::cargo().args(build).status()?;
+        ensure!(status.success(), "the build failed");
+        Ok(bench)
+    }
+
+    fn talks(&self) -> bool {
+        self.options.output == "text"
+    }
+
+    fn heading(&self, text: &str) {
+        if self.talks() {
+            term::heading(text);
+        }
+    }
+
+    fn command(&self, text: &str) {
+        if self.talks() {
+            term::command(text);
+        }
+    }
+
+    fn wants(&self, what: &str) -> bool {
+        self.options.only.as_ref().is_none_or(|only| what.contains(only.as_str()))
+    }
+
+    fn add(&mut self, name: impl Into<String>, label: &'static str, value: f64, unit: &'static str, goal: Goal) {
+        self.figures.push(Figure { name: name.into(), label, value, unit, goal });
+    }
+
+    /// Runs the measuring program; its answer is a JSON object.
+    fn measure(&self, arguments: &[&str]) -> Result<Value> {
+        self.command(&format!("measure {}", arguments.join(" ")));
+        let out = Command::new(&self.measure).args(arguments).output().context("run the measuring program")?;
+        ensure!(out.status.success(), "measure failed: {}", String::from_utf8_lossy(&out.stderr).trim());
+        let text = String::from_utf8_lossy(&out.stdout);
+        if self.talks() {
+            term::output(&text);
+        }
+        serde_json::from_str(text.trim()).context("the measuring program printed no JSON")
+    }
+
+    fn load(&mut self, label: &'static str, kubeconfig: Option<&str>) -> Result<()> {
+        self.heading(&format!("Writes under 100 watchers, {label}"));
+        let writes = self.options.writes.to_string();
+        let mut arguments = vec!["load", "--writes", &writes, "--watchers", "100"];
+        arguments.extend(kubeconfig.iter().flat_map(|file| ["--kubeconfig", *file]));
+        let measured = self.measure(&arguments)?;
+        let figure = |name: &str| measured[name].as_f64().with_context(|| format!("no figure {name}"));
+        self.add("writes per second with 100 watchers", label, figure("writes_per_second")?, "", Goal::AtLeast(2000.0));
+        self.add("watch latency, median", label, figure("p50_ms")?, "ms", Goal::None);
+        self.add("watch latency, 99 of 100", label, figure("p99_ms")?, "ms", Goal::Below(50.0));
+        self.add("events lost", label, figure("lost")?, "", Goal::Exactly(0.0));
+        let wrong = figure("twice")? + figure("out_of_order")?;
+        self.add("events told twice or out of order", label, wrong, "", Goal::Exactly(0.0));
+        Ok(())
+    }
+
+    fn load_over_https(&mut self) -> Result<()> {
+        let (_server, kubeconfig) = self.up(0)?;
+        self.load("HTTPS", Some(&kubeconfig))
+    }
+
+    /// Starts a server of its own; the nodes are simulated.
+    fn up(&self, nodes: u32) -> Result<(Running, String)> {
+        let kubeconfig = self.scratch.join("kubeconfig").display().to_string();
+        let count = nodes.to_string();
+        let arguments = ["up", "--simulated", "--nodes", &count, "--kubeconfig", &kubeconfig];
+        self.command(&format!("nanokube {}", arguments.join(" ")));
+        let running = Running::start(&self.nanokube, &arguments, &self.scratch.join("nanokube.log"))?;
+        Ok((running, kubeconfig))
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.heading("Start");
+        let mut slowest = Duration::ZERO;
+        for _ in 0..STARTS {
+            slowest = slowest.max(self.up(3)?.0.took);
+        }
+        let name = format!("process start to ready, slowest of {STARTS}");
+        self.add(name, "3 nodes", slowest.as_secs_f64(), "s", Goal::Below(1.0));
+        Ok(())
+    }
+
+    /// Nodes, then the suite on them, then what the one process holds.
+    fn suite(&mut self, nodes: u32, goal: Goal) -> Result<()> {
+        self.heading(&format!("{nodes} simulated nodes with the suite"));
+        let (server, kubeconfig) = self.up(nodes)?;
+        let count = nodes.to_string();
+        self.measure(&["nodes", "--kubeconfig", &kubeconfig, "--count", &count])?;
+        let joined = server.started.elapsed();
+        let bare = server.memory("VmRSS")?;
+
+        let dist = self.scratch.join("dist");
+        release::write(&release::Options::manifests_only(VERSION, &dist))?;
+        let kubectl = Kubectl { bench: self, kubeconfig: &kubeconfig };
+        kubectl.apply(&dist.join(VERSION).join("kubevirt-operator.yaml"))?;
+        kubectl.wait("deployment/virt-operator", "condition=Available")?;
+        let applied = Instant::now();
+        kubectl.apply(&dist.join(VERSION).join("kubevirt-cr.yaml"))?;
+        kubectl.wait("kubevirt/kubevirt", "condition=Available")?;
+        kubectl.wait("daemonset/virt-handler", &format!("jsonpath={{.status.numberAvailable}}={nodes}"))?;
+        let installed = applied.elapsed();
+        let rss = settled(&server)?;
+        let peak = server.memory("VmHWM")?;
+
+        let name = |what: &str| format!("{nodes} nodes: {what}");
+        self.add(name("process start to all Ready"), "simulated", joined.as_secs_f64(), "s", Goal::None);
+        self.add(name("memory before the suite"), "simulated", bare, "MB", Goal::None);
+        self.add(name("custom resource to all available"), "simulated", installed.as_secs_f64(), "s", Goal::None);
+        self.add(name("memory with the suite"), "simulated", rss, "MB", goal);
+        self.add(name("most memory ever"), "simulated", peak, "MB", Goal::None);
+        Ok(())
+    }
+
+    fn report(&self) -> Result<()> {
+        let missed = self.figures.iter().filter(|figure| figure.met() == Some(false)).count();
+        if self.talks() {
+            term::heading("Measured (release build, this machine)");
+            let rows: Vec<Vec<String>> = self.figures.iter().map(Figure::row).collect();
+            term::table(&["FIGURE", "LABEL", "VALUE", "GOAL", "VERDICT"], &rows);
+            println!();
+        }
+        let figures: Vec<Value> = self.figures.iter().map(Figure::json).collect();
+        println!("{}", json!({"subject": self.options.subject, "figures": figures, "missed": missed}));
+        if missed > 0 {
+            bail!("{missed} goals were missed");
+        }
+        Ok(())
+    }
+}
+
+/// The memory of a server once it stays the same.
+fn settled(server: &Running) -> Result<f64> {
+    let mut samples: Vec<f64> = Vec::new();
+    for _ in 0..SAMPLES {
+        samples.push(server.memory("VmRSS")?);
+        let last = &samples[samples.len().saturating_sub(STILL)..];
+        let (low, high) = last.iter().fold((f64::MAX, 0.0_f64), |(low, high), it| (low.min(*it), high.max(*it)));
+        if last.len() == STILL && high - low <= high / STEADY {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    samples.last().copied().context("at least one sample")
+}
+
+struct Kubectl<'a> {
+    bench: &'a Bench<'a>,
+    kubeconfig: &'a str,
+}
+
+impl Kubectl<'_> {
+    fn run(&self, arguments: &[&str]) -> Result<()> {
+        self.bench.command(&format!("kubectl {}", arguments.join(" ")));
+        let out = Command::new("kubectl").env("KUBECONFIG", self.kubeconfig).args(arguments).output();
+        let out = out.context("run kubectl")?;
+        let mut why = String::new();
+        write!(why, "kubectl {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr).trim())?;
+        ensure!(out.status.success(), why);
+        Ok(())
+    }
+
+    fn apply(&self, manifest: &Path) -> Result<()> {
+        self.run(&["apply", "-f", &manifest.to_string_lossy()])
+    }
+
+    fn wait(&self, what: &str, until: &str) -> Result<()> {
+        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        self.run(&["wait", "-n", "kubevirt", what, &format!("--for={until}"), &timeout])
+    }
+}
