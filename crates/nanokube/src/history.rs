@@ -36,12 +36,12 @@ impl Transition {
 
     /// The state before; none when the object came to be.
     pub fn before(&self) -> Option<&Value> {
-        self.event.previous.as_deref().map(|stored| &stored.value)
+        self.event.previous.as_deref().map(|stored| &*stored.value)
     }
 
     /// The state after; none when the object went.
     pub fn after(&self) -> Option<&Value> {
-        (self.event.change != Change::Deleted).then_some(&self.event.object.value)
+        (self.event.change != Change::Deleted).then(|| &*self.event.object.value)
     }
 }
 

@@ -114,6 +114,11 @@ impl History {
         Ok(())
     }
 
+    /// The events after a revision that are still known, oldest first.
+    pub(super) fn known_after(&self, after: Revision) -> Vec<Arc<Event>> {
+        self.after(after.max(self.compacted), usize::MAX).unwrap_or_default()
+    }
+
     /// The events after a revision, oldest first, at most `limit`.
     ///
     /// # Errors

@@ -399,8 +399,8 @@ impl Store {
         let changed = state.shelves.iter().filter(|(_, shelf)| shelf.changed > revision);
         changed
             .flat_map(|(resource, shelf)| {
-                let start = shelf.events.partition_point(|event| event.revision <= revision);
-                shelf.events.range(start..).map(|event| (resource.clone(), event.clone()))
+                let events = shelf.history.known_after(revision);
+                events.into_iter().map(|event| (resource.clone(), event))
             })
             .collect()
     }
