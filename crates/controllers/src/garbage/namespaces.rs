@@ -41,9 +41,9 @@ pub(super) async fn empty(
         return Ok(true);
     }
     let mut findings = Findings { failing: failing(&client).await?, ..Findings::default() };
-    let rest = resources.iter().filter(|(key, followed)| followed.namespaced && *key != FIRST).map(|(_, rest)| rest);
-    for (index, followed) in resources.get(FIRST).into_iter().chain(rest).enumerate() {
-        if index == 1 && !findings.remaining.is_empty() {
+    let rest = resources.iter().filter(|(key, followed)| followed.namespaced && *key != FIRST);
+    for (key, followed) in resources.get_key_value(FIRST).into_iter().chain(rest) {
+        if key != FIRST && findings.remaining.contains_key("pods.") {
             break;
         }
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), name, &followed.api);
