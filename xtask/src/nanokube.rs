@@ -58,6 +58,21 @@ impl Running {
         let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u32>().ok());
         Ok(f64::from(kibibytes.with_context(|| format!("{path} has no {field}"))?) * 1024.0 / 1e6)
     }
+
+    /// Processor time it has used, in seconds.
+    ///
+    /// # Errors
+    /// The process has ended, or this is not Linux.
+    pub(crate) fn processor(&self) -> Result<f64> {
+        /// The unit of the kernel's counters for programs, whatever its own clock ticks at.
+        const TICKS_PER_SECOND: f64 = 100.0;
+        let path = format!("/proc/{}/stat", self.child.id());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}: has nanokube ended?"))?;
+        // The name before the last parenthesis may hold anything; user and system time are the 12th and 13th after it.
+        let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+        Ok(f64::from(ticks) / TICKS_PER_SECOND)
+    }
 }
 
 impl Drop for Running {

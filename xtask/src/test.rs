@@ -35,6 +35,7 @@ const STAGES: &[Stage] = &[
         run: || cargo(&["test", "--workspace", "--locked"]),
     },
     Stage { name: "release", what: "a whole release, images included, and its checksums", run: release },
+    Stage { name: "bench", what: "nanokube's throughput, latency, start and memory against their goals", run: bench },
     Stage { name: "demo", what: "install and upgrade with kubectl, under a minute", run: demo },
 ];
 
@@ -113,6 +114,11 @@ fn release() -> Result<()> {
         bail!("`latest` says {latest:?}, not v0.2.0");
     }
     Ok(())
+}
+
+/// The small version. The release build has just compiled nearly all of what it needs.
+fn bench() -> Result<()> {
+    xtask(&["bench", "nanokube", "--quick"])
 }
 
 fn demo() -> Result<()> {
