@@ -8,6 +8,8 @@
 //! This module does not decide what being without a certificate means for readiness.
 
 mod check;
+mod clients;
+mod probe;
 mod unverified;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,8 +19,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, WantsVerifier};
 
 pub use check::{Invalid, Validity, Wanted, check};
+pub use clients::ClientAuthorities;
+pub use probe::{PROBE_TIMEOUT, ProbeError, probe};
 pub use unverified::unverified;
 
 use crate::clock::Clock;
@@ -108,16 +113,32 @@ impl Certificate {
     /// # Errors
     /// The TLS library refuses its own defaults.
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, SetupError> {
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.0.provider))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Resolver(Arc::clone(&self.0))));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // A resumed session would skip the certificate; clients here connect rarely enough to afford a full handshake.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(Arc::new(config))
+        let config = self.builder()?.with_no_client_auth();
+        Ok(finished(config.with_cert_resolver(Arc::new(Resolver(Arc::clone(&self.0))))))
     }
+
+    /// As [`Self::server_config`]; a client may show a certificate, and is refused if none of `clients` signed it.
+    ///
+    /// # Errors
+    /// The TLS library refuses its own defaults.
+    pub fn server_config_for(&self, clients: &ClientAuthorities) -> Result<Arc<ServerConfig>, SetupError> {
+        let config = self.builder()?.with_client_cert_verifier(Arc::new(clients.clone()));
+        Ok(finished(config.with_cert_resolver(Arc::new(Resolver(Arc::clone(&self.0))))))
+    }
+
+    fn builder(&self) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, SetupError> {
+        let now = Arc::new(probe::Now(self.0.clock.clone()));
+        let builder = ServerConfig::builder_with_details(Arc::clone(&self.0.provider), now);
+        Ok(builder.with_safe_default_protocol_versions()?)
+    }
+}
+
+fn finished(mut config: ServerConfig) -> Arc<ServerConfig> {
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A resumed session would skip the certificate; clients here connect rarely enough to afford a full handshake.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
 }
 
 impl Inner {

@@ -146,3 +146,121 @@ async fn a_handshake_serves_what_the_files_hold_now() {
     assert_eq!(served().await, fallback);
     serving.abort();
 }
+
+/// An authority, and what it signs.
+struct Authority {
+    issuer: rcgen::Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: rcgen::Issuer::new(params, key), pem }
+    }
+
+    fn sign(&self, names: &[&str]) -> (String, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        (params(names).signed_by(&key, &self.issuer).unwrap().pem(), key)
+    }
+}
+
+/// A server on a port of its own that accepts clients of `clients`.
+async fn served(files: &MemoryFiles, clients: &ClientAuthorities) -> (Arc<dyn crate::net::Net>, SocketAddr) {
+    let net = MemoryNet::new();
+    let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    let host = test_host("pod-1", "kubevirt", &TinyApi::new(), files, net.host(ip));
+    let certificate = Certificate::new(&host, CertificateFiles::in_dir("/etc/x/", Vec::new()));
+    let addr = SocketAddr::new(ip, 8444);
+    let listener = host.net.listen(addr).await.unwrap();
+    let answer = crate::serve::handler(|_| async { crate::serve::text(http::StatusCode::OK, "ok") });
+    tokio::spawn(crate::serve::serve(
+        listener,
+        certificate.server_config_for(clients).unwrap(),
+        answer,
+        host.stop.clone(),
+    ));
+    (net.host(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2))), addr)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_proves_what_a_server_shows() {
+    const NAME: &str = "kubevirt-operator-webhook.kubevirt.svc";
+    let (own, other) = (Authority::new("own"), Authority::new("other"));
+    let files = MemoryFiles::default();
+    let (net, addr) = served(&files, &ClientAuthorities::default()).await;
+    let clock = Clock::anchored("2026-01-01T00:00:00Z".parse().unwrap());
+    let show = |(certificate, key): (String, KeyPair)| {
+        files.write(CRT, certificate);
+        files.write(KEY, key.serialize_pem());
+    };
+    let asked = async |bundle: &str| probe(&*net, addr, NAME, bundle, &clock).await.map_err(|error| error.to_string());
+    let refused = |answer: Result<(), String>, what: &str| {
+        assert!(answer.as_ref().is_err_and(|e| e.contains(what)), "{answer:?}");
+    };
+    refused(asked("").await, "no authority");
+    refused(asked(&own.pem).await, "10.0.0.1:8444");
+    show(own.sign(&[NAME]));
+    assert_eq!(asked(&own.pem).await, Ok(()));
+    assert_eq!(asked(&format!("{}{}", other.pem, own.pem)).await, Ok(()), "a bundle of two");
+    refused(asked(&other.pem).await, "UnknownIssuer");
+    show(own.sign(&["virt-api.kubevirt.svc"]));
+    refused(asked(&own.pem).await, "not valid for name");
+    let nobody = SocketAddr::new(addr.ip(), 1);
+    let answer = probe(&*net, nobody, NAME, &own.pem, &clock).await.map_err(|error| error.to_string());
+    refused(answer, "cannot be reached");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_may_show_a_certificate_but_not_a_strangers() {
+    use rustls::pki_types::ServerName;
+    let (known, stranger) = (Authority::new("known"), Authority::new("stranger"));
+    let files = MemoryFiles::default();
+    put(&files, &params(&["server"]));
+    let clients = ClientAuthorities::default();
+    let (net, addr) = served(&files, &clients).await;
+    let connects = async |identity: Option<&Authority>| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        let own = rustls::pki_types::CertificateDer::from_pem_slice(&files_read(&files)).unwrap();
+        roots.add(own).unwrap();
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let (pem, key) = authority.sign(&["front-proxy"]);
+                let chain = vec![rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
+                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        let stream = net.connect(addr).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let mut stream = connector.connect(ServerName::try_from("server").unwrap(), stream).await.unwrap();
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        // In TLS 1.3 a client learns of its refusal with the first answer.
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let mut answer = Vec::new();
+        stream.write_all(request).await.is_ok()
+            && stream.read_to_end(&mut answer).await.is_ok()
+            && answer.starts_with(b"HTTP/1.1 200")
+    };
+    assert!(connects(None).await && connects(Some(&stranger)).await, "without authorities nobody is asked");
+    clients.set(&known.pem);
+    assert!(connects(None).await, "it is not demanded");
+    assert!(connects(Some(&known)).await);
+    assert!(!connects(Some(&stranger)).await);
+    clients.set("");
+    assert!(connects(Some(&stranger)).await);
+}
+
+fn files_read(files: &MemoryFiles) -> Vec<u8> {
+    crate::host::Files::read(files, CRT).unwrap()
+}
