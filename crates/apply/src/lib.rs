@@ -6,7 +6,9 @@
 
 mod drift;
 mod quantity;
+mod rehearse;
 mod writer;
 
 pub use drift::{Drift, DriftKind, FIELD_MANAGER, drift};
+pub use rehearse::{RehearsalError, rehearse};
 pub use writer::{Error, Outcome, Writer, Written, differs};

@@ -23,6 +23,8 @@ const PLANTS: &[(&str, &str, &str)] = &[
         "crates/apply/src/planted.rs",
         "//! Planted.\nfn f() { self.request(&k, api.delete(n, &p)); api.delete(n, &p); }\n",
     ),
+    ("I4", "crates/apply/src/planted.rs", "//! Planted.\nfn f() { api.create(&rehearsed, &v); }\n"),
+    ("I4", "crates/apply/src/planted.rs", "//! Planted.\nfn rehearsed() -> PostParams { PostParams::default() }\n"),
     ("I5", "crates/apply/src/planted.rs", "//! Planted.\n\nstatic RETRIES: u32 = 7;\n"),
     (
         "I6",
