@@ -32,6 +32,9 @@ pub struct Input {
 pub struct Snapshot {
     /// Each object of ours in the cluster, wanted or not.
     pub objects: BTreeMap<ObjectKey, Existing>,
+    /// Webhook configurations and aggregated APIs that must not be registered yet, and why: a registration without a
+    /// backend that answers makes the API server refuse what it should hand on. Asked about new objects only.
+    pub no_backend: BTreeMap<ObjectKey, String>,
     /// The state of each Deployment and DaemonSet of ours.
     pub workloads: BTreeMap<ObjectKey, Workload>,
 }

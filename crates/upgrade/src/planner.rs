@@ -93,7 +93,10 @@ fn write_step(number: usize, slot: Slot, form: Form, input: &Input) -> Step {
     for key in input.desired.iter().filter(|key| order::slot_of(key) == home) {
         step.objects.push(key.clone());
         let Some(existing) = input.snapshot.objects.get(key) else {
-            step.apply.push(key.clone());
+            match input.snapshot.no_backend.get(key) {
+                Some(why) => reasons.push(Reason::NoBackend { object: key.clone(), why: why.clone() }),
+                None => step.apply.push(key.clone()),
+            }
             continue;
         };
         if existing.deleting {

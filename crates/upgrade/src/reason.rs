@@ -20,6 +20,12 @@ pub enum Reason {
         object: ObjectKey,
         why: String,
     },
+    /// An object makes the API server call something that does not answer yet; it is written when that does.
+    NoBackend {
+        #[serde(serialize_with = "crate::plan::key_text")]
+        object: ObjectKey,
+        why: String,
+    },
     /// An object that must exist is on its way out; it is written again when it is gone.
     BeingDeleted {
         #[serde(serialize_with = "crate::plan::key_text")]
@@ -63,6 +69,7 @@ impl Reason {
         match self {
             Self::After { .. } => "After",
             Self::NotServing { .. } => "NotServing",
+            Self::NoBackend { .. } => "NoBackend",
             Self::BeingDeleted { .. } => "BeingDeleted",
             Self::StillThere { .. } => "StillThere",
             Self::NotObserved { .. } => "NotObserved",
@@ -86,6 +93,7 @@ impl fmt::Display for Reason {
         match self {
             Self::After { number, slot } => write!(f, "after step {number} ({slot})"),
             Self::NotServing { object, why } => write!(f, "{object} does not serve yet: {why}"),
+            Self::NoBackend { object, why } => write!(f, "{object} is not registered yet: {why}"),
             Self::BeingDeleted { object } => write!(f, "{object} is being deleted, it is written again afterwards"),
             Self::StillThere { object } => write!(f, "{object} is being deleted"),
             Self::NotObserved { object } => write!(f, "{object}: its controller has not seen the new spec"),

@@ -394,3 +394,36 @@ fn a_plan_reads_as_json() {
     assert_eq!(json["steps"][3]["state"], "waiting");
     assert_eq!(json["steps"][3]["reasons"][0]["code"], "After");
 }
+
+#[test]
+fn a_registration_waits_for_its_backend_and_is_kept_in_sync_afterwards() {
+    let mut world = World::new();
+    let mut input = world.input("v0.1.0");
+    let webhook = input.desired.iter().find(|key| crate::order::slot_of(key) == crate::Slot::Admission).cloned();
+    let webhook = webhook.expect("the world has one");
+    input.snapshot.no_backend.insert(webhook.clone(), "service virt-api has no ready endpoint".to_owned());
+    let (first, report) = plan(&input);
+    let step = first.steps().iter().find(|step| step.slot == crate::Slot::Admission).expect("a step");
+    assert_eq!(step.apply, []);
+    let reason =
+        crate::Reason::NoBackend { object: webhook.clone(), why: "service virt-api has no ready endpoint".into() };
+    assert_eq!(step.state, StepState::Waiting(vec![reason.clone()]));
+    assert_eq!(reason.code(), "NoBackend");
+    assert!(
+        report.message().contains("is not registered yet: service virt-api has no ready endpoint"),
+        "{}",
+        report.message()
+    );
+    assert_eq!(check::check(&first, &input.desired), Ok(()));
+
+    // Once it is registered, a backend that is away for a while is no reason to leave a wrong bundle in it.
+    for round in 0..20 {
+        world.pass("v0.1.0");
+        world.roll(round);
+    }
+    let mut input = world.input("v0.1.0");
+    input.snapshot.no_backend.insert(webhook.clone(), "away".to_owned());
+    input.snapshot.objects.get_mut(&webhook).expect("it was written").same = false;
+    let (next, _) = plan(&input);
+    assert!(next.now().any(|step| step.apply.contains(&webhook)));
+}
