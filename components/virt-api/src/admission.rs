@@ -1,16 +1,20 @@
-//! The webhooks' side of admission. No rule is written yet, so every review is read and refused: letting an object pass
-//! that nobody judged would be a promise this build cannot keep. Pure.
+//! The webhooks' side of admission. Where no rules are written yet ([`crate::rules`]), reviews are read and refused:
+//! letting an object pass that nobody judged would be a promise this build cannot keep. Pure.
 
 use http::StatusCode;
 use kubevirt_component::Call;
 use kubevirt_runtime::admission::{Review, Verdict};
 use kubevirt_runtime::serve::{self, Response};
 
+use crate::{State, rules};
+
 /// One path a webhook configuration points at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Webhook {
     pub(crate) path: &'static str,
     pub(crate) mutates: bool,
+    /// Rules are written for it.
+    pub(crate) judged: bool,
     /// What it judges.
     pub(crate) subject: &'static str,
 }
@@ -24,11 +28,15 @@ impl Webhook {
 }
 
 const fn mutating(path: &'static str, subject: &'static str) -> Webhook {
-    Webhook { path, mutates: true, subject }
+    Webhook { path, mutates: true, judged: false, subject }
 }
 
 const fn validating(path: &'static str, subject: &'static str) -> Webhook {
-    Webhook { path, mutates: false, subject }
+    Webhook { path, mutates: false, judged: false, subject }
+}
+
+const fn judging(path: &'static str, subject: &'static str) -> Webhook {
+    Webhook { judged: true, ..validating(path, subject) }
 }
 
 /// Every webhook of virt-api.
@@ -40,13 +48,13 @@ pub(crate) const WEBHOOKS: &[Webhook] = &[
     mutating("/virt-launcher-pod-mutate", "virt-launcher pods"),
     validating("/pod-eviction-validate", "evictions of virt-launcher and hotplug pods"),
     validating("/virtualmachineinstances-validate-create", "new virtualmachineinstances"),
-    validating("/virtualmachineinstances-validate-update", "changes of virtualmachineinstances"),
+    judging("/virtualmachineinstances-validate-update", "changes of virtualmachineinstances"),
     validating("/virtualmachines-validate", "virtualmachines"),
     validating("/virtualmachinereplicaset-validate", "virtualmachineinstancereplicasets"),
     validating("/virtualmachinepool-validate", "virtualmachinepools"),
     validating("/vmipreset-validate", "virtualmachineinstancepresets"),
     validating("/migration-validate-create", "new virtualmachineinstancemigrations"),
-    validating("/migration-validate-update", "changes of virtualmachineinstancemigrations"),
+    judging("/migration-validate-update", "changes of virtualmachineinstancemigrations"),
     validating("/virtualmachinesnapshots-validate", "virtualmachinesnapshots"),
     validating("/virtualmachinerestores-validate", "virtualmachinerestores"),
     validating("/virtualmachinebackups-validate", "virtualmachinebackups"),
@@ -63,14 +71,17 @@ pub(crate) const WEBHOOKS: &[Webhook] = &[
 ];
 
 /// Answers a review. What is not a review gets 400, as the API server reports a broken webhook call.
-pub(crate) fn review(_: &(), call: &Call) -> Response {
+pub(crate) fn review(state: &State, call: &Call) -> Response {
     match Review::parse(&call.body) {
-        Ok(review) => serve::json(StatusCode::OK, &review.answer(&judge(&call.path, &review), &[])),
+        Ok(review) => {
+            let verdict = rules::judge(&call.path, &state.namespace, &review);
+            serve::json(StatusCode::OK, &review.answer(&verdict.unwrap_or_else(|| refuse(&call.path, &review)), &[]))
+        }
         Err(error) => serve::text(StatusCode::BAD_REQUEST, format!("virt-api: {}: {error}\n", call.path)),
     }
 }
 
-fn judge(path: &str, review: &Review) -> Verdict {
+fn refuse(path: &str, review: &Review) -> Verdict {
     let about = WEBHOOKS.iter().find(|webhook| webhook.path == path).map_or_else(|| path.to_owned(), Webhook::about);
     let (operation, target) = (review.operation, review.target());
     Verdict::Deny {

@@ -7,16 +7,17 @@ use kubevirt_component::{Call, Verb};
 use kubevirt_runtime::serve::{self, Response};
 use serde_json::{Value, json};
 
+use crate::State;
 use crate::subresources::{ALL, GROUP, Subresource, VERSIONS};
 
 /// `GET /apis`
-pub(crate) fn groups(_: &(), _: &Call) -> Response {
+pub(crate) fn groups(_: &State, _: &Call) -> Response {
     let body = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group_object()]});
     serve::json(StatusCode::OK, &body)
 }
 
 /// `GET /apis/{group}`
-pub(crate) fn group(_: &(), _: &Call) -> Response {
+pub(crate) fn group(_: &State, _: &Call) -> Response {
     let mut body = group_object();
     body["kind"] = json!("APIGroup");
     body["apiVersion"] = json!("v1");
@@ -24,7 +25,7 @@ pub(crate) fn group(_: &(), _: &Call) -> Response {
 }
 
 /// `GET /apis/{group}/{version}`
-pub(crate) fn resources(_: &(), call: &Call) -> Response {
+pub(crate) fn resources(_: &State, call: &Call) -> Response {
     let version = call.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     serve::json(StatusCode::OK, &resource_list(version))
 }
@@ -68,7 +69,7 @@ fn entry(name: &str, namespaced: bool, kind: &str, verb: &str) -> Value {
 }
 
 /// `GET /openapi/v2`: only the paths that are answered, so that the aggregator has something true to merge.
-pub(crate) fn openapi(_: &(), _: &Call) -> Response {
+pub(crate) fn openapi(_: &State, _: &Call) -> Response {
     let mut paths = serde_json::Map::new();
     for version in VERSIONS {
         for (path, about) in [

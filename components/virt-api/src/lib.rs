@@ -5,6 +5,7 @@
 
 mod admission;
 mod discovery;
+mod rules;
 mod subresources;
 mod table;
 
@@ -31,6 +32,13 @@ pub const CERTIFICATE_DIR: &str = "/etc/virt-api/certificates";
 /// How long requests are still accepted after SIGTERM: as long as it takes until every API server and proxy has heard that
 /// this pod is leaving the Service, which takes about a second on a busy cluster.
 const LINGER: Duration = Duration::from_secs(3);
+
+/// What answers look at.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Where the suite is, and with it its accounts.
+    pub namespace: String,
+}
 
 /// Admission webhooks and the subresource API of KubeVirt
 #[derive(Parser, Debug)]
@@ -71,7 +79,8 @@ async fn run(host: Host) -> anyhow::Result<()> {
         ports: vec![(args.listen.addr(), table())],
         linger: LINGER,
     };
-    component.run(&host, Arc::new(()), Health::new(), Metrics::new()).await?;
+    let state = State { namespace: host.namespace.clone() };
+    component.run(&host, Arc::new(state), Health::new(), Metrics::new()).await?;
     Ok(())
 }
 

@@ -5,10 +5,10 @@ use kubevirt_component::{Call, Does, Endpoint, Table, Verb};
 use kubevirt_runtime::serve::{self, Response};
 use serde_json::json;
 
-use crate::{admission, discovery, subresources};
+use crate::{State, admission, discovery, subresources};
 
 /// Every endpoint, the first match answers.
-pub fn table() -> Table<()> {
+pub fn table() -> Table<State> {
     let mut rows = vec![
         Endpoint::new(Verb::Get, "/", Does::Index, "the list of paths"),
         Endpoint::new(Verb::Get, "/healthz", Does::Live, "alive"),
@@ -26,7 +26,7 @@ pub fn table() -> Table<()> {
     ));
     for served in subresources::VERSIONS {
         let base = format!("/apis/{}/{served}", subresources::GROUP);
-        let resources: fn(&(), &Call) -> Response = discovery::resources;
+        let resources: fn(&State, &Call) -> Response = discovery::resources;
         rows.push(Endpoint::new(Verb::Get, base.clone(), Does::Answer(resources), "discovery: the resources"));
         rows.push(Endpoint::new(
             Verb::Get,
@@ -62,14 +62,17 @@ pub fn table() -> Table<()> {
         }
     }
     for webhook in admission::WEBHOOKS {
-        let about = format!("{}: reviews are read and refused, code 501", webhook.about());
+        let about = match webhook.judged {
+            true => webhook.about(),
+            false => format!("{}: reviews are read and refused, code 501", webhook.about()),
+        };
         rows.push(Endpoint::new(Verb::Post, webhook.path, Does::Answer(admission::review), about));
     }
     Table::new(rows)
 }
 
 /// What virtctl prints as the server's version.
-fn version(_: &(), _: &Call) -> Response {
+fn version(_: &State, _: &Call) -> Response {
     let body = json!({
         "gitVersion": concat!("v", env!("CARGO_PKG_VERSION")),
         "gitCommit": "",

@@ -251,3 +251,14 @@ fn the_manifests_command_line_is_accepted() {
     let args: Args = cli::parse(&LINE.split(' ').map(str::to_owned).collect::<Vec<_>>()).unwrap();
     assert_eq!((args.listen.port, args.console_server_port, args.subresources_only), (8443, 8186, true));
 }
+
+#[test]
+fn a_webhook_is_judged_where_rules_are_written() {
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "r", "operation": "UPDATE", "resource": {"version": "v1", "resource": "x"}, "object": {}, "oldObject": {}}});
+    let review = kubevirt_runtime::admission::Review::parse(review.to_string().as_bytes()).unwrap();
+    for webhook in admission::WEBHOOKS {
+        let has_rules = rules::judge(webhook.path, "kubevirt", &review).is_some();
+        assert_eq!(webhook.judged, has_rules, "{}", webhook.path);
+    }
+}
