@@ -6,6 +6,8 @@
 //! | [`process`] | the process: endpoints, election, the loop of passes |
 //! | [`watches`], [`cache`] | what the leader knows of the cluster, kept by watches |
 //! | [`reconcile`] | one pass: dereference, validate, build, apply, update status |
+//! | [`admission`] | what the KubeVirt custom resource may say: rules, look-ups, the webhooks' server |
+//! | [`backends`], [`endpoints`] | whether what the API server would call answers as it expects |
 //! | [`certificates`] | issuing certificates and judging stored ones |
 //! | [`metrics`] | what is counted |
 //! | [`preview`] | the plan for another version, without carrying it out |
@@ -17,9 +19,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kubevirt_runtime::host::{Host, Program};
 
+pub mod admission;
+pub mod backends;
 pub mod cache;
 pub mod certificates;
 mod dump;
+pub mod endpoints;
+mod follow;
 pub mod metrics;
 pub mod preview;
 pub mod process;

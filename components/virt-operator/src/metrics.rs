@@ -67,6 +67,13 @@ impl OperatorMetrics {
         }
     }
 
+    /// A request about the CR was judged.
+    pub fn judged(&self, operation: &str, allowed: bool) {
+        let help = "Requests about the KubeVirt CR by operation and whether they were allowed";
+        let labels = [("operation", operation), ("allowed", if allowed { "true" } else { "false" })];
+        self.metrics.counter("kubevirt_virt_operator_admission_total", help, &labels).add(1);
+    }
+
     /// The conditions of the CR, as numbers.
     pub fn status(&self, status: &KubeVirtStatus) {
         let help = "1 while the condition of the KubeVirt CR is True";

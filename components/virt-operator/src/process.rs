@@ -18,6 +18,9 @@ use kubevirt_runtime::{cli, metrics};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::admission;
+use crate::admission::serve::CERTIFICATES;
+use crate::endpoints::Endpoints;
 use crate::metrics::OperatorMetrics;
 use crate::reconcile::{Next, Reconciler};
 use crate::settings::{Arguments, Settings};
@@ -25,9 +28,6 @@ use crate::watches;
 
 /// The Lease's name.
 const LEASE: &str = "virt-operator";
-
-/// Where the operator's own certificate is mounted once it has issued it.
-const CERTIFICATES: &str = "/etc/virt-operator/certificates";
 
 /// A pass over the cache without any event, in case one was lost. It makes no request unless something is wrong.
 const RESCAN: Duration = Duration::from_secs(60);
@@ -48,6 +48,10 @@ const STUCK: Duration = Duration::from_secs(600);
 
 /// How long a pass under way may go on when the process is asked to stop: one request's limit.
 const LAST_WRITE: Duration = Duration::from_secs(5);
+
+/// How long webhooks are still answered after SIGTERM: as long as it takes until every API server has heard that this pod
+/// is leaving the Service, about a second on a busy cluster.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// Runs the operator until it is asked to stop, or loses its lease.
 ///
@@ -76,6 +80,8 @@ pub async fn run(host: Host) -> anyhow::Result<()> {
         endpoints(metrics, &health),
         server_stop.clone(),
     ));
+    let mut followed = JoinSet::new();
+    admission::serve::start(&host, address.ip(), &numbers, server_stop.clone(), &mut server, &mut followed).await?;
     numbers.ready(true);
 
     let lease =
@@ -85,6 +91,9 @@ pub async fn run(host: Host) -> anyhow::Result<()> {
     numbers.leads(false);
     // Nothing is being written any more: the next leader can take over at once.
     election.release().await;
+    if host.stop.is_cancelled() {
+        sleep(LINGER).await;
+    }
     server_stop.cancel();
     while server.join_next().await.is_some() {}
     outcome
@@ -110,6 +119,8 @@ async fn stand(
     tracing::info!(generation, "leading");
     numbers.leads(true);
     let (cache, mut watches) = watches::start(&host.client, &settings.namespace);
+    let endpoints = Arc::new(Endpoints::default());
+    watches.spawn(Arc::clone(&endpoints).follow(host.client.clone(), settings.namespace.clone()));
     let reconciler = Reconciler {
         settings,
         client: host.client.clone(),
@@ -117,6 +128,8 @@ async fn stand(
         writer: Writer::new(host.client.clone(), election.fence(), generation),
         clock: host.clock.clone(),
         metrics: numbers.clone(),
+        endpoints,
+        net: Arc::clone(&host.net),
     };
     let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
     tokio::select! {
@@ -134,7 +147,7 @@ async fn lead(reconciler: &Reconciler, host: &Host, health: &Health) {
     tokio::select! {
         biased;
         () = host.stop.cancelled() => return,
-        () = reconciler.cache.synced() => {}
+        _ = async { tokio::join!(reconciler.cache.synced(), reconciler.endpoints.synced()) } => {}
     }
     let mut failures = 0;
     loop {
@@ -160,6 +173,7 @@ async fn lead(reconciler: &Reconciler, host: &Host, health: &Health) {
             biased;
             () = host.stop.cancelled() => return,
             () = reconciler.cache.changed() => sleep(SETTLE).await,
+            () = reconciler.endpoints.changed() => sleep(SETTLE).await,
             () = sleep(pause) => {}
         }
     }

@@ -63,7 +63,7 @@ gates! {
     Deprecated:
         "DisableCustomSELinuxPolicy", "DockerSELinuxMCSWorkaround";
     Discontinued:
-        "ExperimentalVirtiofsSupport", "Macvtap", "NonRootDeprecated", "Passt";
+        "ExperimentalVirtiofsSupport", "Macvtap", "NonRootExperimental", "Passt";
 }
 
 /// The gate of a name.

@@ -45,6 +45,8 @@ pub mod annotation {
     pub const STORAGE_OBSERVED_API_VERSION: &str = "kubevirt.io/storage-observed-api-version";
     /// How long a certificate's Secret is meant to be valid, as a Go duration.
     pub const CERTIFICATE_DURATION: &str = "kubevirt.io/duration";
+    /// On webhooks and aggregated APIs: the Secret their server's certificate is in.
+    pub const CERTIFICATE_SECRET: &str = "certificates.kubevirt.io/secret";
     pub const REQUIRED_SCC: &str = "openshift.io/required-scc";
 }
 

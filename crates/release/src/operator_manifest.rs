@@ -21,7 +21,7 @@ use crate::render::{self, HTTPS_PORT, PRIORITY_CLASS, pods};
 const NAME: &str = "virt-operator";
 const ACCOUNT: &str = "kubevirt-operator";
 /// Where the API server calls the operator's webhooks.
-pub const WEBHOOK_PORT: i32 = 8444;
+pub const WEBHOOK_PORT: u16 = 8444;
 /// Answers over HTTPS from the start, on the leader and on the standby.
 const HEALTH: &str = "/metrics";
 
@@ -156,6 +156,14 @@ fn cluster_rules() -> Vec<PolicyRule> {
             MANAGE,
         ),
         rule("apiregistration.k8s.io", &["apiservices"], MANAGE),
+        // What an uninstallation that waits for the users' objects looks for.
+        rule(
+            "kubevirt.io",
+            &["virtualmachines", "virtualmachineinstances", "virtualmachineinstancereplicasets"],
+            &["list"],
+        ),
+        // Whose client certificates the API server shows to webhooks.
+        named("", &["configmaps"], &["extension-apiserver-authentication"], READ),
         // Who may read the operator's metrics is asked of the API server.
         rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
         rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
@@ -175,6 +183,8 @@ fn operator_role(namespace: &str) -> Role {
         rule("", &["configmaps"], MANAGE),
         // Install strategies of other versions.
         rule("batch", &["jobs"], MANAGE),
+        // Whether what the API server is to call is there.
+        rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
         rule("coordination.k8s.io", &["leases"], &["create"]),
         named("coordination.k8s.io", &["leases"], &[NAME], &["get", "list", "watch", "update", "patch"]),
         rule("", &["events"], &["create", "patch"]),
@@ -238,7 +248,7 @@ fn pod(options: &ManifestOptions) -> PodSpec {
             command: Some(pods::texts(&[NAME])),
             args: Some(pods::texts(&["--port", &HTTPS_PORT.to_string(), "-v", "2"])),
             env: Some(env),
-            ports: Some(vec![pods::port("metrics", HTTPS_PORT), pods::port("webhooks", WEBHOOK_PORT)]),
+            ports: Some(vec![pods::port("metrics", HTTPS_PORT), pods::port("webhooks", WEBHOOK_PORT.into())]),
             startup_probe: Some(pods::startup_probe(HEALTH)),
             readiness_probe: Some(pods::probe_https(HEALTH)),
             liveness_probe: Some(Probe { failure_threshold: Some(3), ..pods::probe_https(HEALTH) }),

@@ -3,6 +3,7 @@
 mod fields;
 mod installation;
 mod quiet;
+mod registrations;
 mod support;
 mod unready;
 mod versions;

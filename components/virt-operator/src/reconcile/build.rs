@@ -12,7 +12,7 @@ use kubevirt_upgrade::{Form, Identity, Input, Plan, Report, check, rbac};
 
 use super::snapshot::snapshot;
 use super::validate::Target;
-use super::{World, secrets};
+use super::{World, registrations, secrets};
 use crate::cache::Nodes;
 use crate::certificates::Unfit;
 use crate::settings::Settings;
@@ -78,6 +78,7 @@ pub(crate) fn build(
         finals.insert(kept.key(), kept);
     }
 
+    registrations::trust(&mut finals, &settings.namespace);
     let planned = plan(cr, target, finals, world)?;
     Ok(Built { due, renewed, ..planned })
 }
@@ -88,7 +89,8 @@ pub(crate) fn build(
 /// # Errors
 /// As for [`build`].
 pub(crate) fn preview(cr: &KubeVirt, target: &Target, world: &World) -> Result<(Plan, Report), Error> {
-    let finals = by_key(desired(&target.strategy, &inputs(cr, &world.nodes)));
+    let mut finals = by_key(desired(&target.strategy, &inputs(cr, &world.nodes)));
+    registrations::keep_trust(&mut finals, world);
     let Built { plan, report, .. } = plan(cr, target, finals, world)?;
     Ok((plan, report))
 }

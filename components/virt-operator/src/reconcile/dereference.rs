@@ -1,9 +1,12 @@
 //! Step 1: what there is, read from the cache in one go. Only Secrets of certificates that no watch shows are asked for.
 
+use std::collections::BTreeMap;
+
 use kube::Client;
 use kubevirt_release::{Kind, ObjectKey, certificates};
 
 use crate::cache::{Cache, Live, Nodes, Objects, Pods};
+use crate::endpoints::Slices;
 use crate::watches;
 
 /// The cluster as one pass sees it.
@@ -15,13 +18,17 @@ pub struct World {
     pub objects: Objects,
     pub pods: Pods,
     pub nodes: Nodes,
+    /// EndpointSlices of the services that the API server calls; none where nobody follows them.
+    pub endpoints: Option<Slices>,
+    /// Of those services, the ones that were asked and did not answer as the API server expects, and why.
+    pub mute: BTreeMap<String, String>,
 }
 
 /// Everything the cache knows now.
 pub fn dereference(cache: &Cache) -> World {
     let (crs, objects) = cache.objects().into_iter().partition(|(key, _)| key.kind == Kind::KubeVirt);
     let crs: Objects = crs;
-    World { crs: crs.into_values().collect(), objects, pods: cache.pods(), nodes: cache.nodes() }
+    World { crs: crs.into_values().collect(), objects, pods: cache.pods(), nodes: cache.nodes(), ..World::default() }
 }
 
 /// Asks for the Secrets of certificates that are not known: one whose label somebody removed is still in use, and must not

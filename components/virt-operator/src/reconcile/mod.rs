@@ -6,6 +6,7 @@
 mod apply;
 mod build;
 mod dereference;
+mod registrations;
 mod secrets;
 mod snapshot;
 mod status;
@@ -13,12 +14,16 @@ mod uninstall;
 mod update_status;
 mod validate;
 
-use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
 use kubevirt_api::kubevirt::{KubeVirt, KubeVirtStatus, Situation, enter};
 use kubevirt_apply::Writer;
 use kubevirt_release::Kind;
 use kubevirt_runtime::clock::Clock;
-use kubevirt_upgrade::{Mode, Plan, Report};
+use kubevirt_runtime::net::Net;
+use kubevirt_upgrade::{Mode, Plan, Reason, Report};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -31,13 +36,19 @@ use self::build::{Built, build};
 use self::status::{Ended, status};
 use self::update_status::{Finalizer, update_metadata, update_status};
 use self::validate::{Followed, Refusal, Target, Validated, Wanted, validate};
+use crate::backends;
 use crate::cache::{Cache, Live};
+use crate::endpoints::Endpoints;
 use crate::metrics::OperatorMetrics;
 use crate::settings::Settings;
 
 /// How often a pass plans anew after it has written. A plan has ten steps and each is due at most once in a pass, unless
 /// somebody works against the operator, who then has to wait for the next pass.
 const ROUNDS: usize = 12;
+
+/// How soon a backend that did not answer is asked again: a handshake per replica of the operator, soon enough that an
+/// installation does not wait for it.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// The plan for a CR as it stands, without carrying it out.
 ///
@@ -96,16 +107,20 @@ impl Error {
 pub struct Reconciler {
     pub settings: Settings,
     pub client: kube::Client,
-    pub cache: std::sync::Arc<Cache>,
+    pub cache: Arc<Cache>,
     pub writer: Writer,
     pub clock: Clock,
     pub metrics: OperatorMetrics,
+    /// Where what the API server calls is to be found.
+    pub endpoints: Arc<Endpoints>,
+    /// Through which backends are asked whether they answer.
+    pub net: Arc<dyn Net>,
 }
 
 /// When to look again although nothing has happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Next {
-    /// A certificate is due then.
+    /// A certificate is due then, or a backend is asked again.
     pub due: Option<Timestamp>,
 }
 
@@ -150,8 +165,9 @@ impl Reconciler {
         };
         find_unlabelled(&self.client, &self.settings.namespace, &self.cache).await?;
         let mut rounds = 0;
+        let mute = self.mute().await;
         let (result, world) = loop {
-            let world = dereference(&self.cache);
+            let world = World { mute: mute.clone(), ..self.world() };
             let built = match build(&cr, target, &world, &self.settings, self.clock.now()) {
                 Ok(built) => built,
                 Err(error) => break (Err(Error::from(error)), world),
@@ -184,7 +200,7 @@ impl Reconciler {
                 self.metrics.waiting(&built.report);
                 let ended = Ended::Planned { config: &target.config, plan: &built.plan, report: &built.report };
                 self.end(&cr, &live, &ended, &world).await?;
-                Ok(Next { due: built.due })
+                Ok(Next { due: self.due(&built) })
             }
             Err(error) => {
                 if !error.is_passing() {
@@ -216,7 +232,24 @@ impl Reconciler {
             kept: built.map(|built| (&built.plan, &built.report)),
         };
         self.end(cr, live, &ended, &dereference(&self.cache)).await?;
-        kept.map(|built| Next { due: built.and_then(|built| built.due) })
+        kept.map(|built| Next { due: built.and_then(|built| self.due(&built)) })
+    }
+
+    /// What is known now.
+    fn world(&self) -> World {
+        World { endpoints: Some(self.endpoints.now()), ..dereference(&self.cache) }
+    }
+
+    /// The services that do not answer as the API server expects, asked once in a pass.
+    async fn mute(&self) -> BTreeMap<String, String> {
+        backends::ask(&self.world(), &self.settings.namespace, self.net.as_ref(), &self.clock).await
+    }
+
+    /// When to look again. Nothing tells that a backend has taken over its certificate; it is asked.
+    fn due(&self, built: &Built) -> Option<Timestamp> {
+        let waits = built.report.blockers().any(|(_, reason)| matches!(reason, Reason::NoBackend { .. }));
+        let again = waits.then(|| self.clock.now().saturating_add(ASK_AGAIN).unwrap_or(Timestamp::MAX));
+        built.due.into_iter().chain(again).min()
     }
 
     /// Repairs the version that was last complete. `None` when another one has begun to take its place: then nothing is
@@ -224,8 +257,9 @@ impl Reconciler {
     async fn keep(&self, cr: &KubeVirt, target: &Target) -> Result<Option<Built>, Error> {
         find_unlabelled(&self.client, &self.settings.namespace, &self.cache).await?;
         let mut rounds = 0;
+        let mute = self.mute().await;
         loop {
-            let world = dereference(&self.cache);
+            let world = World { mute: mute.clone(), ..self.world() };
             let built = build(cr, target, &world, &self.settings, self.clock.now())?;
             if built.plan.mode() != Mode::Keep {
                 return Ok(None);

@@ -9,6 +9,7 @@ use kubevirt_upgrade::{Existing, Pod, Snapshot, Workload, WorkloadKind};
 use serde_json::Value;
 
 use super::World;
+use crate::backends;
 use crate::cache::{Live, Pods, text};
 
 /// Compares what exists with what is wanted.
@@ -17,7 +18,7 @@ pub(crate) fn snapshot(
     finals: &BTreeMap<ObjectKey, Object>,
     transitional: &BTreeMap<ObjectKey, Object>,
 ) -> Snapshot {
-    let mut snapshot = Snapshot::default();
+    let mut snapshot = Snapshot { no_backend: no_backend(world, finals), ..Snapshot::default() };
     for (key, live) in &world.objects {
         // What is neither wanted nor stamped by an operator only looks like ours; a copied label is no reason to delete.
         if !finals.contains_key(key) && !is_stamped(live) {
@@ -48,6 +49,20 @@ pub(crate) fn is_stamped(live: &Value) -> bool {
 /// The deployment ID an object or pod is stamped with.
 pub(crate) fn identifier(live: &Value) -> Option<&str> {
     live.pointer("/metadata/annotations")?.get(annotation::STRATEGY_IDENTIFIER)?.as_str()
+}
+
+/// Registrations that are still to be made and have nobody to answer them, and why.
+fn no_backend(world: &World, finals: &BTreeMap<ObjectKey, Object>) -> BTreeMap<ObjectKey, String> {
+    let Some(slices) = &world.endpoints else { return BTreeMap::new() };
+    let is_new = |key: &&ObjectKey| !world.objects.contains_key(*key);
+    let registrations = finals.keys().filter(is_new).filter(|key| backends::registers(key.kind));
+    registrations
+        .filter_map(|key| {
+            let services = backends::services(finals.get(key)?.value());
+            let why = services.iter().find_map(|service| backends::unfit(service, slices, &world.mute))?;
+            Some((key.clone(), why))
+        })
+        .collect()
 }
 
 fn not_serving(key: &ObjectKey, live: &Value) -> Option<String> {

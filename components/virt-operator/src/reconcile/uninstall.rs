@@ -1,9 +1,11 @@
 //! Taking everything away again (pure): which objects go next. It needs no strategy, only what is there.
 
+use kubevirt_release::render::VALIDATOR;
 use kubevirt_release::{Kind, ObjectKey, Phase};
 
 use super::World;
 use super::snapshot::is_stamped;
+use crate::backends::registers;
 use crate::cache::text;
 
 /// A stage of the uninstallation.
@@ -22,20 +24,22 @@ pub(crate) struct Stage {
 ///
 /// Users' objects go first, with their definitions, while the components that clean up after them still run.
 pub(crate) fn stage(world: &World) -> Option<Stage> {
-    /// Whether a kind belongs to a stage.
-    type Belongs = fn(Kind) -> bool;
-    const STAGES: [(&str, Belongs); 5] = [
-        ("custom resources with their definitions", |kind| kind == Kind::CustomResourceDefinition),
-        ("webhooks and aggregated APIs", |kind| kind.phase() == Phase::Admission),
-        (WORKLOADS, |kind| kind.phase() == Phase::Workloads),
-        ("services, certificates, configuration", |kind| {
-            !matches!(kind, Kind::CustomResourceDefinition)
-                && !matches!(kind.phase(), Phase::Admission | Phase::Workloads | Phase::Access)
+    /// Whether an object belongs to a stage.
+    type Belongs = fn(&ObjectKey) -> bool;
+    const STAGES: [(&str, Belongs); 6] = [
+        // The CR is changed once more when everything is gone; by then nobody could answer for it.
+        ("the operator's own webhooks", |key| registers(key.kind) && key.name == VALIDATOR),
+        ("custom resources with their definitions", |key| key.kind == Kind::CustomResourceDefinition),
+        ("webhooks and aggregated APIs", |key| key.kind.phase() == Phase::Admission),
+        (WORKLOADS, |key| key.kind.phase() == Phase::Workloads),
+        ("services, certificates, configuration", |key| {
+            !matches!(key.kind, Kind::CustomResourceDefinition)
+                && !matches!(key.kind.phase(), Phase::Admission | Phase::Workloads | Phase::Access)
         }),
-        ("accounts and roles", |kind| kind.phase() == Phase::Access),
+        ("accounts and roles", |key| key.kind.phase() == Phase::Access),
     ];
     STAGES.iter().find_map(|(name, belongs)| {
-        let ours = world.objects.iter().filter(|(key, live)| belongs(key.kind) && is_stamped(live));
+        let ours = world.objects.iter().filter(|(key, live)| belongs(key) && is_stamped(live));
         let (going, delete): (Vec<_>, Vec<_>) =
             ours.partition(|(_, live)| text(live, "/metadata/deletionTimestamp").is_some());
         let keys = |found: Vec<(&ObjectKey, &_)>| found.into_iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
@@ -91,6 +95,7 @@ mod tests {
     #[test]
     fn users_objects_go_before_the_components_that_clean_up_after_them() {
         let mut all = vec![
+            (Kind::ValidatingWebhookConfiguration, VALIDATOR, false),
             (Kind::CustomResourceDefinition, "vms", true),
             (Kind::APIService, "v1.subresources", false),
             (Kind::Deployment, "virt-api", false),
@@ -105,6 +110,7 @@ mod tests {
         assert_eq!(
             names,
             [
+                "the operator's own webhooks",
                 "custom resources with their definitions",
                 "webhooks and aggregated APIs",
                 "workloads",

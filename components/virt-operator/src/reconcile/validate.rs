@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::World;
+use crate::admission::rules;
 use crate::cache::{Live, text};
 use crate::settings::Settings;
 
@@ -113,6 +114,11 @@ fn follow(live: &Live, world: &World, settings: &Settings, ignored: &mut Vec<(Li
 }
 
 pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Result<Target, Refusal> {
+    // The first CR is older than the webhook that would have refused it.
+    let faults: Vec<String> = rules::faults(&cr.spec, None).iter().map(ToString::to_string).collect();
+    if !faults.is_empty() {
+        return Err(Refusal { reason: Reason::InvalidSpec, message: faults.join("; "), config: None });
+    }
     let config = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &cr.spec)
         .map_err(|error| Refusal { reason: Reason::InvalidSpec, message: error.to_string(), config: None })?;
     let id = config.id();

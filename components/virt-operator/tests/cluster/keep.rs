@@ -53,8 +53,11 @@ async fn an_edit_of_the_cr_that_changes_nothing_writes_no_object() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_cr_is_told_so_and_the_first_keeps_being_served() {
-    let cluster = installed().await;
+async fn a_second_cr_that_was_there_before_the_webhook_is_told_so_and_the_first_keeps_being_served() {
+    let cluster = Cluster::start(1);
+    cluster.operator("v0.1.0").await;
+    cluster.cr().await;
+    cluster.cr_until("it is followed", |cr| cr["metadata"]["finalizers"][0].is_string()).await;
     let second = json!({
         "apiVersion": "kubevirt.io/v1", "kind": "KubeVirt",
         "metadata": {"name": "another", "namespace": "kubevirt"}, "spec": {"imageTag": "v9.9.9"},
@@ -64,6 +67,7 @@ async fn a_second_cr_is_told_so_and_the_first_keeps_being_served() {
         .patch("another", &PatchParams::apply("admin"), &Patch::Apply(second))
         .await
         .expect("nothing refuses it yet");
+    cluster.settled("v0.1.0").await;
     cluster
         .until("the second one is told", async || {
             let another = cluster.get(Kind::KubeVirt, "another").await?;

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod admission;
 mod install;
 mod keep;
 mod versions;

@@ -2,6 +2,7 @@
 //! server that is simply ready.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const NAMESPACE: &str = "kubevirt";
 pub(crate) const REGISTRY: &str = "registry.example/suite";
 pub(crate) const OPERATOR: &str = "system:serviceaccount:kubevirt:kubevirt-operator";
+
+/// Where the API server is on the pods' network, from which it calls webhooks.
+const API_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 
 /// Longer than anything here should take in simulated time.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -72,7 +76,9 @@ impl Cluster {
         kubevirt_runtime::process::init_log(&log);
         let clock = Clock::anchored(Timestamp::from_second(1_790_000_000).expect("a time"));
         let audit = MemorySink::default();
-        let api = Nanokube::new(nanokube::Options::new(clock.clone(), 1).with_audit(audit.clone()));
+        let network = MemoryNet::new();
+        let options = nanokube::Options::new(clock.clone(), 1).with_audit(audit.clone());
+        let api = Nanokube::new(options.with_net(network.host(API_SERVER)));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let (server, until, stamps) = (api.clone(), stop.clone(), clock.clone());
@@ -89,7 +95,7 @@ impl Cluster {
             count: nodes,
             first_number: 1,
             images: Arc::new(find),
-            network: MemoryNet::new(),
+            network,
             latencies: Latencies::default(),
             heartbeats: Heartbeats::default(),
             power: nanokube_nodes::Power::default(),
@@ -275,6 +281,11 @@ impl Cluster {
         let is_read = |verb: &str| matches!(verb, "get" | "list" | "watch");
         let writes = self.requests().into_iter().filter(|(verb, _)| !is_read(verb));
         writes.filter(|(_, target)| !target.starts_with("leases/")).collect()
+    }
+
+    /// Every request so far, oldest first.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.audit.events()
     }
 
     /// Everybody's writes so far, leases aside: user, verb, request.

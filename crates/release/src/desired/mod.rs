@@ -8,6 +8,7 @@ mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kubevirt_api::gates;
 use kubevirt_api::kubevirt::KubeVirtSpec;
 use kubevirt_api::names::{annotation, label};
 use serde_json::Value;
@@ -72,6 +73,9 @@ pub fn unsupported(spec: &KubeVirtSpec) -> Vec<Unsupported> {
     found
 }
 
+/// The webhook that changes launcher pods; it exists while its gate is on.
+const POD_MUTATOR: &str = "virt-launcher-pod-mutator";
+
 /// The objects the cluster should have, ordered by key.
 pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Vec<Object> {
     let labels = product_labels(inputs.spec);
@@ -79,6 +83,9 @@ pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Vec<Object> {
         strategy.objects.iter().filter(|o| !matches!(o.kind(), Kind::Secret | Kind::ConfigMap)).cloned().collect();
     let named_ports = ports_of_services(&objects);
     let configuration = inputs.spec.configuration.as_ref();
+    if !gates::is_on(configuration, gates::name::CONTAINER_PATH_VOLUMES) {
+        objects.retain(|object| object.name() != POD_MUTATOR);
+    }
     let manual = configuration.and_then(|c| c.role_aggregation_strategy.as_deref()) == Some("Manual");
     for object in &mut objects {
         without_status(object);

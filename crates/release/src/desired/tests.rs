@@ -272,3 +272,18 @@ fn an_api_server_takes_every_object() {
         assert!(problems.is_empty(), "{}: {problems:?}", object.key());
     }
 }
+
+#[test]
+fn launcher_pods_are_changed_while_the_gate_is_on() {
+    let mut strategy = strategy();
+    let mutator = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "virt-launcher-pod-mutator"}, "webhooks": []});
+    strategy.objects.push(Object::from_value(mutator).unwrap());
+    let count = |gates: Value| {
+        let spec = json!({"configuration": {"developerConfiguration": {"featureGates": gates}}});
+        let spec: KubeVirtSpec = serde_json::from_value(spec).unwrap();
+        let inputs = Inputs { spec: &spec, generation: 7, nodes: 3, control_plane_nodes: 1 };
+        desired(&strategy, &inputs).iter().filter(|o| o.kind() == Kind::MutatingWebhookConfiguration).count()
+    };
+    assert_eq!((count(json!([])), count(json!(["ContainerPathVolumes"]))), (0, 1));
+}

@@ -10,6 +10,9 @@ mod users;
 mod virt_api;
 mod virt_controller;
 mod virt_handler;
+mod webhooks;
+
+pub use webhooks::VALIDATOR;
 
 pub(crate) use access::{
     Access, account_subject, cluster_role, cluster_role_binding, role, role_binding, service_account,
@@ -40,6 +43,7 @@ pub fn render(config: &DeploymentConfig) -> Strategy {
     objects.extend(users::objects());
     objects.extend(crds::all().iter().map(Object::of));
     objects.extend(services::objects(namespace));
+    objects.extend(webhooks::objects(namespace));
     objects.push(Object::of(&virt_api::deployment(config)));
     objects.push(Object::of(&virt_controller::deployment(config)));
     objects.push(Object::of(&virt_handler::daemon_set(config)));

@@ -67,9 +67,58 @@ fn the_suite_in_outline() {
         DaemonSet kubevirt/virt-handler
         Deployment kubevirt/virt-api
         Deployment kubevirt/virt-controller
+        ValidatingWebhookConfiguration virt-api-validator
+        ValidatingWebhookConfiguration virt-operator-validator
+        APIService v1.subresources.kubevirt.io
+        APIService v1alpha3.subresources.kubevirt.io
     "#]]
     .assert_eq(&lines.concat());
     assert_eq!(strategy.objects.len() - lines.len(), crds::ROWS.len());
+}
+
+#[test]
+fn what_the_api_server_calls() {
+    let objects = render(&config()).objects;
+    let calls = |object: &Object| {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let webhooks = object.value()["webhooks"].as_array().cloned().unwrap_or_default();
+        let lines = webhooks.iter().map(|webhook| {
+            let (client, rule) = (&webhook["clientConfig"]["service"], &webhook["rules"][0]);
+            assert_eq!((&webhook["failurePolicy"], &webhook["sideEffects"]), (&"Fail".into(), &"None".into()));
+            assert_eq!(
+                (&webhook["timeoutSeconds"], &webhook["admissionReviewVersions"]),
+                (&10.into(), &vec!["v1"].into())
+            );
+            format!(
+                "  {}: {} {} -> {} {}\n",
+                text(&webhook["name"]),
+                rule["operations"],
+                rule["resources"],
+                text(&client["name"]),
+                text(&client["path"])
+            )
+        });
+        let own = lines.collect::<String>();
+        let service = text(&object.value()["spec"]["service"]["name"]);
+        let aggregated = if service.is_empty() { String::new() } else { format!("  -> {service}\n") };
+        let secret = object.annotation("certificates.kubevirt.io/secret").unwrap_or_default();
+        let label = object.label("kubevirt.io").unwrap_or_default();
+        format!("{} {} ({label}, {secret})\n{own}{aggregated}", object.kind(), object.name())
+    };
+    let registrations = objects.iter().filter(|object| object.kind().phase() == crate::Phase::Admission);
+    expect![[r#"
+        ValidatingWebhookConfiguration virt-api-validator (virt-api-validator, kubevirt-virt-api-certs)
+          virtualmachineinstances-update-validator.kubevirt.io: ["UPDATE"] ["virtualmachineinstances"] -> virt-api /virtualmachineinstances-validate-update
+          migration-update-validator.kubevirt.io: ["UPDATE"] ["virtualmachineinstancemigrations"] -> virt-api /migration-validate-update
+        ValidatingWebhookConfiguration virt-operator-validator (virt-operator-validator, kubevirt-operator-certs)
+          kubevirt-validator.kubevirt.io: ["DELETE"] ["kubevirts"] -> kubevirt-operator-webhook /kubevirt-validate-delete
+          kubevirt-update-validator.kubevirt.io: ["UPDATE"] ["kubevirts"] -> kubevirt-operator-webhook /kubevirt-validate-update
+          kubevirt-create-validator.kubevirt.io: ["CREATE"] ["kubevirts"] -> kubevirt-operator-webhook /kubevirt-validate-create
+        APIService v1.subresources.kubevirt.io (virt-api-aggregator, kubevirt-virt-api-certs)
+          -> virt-api
+        APIService v1alpha3.subresources.kubevirt.io (virt-api-aggregator, kubevirt-virt-api-certs)
+          -> virt-api
+    "#]].assert_eq(&registrations.map(calls).collect::<String>());
 }
 
 #[test]
