@@ -6,9 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use kubevirt_release::{Kind, ObjectKey};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
+
+use crate::contest::{Contest, Contests};
 
 /// An object as it was last seen.
 pub type Live = Arc<Value>;
@@ -58,6 +61,7 @@ struct Known {
     /// What last went under a key: the answer to our own write may come after the event that says so, and must not bring
     /// the object back.
     gone: BTreeMap<ObjectKey, Gone>,
+    contests: Contests,
     pods: Pods,
     nodes: Nodes,
 }
@@ -102,6 +106,22 @@ impl Cache {
     /// The pods of the suite as they are known now.
     pub fn pods(&self) -> Pods {
         self.lock().pods.clone()
+    }
+
+    /// The writes of this process that did not last and are not yet to be tried again.
+    pub fn contests(&self, now: Timestamp) -> Contests {
+        let mut known = self.lock();
+        known.contests.retain(|_, contest| now < contest.until);
+        known.contests.clone()
+    }
+
+    /// Takes note of how a write ended: whether it lasted, or is contested.
+    pub fn wrote(&self, key: &ObjectKey, contest: Option<Contest>) {
+        let mut known = self.lock();
+        match contest {
+            Some(contest) => known.contests.insert(key.clone(), contest),
+            None => known.contests.remove(key),
+        };
     }
 
     /// Takes note of an object, unless a newer state of it is known.

@@ -8,6 +8,7 @@
 //! | [`reconcile`] | one pass: dereference, validate, build, apply, update status |
 //! | [`admission`] | what the KubeVirt custom resource may say: rules, look-ups, the webhooks' server |
 //! | [`backends`], [`endpoints`] | whether what the API server would call answers as it expects |
+//! | [`contest`] | writes that did not last |
 //! | [`certificates`] | issuing certificates and judging stored ones |
 //! | [`metrics`] | what is counted |
 //! | [`preview`] | the plan for another version, without carrying it out |
@@ -23,6 +24,7 @@ pub mod admission;
 pub mod backends;
 pub mod cache;
 pub mod certificates;
+pub mod contest;
 mod dump;
 pub mod endpoints;
 mod follow;

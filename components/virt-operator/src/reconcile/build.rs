@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::names::annotation;
 use kubevirt_release::object::ObjectError;
-use kubevirt_release::{Inputs, Kind, Object, ObjectKey, Strategy, desired};
+use kubevirt_release::{DeploymentConfig, Inputs, Kind, Object, ObjectKey, Strategy, desired};
 use kubevirt_upgrade::check::Violation;
 use kubevirt_upgrade::{Form, Identity, Input, Plan, Report, check, rbac};
 
 use super::snapshot::snapshot;
+use super::status::Ended;
 use super::validate::Target;
 use super::{World, registrations, secrets};
 use crate::cache::Nodes;
@@ -27,9 +28,16 @@ pub(crate) struct Built {
     /// When a certificate is due.
     pub(crate) due: Option<Timestamp>,
     pub(crate) renewed: Vec<(&'static str, Unfit)>,
+    /// What somebody changes on its way in, and at which field.
+    pub(crate) contested: Vec<String>,
 }
 
 impl Built {
+    /// How the pass ends if nothing of it fails.
+    pub(crate) fn ended<'a>(&'a self, config: &'a DeploymentConfig) -> Ended<'a> {
+        Ended::Planned { config, plan: &self.plan, report: &self.report, contested: &self.contested }
+    }
+
     /// An object in the form a step writes.
     pub(crate) fn object(&self, key: &ObjectKey, form: Form) -> Option<&Object> {
         match form {
@@ -102,6 +110,11 @@ fn plan(cr: &KubeVirt, target: &Target, finals: BTreeMap<ObjectKey, Object>, wor
     let mut snapshot = snapshot(world, &finals, &transitional);
     // Strategies of other versions are the way back to them.
     snapshot.objects.retain(|key, _| finals.contains_key(key) || !is_strategy(key));
+    let contested = world.contests.iter().filter_map(|(key, contest)| {
+        let (wanted, live) = (finals.get(key)?, world.objects.get(key)?);
+        contest.goes_on(wanted, live).then(|| format!("{key} at {}", contest.path))
+    });
+    let contested = contested.collect();
     let input = Input {
         observed: observed(cr),
         target: Identity { version: target.config.kubevirt_version.clone(), id: target.id.clone() },
@@ -111,7 +124,7 @@ fn plan(cr: &KubeVirt, target: &Target, finals: BTreeMap<ObjectKey, Object>, wor
     };
     let (plan, report) = kubevirt_upgrade::plan(&input);
     check::check(&plan, &input.desired).map_err(Error::Plan)?;
-    Ok(Built { plan, report, finals, transitional, due: None, renewed: Vec::new() })
+    Ok(Built { plan, report, finals, transitional, due: None, renewed: Vec::new(), contested })
 }
 
 fn by_key(objects: Vec<Object>) -> BTreeMap<ObjectKey, Object> {

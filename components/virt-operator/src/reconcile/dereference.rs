@@ -6,6 +6,7 @@ use kube::Client;
 use kubevirt_release::{Kind, ObjectKey, certificates};
 
 use crate::cache::{Cache, Live, Nodes, Objects, Pods};
+use crate::contest::Contests;
 use crate::endpoints::Slices;
 use crate::watches;
 
@@ -22,6 +23,8 @@ pub struct World {
     pub endpoints: Option<Slices>,
     /// Of those services, the ones that were asked and did not answer as the API server expects, and why.
     pub mute: BTreeMap<String, String>,
+    /// Writes that did not last, which are not repeated now.
+    pub contests: Contests,
 }
 
 /// Everything the cache knows now.

@@ -178,7 +178,7 @@ impl Reconciler {
             }
             if rounds == 1 {
                 // The status says what is about to happen before it happens: an upgrade is visible from its first write.
-                let ended = Ended::Planned { config: &target.config, plan: &built.plan, report: &built.report };
+                let ended = built.ended(&target.config);
                 if !built.plan.is_done() && self.is_turning_point(&cr, &ended, &world) {
                     self.end(&cr, &live, &ended, &world).await?;
                     return Ok(Next { due: Some(self.clock.now()) });
@@ -188,7 +188,8 @@ impl Reconciler {
                 tracing::info!(secret, %why, "issuing a certificate");
             }
             let mut outcomes = Outcomes::new();
-            let applied = apply::apply(&built, &world, &self.writer, &self.cache, &mut outcomes).await;
+            let applied =
+                apply::apply(&built, &world, &self.writer, &self.cache, self.clock.now(), &mut outcomes).await;
             self.metrics.wrote(&outcomes);
             if let Err(error) = applied {
                 break (Err(Error::from(error)), world);
@@ -198,7 +199,7 @@ impl Reconciler {
             Ok(built) => {
                 tracing::debug!(report = %built.report, "planned");
                 self.metrics.waiting(&built.report);
-                let ended = Ended::Planned { config: &target.config, plan: &built.plan, report: &built.report };
+                let ended = built.ended(&target.config);
                 self.end(&cr, &live, &ended, &world).await?;
                 Ok(Next { due: self.due(&built) })
             }
@@ -237,7 +238,8 @@ impl Reconciler {
 
     /// What is known now.
     fn world(&self) -> World {
-        World { endpoints: Some(self.endpoints.now()), ..dereference(&self.cache) }
+        let contests = self.cache.contests(self.clock.now());
+        World { endpoints: Some(self.endpoints.now()), contests, ..dereference(&self.cache) }
     }
 
     /// The services that do not answer as the API server expects, asked once in a pass.
@@ -249,7 +251,9 @@ impl Reconciler {
     fn due(&self, built: &Built) -> Option<Timestamp> {
         let waits = built.report.blockers().any(|(_, reason)| matches!(reason, Reason::NoBackend { .. }));
         let again = waits.then(|| self.clock.now().saturating_add(ASK_AGAIN).unwrap_or(Timestamp::MAX));
-        built.due.into_iter().chain(again).min()
+        let contested = self.cache.contests(self.clock.now());
+        let tried_again = contested.values().map(|contest| contest.until);
+        built.due.into_iter().chain(again).chain(tried_again).min()
     }
 
     /// Repairs the version that was last complete. `None` when another one has begun to take its place: then nothing is
@@ -269,7 +273,8 @@ impl Reconciler {
                 return Ok(Some(built));
             }
             let mut outcomes = Outcomes::new();
-            let applied = apply::apply(&built, &world, &self.writer, &self.cache, &mut outcomes).await;
+            let applied =
+                apply::apply(&built, &world, &self.writer, &self.cache, self.clock.now(), &mut outcomes).await;
             self.metrics.wrote(&outcomes);
             applied?;
         }

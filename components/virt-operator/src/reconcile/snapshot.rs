@@ -24,7 +24,12 @@ pub(crate) fn snapshot(
         if !finals.contains_key(key) && !is_stamped(live) {
             continue;
         }
-        let is_same = |wanted: Option<&Object>| wanted.is_some_and(|wanted| differs(wanted, live).is_none());
+        let contest = world.contests.get(key);
+        let is_same = |wanted: Option<&Object>| {
+            wanted.is_some_and(|wanted| {
+                differs(wanted, live).is_none() || contest.is_some_and(|contest| contest.goes_on(wanted, live))
+            })
+        };
         let same = is_same(finals.get(key));
         let existing = Existing {
             same,

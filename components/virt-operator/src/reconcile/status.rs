@@ -22,6 +22,8 @@ pub(crate) enum Ended<'a> {
         config: &'a DeploymentConfig,
         plan: &'a Plan,
         report: &'a Report,
+        /// Writes that did not last.
+        contested: &'a [String],
     },
     /// The server refused a write, or no plan could be made.
     Failed {
@@ -66,10 +68,18 @@ pub(crate) fn status(
         given_architecture.or(new.default_architecture).or_else(|| Some(settings.architecture.to_owned()));
     let mut conditions = new.conditions.take().unwrap_or_default();
     match ended {
-        Ended::Planned { config, plan, report } => {
+        Ended::Planned { config, plan, report, contested } => {
             set_target(&mut new, config);
             new.generations = Some(generations(world));
             planned(&mut new, &mut conditions, cr, config, plan, report, now);
+            if !contested.is_empty() {
+                let message = format!(
+                    "Not as it was written, because something changes it on its way in (an admission webhook or policy): {}",
+                    contested.join("; ")
+                );
+                let update = ConditionUpdate::new(ConditionType::Synchronized, false, Reason::Contested, message);
+                set_condition(&mut conditions, &update, now);
+            }
         }
         Ended::Failed { config, message } => {
             set_target(&mut new, config);

@@ -95,6 +95,8 @@ words! {
         NotSupported,
         /// The spec contradicts itself.
         InvalidSpec,
+        /// What was written does not last: somebody changes it on its way in.
+        Contested,
         /// The upgrade waits for something a person has to decide or repair.
         UpgradeBlocked,
     }

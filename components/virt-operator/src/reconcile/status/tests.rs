@@ -58,7 +58,7 @@ fn after(cr: &KubeVirt, target: &str, ready: Option<i64>, second: i64) -> KubeVi
     let observed = cr.status.as_ref().and_then(|status| status.observed_kube_virt_version.clone());
     let (plan, report) = planned(observed.as_deref(), target, ready);
     let config = config(target);
-    ended(cr, &Ended::Planned { config: &config, plan: &plan, report: &report }, second)
+    ended(cr, &Ended::Planned { config: &config, plan: &plan, report: &report, contested: &[] }, second)
 }
 
 fn ended(cr: &KubeVirt, ended: &Ended<'_>, second: i64) -> KubeVirt {
