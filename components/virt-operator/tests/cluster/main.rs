@@ -3,6 +3,7 @@
 mod support;
 
 mod admission;
+mod contest;
 mod install;
 mod keep;
 mod versions;

@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Cluster {
     pub(crate) client: Client,
+    /// The pods' network.
+    pub(crate) network: Arc<MemoryNet>,
     audit: MemorySink,
     _tasks: JoinSet<()>,
 }
@@ -95,7 +97,7 @@ impl Cluster {
             count: nodes,
             first_number: 1,
             images: Arc::new(find),
-            network,
+            network: Arc::clone(&network),
             latencies: Latencies::default(),
             heartbeats: Heartbeats::default(),
             power: nanokube_nodes::Power::default(),
@@ -105,7 +107,7 @@ impl Cluster {
             labels: BTreeMap::new(),
         };
         tasks.spawn(async move { nanokube_nodes::run(options, stop).await.expect("the nodes run") });
-        Self { client: api.client(UserInfo::admin()), audit, _tasks: tasks }
+        Self { client: api.client(UserInfo::admin()), network, audit, _tasks: tasks }
     }
 
     pub(crate) fn api(&self, kind: Kind) -> Api<DynamicObject> {
