@@ -4,6 +4,7 @@
 //! the writer, and an older event that arrives later does not undo it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -55,6 +56,16 @@ impl Gone {
     }
 }
 
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kind(kind) => f.write_str(kind.plural()),
+            Self::Pods => f.write_str("pods"),
+            Self::Nodes => f.write_str("nodes"),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Known {
     objects: Objects,
@@ -62,6 +73,8 @@ struct Known {
     /// the object back.
     gone: BTreeMap<ObjectKey, Gone>,
     contests: Contests,
+    /// Why a watch does not get on, as it was last told.
+    troubles: BTreeMap<Source, String>,
     pods: Pods,
     nodes: Nodes,
 }
@@ -86,6 +99,26 @@ impl Cache {
         let mut pending = self.pending.subscribe();
         // The sender lives as long as this cache, so waiting cannot fail.
         let _ = pending.wait_for(BTreeSet::is_empty).await;
+    }
+
+    /// What has not been listed yet, and why not, as far as anything went wrong.
+    pub fn not_synced(&self) -> Vec<String> {
+        let pending = self.pending.borrow().clone();
+        let known = self.lock();
+        let told = pending.iter().map(|source| match known.troubles.get(source) {
+            Some(why) => format!("{source}: {why}"),
+            None => format!("{source}: no answer yet"),
+        });
+        told.collect()
+    }
+
+    /// Takes note of how a watch gets on.
+    pub fn follows(&self, source: Source, trouble: Option<String>) {
+        let mut known = self.lock();
+        match trouble {
+            Some(why) => known.troubles.insert(source, why),
+            None => known.troubles.remove(&source),
+        };
     }
 
     /// Waits until something changed since the last call returned.

@@ -42,6 +42,9 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause after failed passes: whoever repaired the cause waits at most this long.
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
+/// The first lists take a second or two; whoever waits for longer than this is told what for.
+const SYNC: Duration = Duration::from_secs(20);
+
 /// A pass that takes longer is stuck: it writes some hundred objects, one request each, every one limited to 5 s; passes
 /// of a healthy cluster take seconds.
 const STUCK: Duration = Duration::from_secs(600);
@@ -144,10 +147,18 @@ async fn stand(
 async fn lead(reconciler: &Reconciler, host: &Host, health: &Health) {
     let alive = health.part(Probe::Live, "reconcile");
     alive.set(Ok(()));
-    tokio::select! {
-        biased;
-        () = host.stop.cancelled() => return,
-        _ = async { tokio::join!(reconciler.cache.synced(), reconciler.endpoints.synced()) } => {}
+    let mut synced = std::pin::pin!(async { tokio::join!(reconciler.cache.synced(), reconciler.endpoints.synced()) });
+    loop {
+        tokio::select! {
+            biased;
+            () = host.stop.cancelled() => return,
+            _ = &mut synced => break,
+            () = sleep(SYNC) => {
+                if let Err(error) = reconciler.not_synced().await {
+                    tracing::warn!(%error, "what the first lists wait for could not be told");
+                }
+            }
+        }
     }
     let mut failures = 0;
     loop {

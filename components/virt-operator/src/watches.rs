@@ -17,6 +17,7 @@ use kube::{Client, ResourceExt};
 use kubevirt_api::names::{annotation, label};
 use kubevirt_apply::FIELD_MANAGER;
 use kubevirt_release::{Kind, ObjectKey};
+use kubevirt_runtime::causes::Causes;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -133,7 +134,7 @@ async fn follow_kind(kind: Kind, client: Client, namespace: String, cache: Arc<C
     let key_of = |object: &DynamicObject| ObjectKey::new(kind, object.namespace().as_deref(), &object.name_any());
     let mut listing = Objects::new();
     let mut events = std::pin::pin!(watch_objects(api, config));
-    while let Some(event) = next(&mut events, kind.name()).await {
+    while let Some(event) = next(&mut events, Source::Kind(kind), &cache).await {
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(object) => {
@@ -160,7 +161,7 @@ async fn until_established(client: &Client, definition: &str) {
 async fn follow_pods(client: Client, namespace: String, cache: Arc<Cache>) {
     let mut listing = Pods::new();
     let mut events = std::pin::pin!(watch_objects(pods(client, &namespace), ours()));
-    while let Some(event) = next(&mut events, "Pod").await {
+    while let Some(event) = next(&mut events, Source::Pods, &cache).await {
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(pod) => {
@@ -179,7 +180,7 @@ async fn follow_nodes(client: Client, cache: Arc<Cache>) {
     let mut listing = Nodes::new();
     let nodes: Api<PartialObjectMeta<Node>> = Api::all(client);
     let mut events = std::pin::pin!(watch_objects(nodes, all()));
-    while let Some(event) = next(&mut events, "Node").await {
+    while let Some(event) = next(&mut events, Source::Nodes, &cache).await {
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(node) => {
@@ -203,13 +204,21 @@ fn node_facts(labels: &BTreeMap<String, String>) -> NodeFacts {
 
 /// The next event. A failed request is logged and tried again after a pause; kube's own back-off would draw its jitter
 /// from the system's randomness, and one operator's few watches need none.
-async fn next<K>(events: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin), kind: &str) -> Option<Event<K>> {
+async fn next<K>(
+    events: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin),
+    source: Source,
+    cache: &Cache,
+) -> Option<Event<K>> {
     let mut pause = RETRY_FIRST;
     loop {
         match events.next().await? {
-            Ok(event) => return Some(event),
+            Ok(event) => {
+                cache.follows(source, None);
+                return Some(event);
+            }
             Err(error) => {
-                tracing::warn!(kind, %error, retry_in = ?pause, "a watch was interrupted");
+                tracing::warn!(%source, %error, retry_in = ?pause, "a watch was interrupted");
+                cache.follows(source, Some(Causes(&error).to_string()));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_LONGEST);
             }

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use kubevirt_api::kubevirt::{KubeVirt, KubeVirtStatus, Situation, enter};
+use kubevirt_api::kubevirt::{KubeVirt, KubeVirtStatus, Reason as ConditionReason, Situation, enter};
 use kubevirt_apply::Writer;
 use kubevirt_release::Kind;
 use kubevirt_runtime::clock::Clock;
@@ -323,6 +323,26 @@ impl Reconciler {
         let newest = self.cache.objects().get(&key).map_or_else(|| Live::clone(live), Live::clone);
         update_metadata(&newest, Finalizer::Remove, &self.writer, &self.cache).await?;
         Ok(Next::default())
+    }
+
+    /// Tells the CRs that nothing can be decided yet, and what is missing: without a first list of everything, an object
+    /// that was not listed would look like one that is missing.
+    ///
+    /// # Errors
+    /// The status could not be written.
+    pub async fn not_synced(&self) -> Result<(), Error> {
+        let message = format!("Waiting for the first list of {}", self.cache.not_synced().join("; "));
+        let now = self.clock.now();
+        for live in dereference(&self.cache).crs {
+            let Some(cr) = read(&live) else { continue };
+            let mut new = cr.status.clone().unwrap_or_default();
+            let mut conditions = new.conditions.take().unwrap_or_default();
+            let refused = Situation::Refused { reason: ConditionReason::CacheNotSynced, message: message.clone() };
+            enter(&refused, &mut conditions, now);
+            new.conditions = Some(conditions);
+            update_status(&cr, &live, &new, now, &self.writer, &self.cache).await?;
+        }
+        Ok(())
     }
 
     /// Tells a CR that is not followed why.

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
-use kubevirt_release::Kind;
+use kubevirt_release::operator_manifest::{ManifestOptions, operator_manifest};
+use kubevirt_release::{Kind, Object};
 use serde_json::Value;
 
-use super::support::{Cluster, NAMESPACE, condition};
+use super::support::{Cluster, NAMESPACE, REGISTRY, condition};
 
 #[tokio::test(start_paused = true)]
 async fn before_the_cr_exists_only_the_lease_is_written() {
@@ -65,4 +66,29 @@ async fn three_nodes_get_two_apis_and_then_it_is_quiet() {
     let written = cluster.writes();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(cluster.writes()[written.len()..], [], "ten quiet minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_refused_is_named_and_nothing_is_decided_without_it() {
+    let cluster = Cluster::start(1);
+    let mut manifest = operator_manifest(&ManifestOptions::new(REGISTRY, "v0.1.0"));
+    let is_role = |object: &Object| object.kind() == Kind::ClusterRole && object.name() == "kubevirt-operator";
+    let role = manifest.iter_mut().find(|object| is_role(object)).expect("the operator has a role");
+    let whole = role.clone();
+    let rules = role.value_mut()["rules"].as_array_mut().expect("rules");
+    for rule in rules.iter_mut() {
+        if let Some(resources) = rule["resources"].as_array_mut() {
+            resources.retain(|resource| resource != "daemonsets");
+        }
+    }
+    rules.retain(|rule| rule["resources"].as_array().is_none_or(|resources| !resources.is_empty()));
+    cluster.apply(&manifest).await;
+    cluster.cr().await;
+    let cr = cluster.cr_until("told", |cr| condition(cr, "Synchronized") == "False CacheNotSynced").await;
+    let told = cr["status"]["conditions"][0]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(told.contains("daemonsets") && told.contains("forbidden"), "{told}");
+    assert_eq!(cluster.pods("virt-api").await, []);
+
+    cluster.apply(&[whole]).await;
+    cluster.settled("v0.1.0").await;
 }

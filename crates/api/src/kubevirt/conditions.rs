@@ -95,6 +95,8 @@ words! {
         NotSupported,
         /// The spec contradicts itself.
         InvalidSpec,
+        /// Not everything there is could be listed yet.
+        CacheNotSynced,
         /// What was written does not last: somebody changes it on its way in.
         Contested,
         /// The upgrade waits for something a person has to decide or repair.
