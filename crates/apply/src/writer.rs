@@ -9,7 +9,7 @@ use kube::api::{
 };
 use kube::core::GroupVersionKind;
 use kubevirt_release::desired::NO_REASON_TO_WRITE;
-use kubevirt_release::{Object, ObjectKey};
+use kubevirt_release::{Kind, Object, ObjectKey};
 use kubevirt_runtime::lease::{Fence, NotLeader};
 use serde_json::{Value, json};
 
@@ -148,6 +148,14 @@ impl Writer {
         {
             // Merged with what somebody made of a list of ours, our elements can be invalid: a second port without a name.
             self.put_right(wanted, live.unwrap_or(&Value::Null), &list, &api).await?;
+            answer = self.request(&key, api.patch(&key.name, &parameters, &patch)).await;
+        }
+        if let (Err(Error::Refused { code: 422, .. }), Some(live)) = (&answer, live)
+            && let Some(field) = fixed_field(wanted, live)
+        {
+            // No write can change it, so the object is made anew; these are objects that are whole again at once.
+            tracing::info!(object = %key, field, "making it anew, because the field cannot be changed");
+            self.delete(&key, live.pointer("/metadata/uid").and_then(Value::as_str)).await?;
             answer = self.request(&key, api.patch(&key.name, &parameters, &patch)).await;
         }
         let stored = answer?;
@@ -296,4 +304,25 @@ fn list_of(wanted: &Object, live: &Value) -> Option<String> {
     let ends: Vec<usize> = pointer.match_indices('/').map(|(at, _)| at).chain([pointer.len()]).collect();
     let mut parts = ends.iter().map(|end| &pointer[..*end]);
     parts.rfind(|part| live.pointer(part).is_some_and(Value::is_array)).map(str::to_owned)
+}
+
+/// The field of an existing object that differs from what is wanted and that the server never lets anybody change, for
+/// kinds that can be made anew without stopping anything. A workload's selector is none of them: its pods would go.
+fn fixed_field(wanted: &Object, live: &Value) -> Option<&'static str> {
+    let fields: &[&'static str] = match wanted.kind() {
+        Kind::RoleBinding | Kind::ClusterRoleBinding => &["/roleRef"],
+        Kind::Service => &["/spec/clusterIP"],
+        _ => &[],
+    };
+    let differs = |field: &&&str| {
+        let ours = wanted.value().pointer(field);
+        ours.is_some_and(|ours| {
+            let theirs = live.pointer(field);
+            match (ours.as_object(), theirs.and_then(Value::as_object)) {
+                (Some(ours), Some(theirs)) => ours.iter().any(|(name, value)| theirs.get(name) != Some(value)),
+                _ => theirs != Some(ours),
+            }
+        })
+    };
+    fields.iter().find(differs).copied()
 }

@@ -87,6 +87,26 @@ async fn a_port_that_somebody_changed_is_put_right_although_both_together_are_in
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_binding_to_another_role_is_made_anew() {
+    let world = World::new();
+    let binding = |role: &str| {
+        let value = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "suite", "namespace": "default"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": "suite", "namespace": "default"}],
+        });
+        Object::from_value(value).expect("a registered kind")
+    };
+    let writer = world.writer();
+    let foreign = writer.apply(&binding("everything"), None).await.expect("it is created").live.expect("it is stored");
+    let mended = writer.apply(&binding("suite"), Some(&foreign)).await.expect("it is made anew");
+    let live = mended.live.expect("it is stored");
+    assert_eq!(live["roleRef"]["name"], "suite");
+    assert_ne!(uid(&live), uid(&foreign));
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_the_object_that_was_seen_is_deleted() {
     let world = World::new();
     let writer = world.writer();
