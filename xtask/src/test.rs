@@ -36,6 +36,11 @@ const STAGES: &[Stage] = &[
     },
     Stage { name: "release", what: "a whole release, images included, and its checksums", run: release },
     Stage { name: "bench", what: "nanokube's throughput, latency, start and memory against their goals", run: bench },
+    Stage {
+        name: "simulation",
+        what: "the operator under faults at every write, third parties, 30 seeds",
+        run: || xtask(&["sim", "--quick", "--seeds", "30"]),
+    },
     Stage { name: "demo", what: "install and upgrade with kubectl, under a minute", run: demo },
 ];
 

@@ -246,7 +246,10 @@ async fn play(act: Act, script: &Script, world: &World, outcome: &mut Outcome) -
         let more = world.referee.writes() - writes;
         outcome.object("O4", format!("an operator that started anew on a settled cluster wrote {more} times"));
     }
-    stays(act, world, outcome).await;
+    // What comes before the act that is hit is the run without trouble, move by move; that one was watched already.
+    if script.trouble.strike.is_none() || script.acts.last() == Some(&act) {
+        stays(act, world, outcome).await;
+    }
     if act == Act::Install
         && let Some(mischief) = script.trouble.mischief.as_ref().filter(|mischief| mischief.moment == Moment::Settled)
     {
