@@ -29,6 +29,8 @@ pub struct NodeFacts {
     /// It is labelled as able to run VMs.
     pub schedulable: bool,
     pub control_plane: bool,
+    /// It has labels that the suite put there.
+    pub labelled: bool,
 }
 
 /// Nodes by name.

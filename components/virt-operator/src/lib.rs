@@ -9,8 +9,10 @@
 //! | [`admission`] | what the KubeVirt custom resource may say: rules, look-ups, the webhooks' server |
 //! | [`backends`], [`endpoints`] | whether what the API server would call answers as it expects |
 //! | [`contest`] | writes that did not last |
+//! | [`instances`] | users' objects, where they hold up a removal |
 //! | [`certificates`] | issuing certificates and judging stored ones |
 //! | [`metrics`] | what is counted |
+//! | `nodes` | what the suite writes on nodes |
 //! | [`preview`] | the plan for another version, without carrying it out |
 //!
 //! What a version consists of is `kubevirt-release`'s business, the order of a change `kubevirt-upgrade`'s, and writing
@@ -28,7 +30,9 @@ pub mod contest;
 mod dump;
 pub mod endpoints;
 mod follow;
+pub mod instances;
 pub mod metrics;
+mod nodes;
 pub mod preview;
 pub mod process;
 pub mod reconcile;

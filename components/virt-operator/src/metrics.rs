@@ -8,6 +8,7 @@ use kubevirt_runtime::metrics::Metrics;
 use kubevirt_upgrade::Report;
 
 use crate::reconcile::Outcomes;
+use crate::reconcile::uninstall::Blocker;
 
 /// The operator's metrics; clones share everything.
 #[derive(Clone)]
@@ -54,10 +55,19 @@ impl OperatorMetrics {
 
     /// What the plan waits for, by the reason's code.
     pub fn waiting(&self, report: &Report) {
+        self.count(report.blockers().map(|(_, reason)| reason.code()));
+    }
+
+    /// What the removal of the suite waits for.
+    pub fn held_up(&self, blockers: &[Blocker]) {
+        self.count(blockers.iter().map(Blocker::code));
+    }
+
+    fn count(&self, codes: impl Iterator<Item = &'static str>) {
         let help = "Things the current plan waits for, by reason (docs/reasons.md)";
         let mut counts: BTreeMap<&'static str, u32> = BTreeMap::new();
-        for (_, reason) in report.blockers() {
-            *counts.entry(reason.code()).or_default() += 1;
+        for code in codes {
+            *counts.entry(code).or_default() += 1;
         }
         let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
         waited.extend(counts.keys());

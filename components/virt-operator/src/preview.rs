@@ -1,17 +1,19 @@
-//! The plan for another version, as the operator would make it, without carrying anything out. Reads only.
+//! The plan for another version or for the removal, as the operator would make it, without carrying anything out. Reads only.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Client;
 use kube::api::{Api, ListParams};
-use kubevirt_api::kubevirt::KubeVirt;
-use kubevirt_api::names::label;
-use kubevirt_release::Kind;
+use kubevirt_api::kubevirt::{KubeVirt, UninstallStrategy};
+use kubevirt_api::names::{annotation, label};
+use kubevirt_release::{Kind, ObjectKey, certificates};
 use kubevirt_upgrade::{Plan, Report};
 use serde::Deserialize;
 
-use crate::cache::text;
+use crate::cache::{Live, text};
+use crate::instances::{self, Depth};
+use crate::reconcile::uninstall::{self, Blocker, Instances, Stage};
 use crate::reconcile::{BuildError, World, plan_for};
 use crate::settings::Settings;
 use crate::watches;
@@ -72,6 +74,57 @@ pub fn plan(mut world: World, settings: &Settings, to: &str) -> Result<(Plan, Re
     let mut cr = KubeVirt::deserialize(live.as_ref())?;
     cr.spec.image_tag = Some(to.to_owned());
     plan_for(&cr, &mut world, settings)
+}
+
+/// What the removal of the suite would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// `namespace/name` of the custom resource.
+    pub cr: String,
+    pub strategy: UninstallStrategy,
+    /// What goes, in order.
+    pub stages: Vec<Stage>,
+    /// Users' objects by definition.
+    pub instances: BTreeMap<String, Instances>,
+    /// What would hold it up.
+    pub blockers: Vec<Blocker>,
+}
+
+/// What the operator in the cluster would do if the CR were deleted now. Secrets are not read; those of the certificates
+/// go with the rest.
+///
+/// # Errors
+/// The cluster can't be read, or nothing is installed.
+pub async fn removal(client: &Client) -> Result<Removal, Error> {
+    let crs = Api::<KubeVirt>::all(client.clone()).list(&ListParams::default()).await.map_err(|error| match error {
+        // The definition itself is missing.
+        kube::Error::Api(status) if status.code == 404 => Error::NoCr,
+        error => Error::Read(error),
+    })?;
+    let cr = crs.items.into_iter().next().ok_or(Error::NoCr)?;
+    let (namespace, name) =
+        (cr.metadata.namespace.clone().unwrap_or_default(), cr.metadata.name.clone().unwrap_or_default());
+    let mut world = watches::look(client, &namespace, &[Kind::Secret]).await?;
+    for certificate in certificates::all(&namespace) {
+        let key = ObjectKey::new(Kind::Secret, Some(&namespace), certificate.secret);
+        world.objects.insert(key, Live::new(stamped(certificate.secret)));
+    }
+    for kind in [Kind::ConfigMap, Kind::Job] {
+        let found = watches::labelled(client, &namespace, kind, label::INSTALL_STRATEGY).await?;
+        world.objects.extend(found.into_iter().map(|(key, object)| (key, Live::new(object))));
+    }
+    let definitions = instances::definitions(&world);
+    world.instances = instances::look(client, &definitions, Depth::All).await?;
+    let live = serde_json::to_value(&cr)?;
+    let strategy = cr.spec.uninstall();
+    let blockers = uninstall::obstacles(&live, strategy, &world);
+    let stages = uninstall::stages(&world);
+    Ok(Removal { cr: format!("{namespace}/{name}"), strategy, stages, instances: world.instances, blockers })
+}
+
+/// A certificate's Secret as far as a plan needs it.
+fn stamped(name: &str) -> serde_json::Value {
+    serde_json::json!({"metadata": {"name": name, "annotations": {annotation::STRATEGY_IDENTIFIER: ""}}})
 }
 
 /// What the operator in the cluster was started with: its environment is in its Deployment.

@@ -22,6 +22,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, NodeFacts, Nodes, Objects, Pods, Source};
+use crate::nodes;
 use crate::reconcile::World;
 
 /// The first pause after a failure: an API server that restarts is not hammered.
@@ -34,11 +35,11 @@ const RETRY_LONGEST: Duration = Duration::from_secs(10);
 /// the connection, which bookmarks keep alive.
 const WATCH: u32 = 900;
 
-/// The kinds that are followed: those of ours that every cluster serves, and the KubeVirt CR. Kinds of optional APIs and
-/// kinds that the operator's manifest creates, not the operator, are left out.
+/// The kinds that are followed: those of ours that every cluster serves, the operator's own namespace, and the KubeVirt CR.
+/// Kinds of optional APIs and kinds that the operator's manifest creates, not the operator, are left out.
 fn kinds() -> impl Iterator<Item = Kind> {
     Kind::ALL.iter().copied().filter(|kind| match kind {
-        Kind::Namespace | Kind::PriorityClass | Kind::Job => false,
+        Kind::Node | Kind::PriorityClass | Kind::Job => false,
         Kind::KubeVirt => true,
         kind => matches!(kind.group(), "" | "apps" | "policy") || kind.group().ends_with(".k8s.io"),
     })
@@ -74,7 +75,11 @@ fn all() -> watcher::Config {
 /// # Errors
 /// A list was refused or not answered.
 pub async fn look(client: &Client, namespace: &str, but: &[Kind]) -> kube::Result<World> {
-    let list = |config: watcher::Config| ListParams { label_selector: config.label_selector, ..ListParams::default() };
+    let list = |config: watcher::Config| ListParams {
+        label_selector: config.label_selector,
+        field_selector: config.field_selector,
+        ..ListParams::default()
+    };
     let mut world = World::default();
     for kind in kinds().filter(|kind| !but.contains(kind)) {
         let (api, config) = scope(kind, client.clone(), namespace);
@@ -91,8 +96,8 @@ pub async fn look(client: &Client, namespace: &str, but: &[Kind]) -> kube::Resul
     for pod in pods(client.clone(), namespace).list(&list(ours())).await?.items {
         world.pods.insert(pod.name_any(), Arc::new(slim_pod(pod)));
     }
-    let nodes: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
-    for node in nodes.list(&ListParams::default()).await?.items {
+    let listed: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
+    for node in listed.list(&ListParams::default()).await?.items {
         world.nodes.insert(node.name_any(), node_facts(node.labels()));
     }
     Ok(world)
@@ -107,12 +112,40 @@ pub async fn get(client: &Client, key: &ObjectKey) -> kube::Result<Option<Value>
     Ok(api.get_opt(&key.name).await?.map(|object| slim(key.kind, object)))
 }
 
+/// The objects of a kind in a namespace that carry a label, whatever its value.
+///
+/// # Errors
+/// The request was refused or not answered.
+pub async fn labelled(
+    client: &Client,
+    namespace: &str,
+    kind: Kind,
+    label: &str,
+) -> kube::Result<Vec<(ObjectKey, Value)>> {
+    let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.name());
+    let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let found = api.list(&ListParams::default().labels(label)).await?;
+    let keyed = found.items.into_iter().map(|object| {
+        let key = ObjectKey::new(kind, object.namespace().as_deref(), &object.name_any());
+        (key, slim(kind, object))
+    });
+    Ok(keyed.collect())
+}
+
+/// What is kept of a node that was read as a whole.
+pub(crate) fn facts_of(node: &Value) -> NodeFacts {
+    let labels = node.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+    node_facts(&labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect())
+}
+
 /// Where objects of a kind are, and which of them are looked at.
 fn scope(kind: Kind, client: Client, namespace: &str) -> (Api<DynamicObject>, watcher::Config) {
     let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.name());
     let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
     match kind {
         Kind::KubeVirt => (Api::all_with(client, &resource), all()),
+        Kind::Namespace => (Api::all_with(client, &resource), all().fields(&format!("metadata.name={namespace}"))),
         // Elsewhere the operator may not read secrets, and needs no configuration.
         Kind::Secret | Kind::ConfigMap => (Api::namespaced_with(client, namespace, &resource), ours()),
         _ => (Api::all_with(client, &resource), ours()),
@@ -199,6 +232,7 @@ fn node_facts(labels: &BTreeMap<String, String>) -> NodeFacts {
     NodeFacts {
         schedulable: labels.get(label::SCHEDULABLE).is_some_and(|value| value == "true"),
         control_plane: CONTROL_PLANE.iter().any(|role| labels.contains_key(*role)),
+        labelled: labels.keys().any(|key| nodes::is_ours(key)),
     }
 }
 

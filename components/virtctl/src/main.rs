@@ -3,6 +3,8 @@
 //! Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 what was asked for cannot be done in this cluster as it is.
 
 mod cluster;
+mod table;
+mod uninstall;
 mod upgrade;
 mod version;
 
@@ -32,6 +34,9 @@ enum Command {
     /// Plan a change of version
     #[command(subcommand)]
     Upgrade(upgrade::UpgradeCommand),
+    /// Look at a removal beforehand
+    #[command(subcommand)]
+    Uninstall(uninstall::UninstallCommand),
 }
 
 /// How a result is printed.
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
         match command {
             Command::Version(arguments) => version::run(&cluster, &arguments).await,
             Command::Upgrade(command) => upgrade::run(&cluster, &command).await,
+            Command::Uninstall(command) => uninstall::run(&cluster, &command).await,
         }
     });
     done.unwrap_or_else(|error| failed(&error))

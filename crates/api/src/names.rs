@@ -27,6 +27,8 @@ pub mod label {
     pub const CLUSTER_SERVICES: &str = "np.kubevirt.io/allow-access-cluster-services";
     /// Marks ConfigMaps and Jobs of the install-strategy protocol.
     pub const INSTALL_STRATEGY: &str = "kubevirt.io/install-strategy";
+    /// On the suite's namespace: `true`, so that the platform's monitoring looks into it.
+    pub const CLUSTER_MONITORING: &str = "openshift.io/cluster-monitoring";
     /// On nodes that can run VMs: `true`.
     pub const SCHEDULABLE: &str = "kubevirt.io/schedulable";
 }

@@ -126,12 +126,19 @@ fn contained(wanted: &Value, live: &Value, ignored: &[&str], path: &mut Path) ->
     }
 }
 
-/// Lists of a pod template that are ours as a whole: no server fills them in, so one that is there and not wanted was put
+/// Lists of metadata and of a pod template that are ours as a whole: no server fills them in, so one that is there and not wanted was put
 /// there by somebody.
 fn foreign_list(wanted: &Map<String, Value>, live: &Map<String, Value>, path: &mut Path) -> Option<Drift> {
+    if is_whole(path) {
+        let name = live.keys().find(|name| !wanted.contains_key(*name))?;
+        return path.with(Segment::Field(name.clone()), |path| path.drift(DriftKind::Length));
+    }
     const OF_CONTAINER: &[&str] = &["args", "command", "env", "envFrom", "ports", "volumeDevices", "volumeMounts"];
     const OF_POD: &[&str] = &["hostAliases", "imagePullSecrets", "initContainers", "tolerations", "volumes"];
+    const OF_METADATA: &[&str] = &["ownerReferences"];
     let names = match path.0.as_slice() {
+        // What we manage nobody else owns: with its owner it would be collected.
+        [Segment::Field(metadata)] if metadata == "metadata" => OF_METADATA,
         [.., Segment::Field(list), Segment::Index(_)] if matches!(list.as_str(), "containers" | "initContainers") => {
             OF_CONTAINER
         }
@@ -143,6 +150,21 @@ fn foreign_list(wanted: &Map<String, Value>, live: &Map<String, Value>, path: &m
     };
     let name = names.iter().find(is_foreign)?;
     path.with(Segment::Field((*name).to_owned()), |path| path.drift(DriftKind::Length))
+}
+
+/// Maps that are ours as a whole and that no server adds to: which pods a Service or budget is about, and where pods run.
+/// The server keeps each as one value, so our own record does not name their keys.
+fn is_whole(path: &Path) -> bool {
+    match path.0.as_slice() {
+        [Segment::Field(spec), Segment::Field(selector)] => spec == "spec" && selector == "selector",
+        [Segment::Field(spec), Segment::Field(selector), Segment::Field(labels)] => {
+            spec == "spec" && selector == "selector" && labels == "matchLabels"
+        }
+        [.., Segment::Field(template), Segment::Field(spec), Segment::Field(selector)] => {
+            template == "template" && spec == "spec" && selector == "nodeSelector"
+        }
+        _ => false,
+    }
 }
 
 /// What is never compared: what the server owns, and annotations that are no reason to write.

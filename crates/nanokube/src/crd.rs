@@ -153,6 +153,12 @@ pub(crate) fn mark_terminating(definition: &mut Value, now: &str) {
     set_condition(&mut definition["status"], "Terminating", true, "InstanceDeletionPending", message, now);
 }
 
+/// Says that the definition's objects are gone.
+pub(crate) fn mark_terminated(definition: &mut Value, now: &str) {
+    let message = "removed all instances";
+    set_condition(&mut definition["status"], "Terminating", false, "InstanceDeletionCompleted", message, now);
+}
+
 fn condition_is_true(status: &Value, kind: &str) -> bool {
     let conditions = status["conditions"].as_array().into_iter().flatten();
     conditions.into_iter().any(|condition| condition["type"] == kind && condition["status"] == "True")

@@ -77,6 +77,7 @@ const KUBEVIRT: &str = "kubevirt.io";
 kinds! {
 //  kind                              group      version plural                               scope      phase
     Namespace                         CORE       v1      "namespaces"                         Cluster    Definitions;
+    Node                              CORE       v1      "nodes"                              Cluster    Definitions;
     CustomResourceDefinition          EXTENSIONS v1      "customresourcedefinitions"          Cluster    Definitions;
     PriorityClass                     SCHEDULING v1      "priorityclasses"                    Cluster    Definitions;
     ServiceAccount                    CORE       v1      "serviceaccounts"                    Namespaced Access;

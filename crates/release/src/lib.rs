@@ -14,6 +14,7 @@ pub mod desired;
 pub mod image;
 pub mod index;
 pub mod kinds;
+pub mod namespace;
 pub mod object;
 pub mod operator_manifest;
 pub mod rbac;

@@ -144,6 +144,8 @@ fn cluster_rules() -> Vec<PolicyRule> {
         rule("policy", &["poddisruptionbudgets"], MANAGE),
         rule("rbac.authorization.k8s.io", &["clusterroles", "clusterrolebindings", "roles", "rolebindings"], MANAGE),
         rule("", &["pods", "nodes"], READ),
+        // An uninstallation takes the suite's labels off again.
+        rule("", &["nodes"], &["patch"]),
         rule("", &["namespaces"], &["get", "list", "watch", "patch"]),
         rule(
             "admissionregistration.k8s.io",

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::names::annotation;
 use kubevirt_release::object::ObjectError;
-use kubevirt_release::{DeploymentConfig, Inputs, Kind, Object, ObjectKey, Strategy, desired};
+use kubevirt_release::{DeploymentConfig, Inputs, Kind, Object, ObjectKey, Strategy, desired, namespace};
 use kubevirt_upgrade::check::Violation;
 use kubevirt_upgrade::{Form, Identity, Input, Plan, Report, check, rbac};
 
@@ -82,8 +82,9 @@ pub(crate) fn build(
         now,
     )?;
     finals.extend(by_key(objects));
-    if let Some(kept) = kept_strategy(target, settings) {
-        finals.insert(kept.key(), kept);
+    let namespace = namespace::monitored(&settings.namespace);
+    for object in kept_strategy(target, settings).into_iter().chain([namespace]) {
+        finals.insert(object.key(), object);
     }
 
     registrations::trust(&mut finals, &settings.namespace);

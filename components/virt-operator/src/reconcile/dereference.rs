@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use kube::Client;
+use kubevirt_api::names::label;
 use kubevirt_release::{Kind, ObjectKey, certificates};
 
+use super::uninstall::Instances;
 use crate::cache::{Cache, Live, Nodes, Objects, Pods};
 use crate::contest::Contests;
 use crate::endpoints::Slices;
@@ -25,6 +27,8 @@ pub struct World {
     pub mute: BTreeMap<String, String>,
     /// Writes that did not last, which are not repeated now.
     pub contests: Contests,
+    /// Users' objects by definition, where they were looked at: only for the removal of the suite.
+    pub instances: BTreeMap<String, Instances>,
 }
 
 /// Everything the cache knows now.
@@ -48,6 +52,20 @@ pub(crate) async fn find_unlabelled(client: &Client, namespace: &str, cache: &Ca
         {
             tracing::info!(object = %key, "found without its label");
             cache.found(key, found);
+        }
+    }
+    Ok(())
+}
+
+/// Asks for what belongs to the install-strategy protocol, whoever wrote it: it may lack the label by which things are
+/// watched, and Jobs are not watched at all.
+///
+/// # Errors
+/// A request was refused or not answered.
+pub(crate) async fn find_strategies(client: &Client, namespace: &str, cache: &Cache) -> kube::Result<()> {
+    for kind in [Kind::ConfigMap, Kind::Job] {
+        for (key, object) in watches::labelled(client, namespace, kind, label::INSTALL_STRATEGY).await? {
+            cache.found(key, object);
         }
     }
     Ok(())

@@ -10,7 +10,8 @@ mod registrations;
 mod secrets;
 mod snapshot;
 mod status;
-mod uninstall;
+mod teardown;
+pub mod uninstall;
 mod update_status;
 mod validate;
 
@@ -294,35 +295,6 @@ impl Reconciler {
         }
         let begins = matches!(reason(&new).as_deref(), Some("UpdateInProgress" | "DeploymentInProgress"));
         begins && reason(&new) != reason(&old) && new.observed_deployment_id != new.target_deployment_id
-    }
-
-    async fn uninstall(&self, live: &Live) -> Result<Next, Error> {
-        let Some(cr) = read(live) else {
-            return Ok(Next::default());
-        };
-        let mut outcomes = Outcomes::new();
-        let world = loop {
-            let world = dereference(&self.cache);
-            let Some(stage) = uninstall::stage(&world) else {
-                self.end(&cr, live, &Ended::Deleted, &world).await?;
-                break world;
-            };
-            if stage.delete.is_empty() {
-                self.end(&cr, live, &Ended::Deleting { message: stage.message() }, &world).await?;
-                self.metrics.wrote(&outcomes);
-                return Ok(Next::default());
-            }
-            for key in &stage.delete {
-                apply::delete(key, &world, &self.writer, &self.cache, &mut outcomes).await?;
-            }
-        };
-        self.metrics.wrote(&outcomes);
-        drop(world);
-        // The status has just been written: the finalizer goes from what the cache has now.
-        let key = update_status::key(live);
-        let newest = self.cache.objects().get(&key).map_or_else(|| Live::clone(live), Live::clone);
-        update_metadata(&newest, Finalizer::Remove, &self.writer, &self.cache).await?;
-        Ok(Next::default())
     }
 
     /// Tells the CRs that nothing can be decided yet, and what is missing: without a first list of everything, an object

@@ -41,6 +41,10 @@ pub(crate) enum Ended<'a> {
     Deleting {
         message: String,
     },
+    /// The removal was refused.
+    NotDeleted {
+        message: String,
+    },
     Deleted,
 }
 
@@ -100,6 +104,10 @@ pub(crate) fn status(
             new.phase = Some(Phase::Deleting);
             enter(&Situation::Deleting, &mut conditions, now);
             say(&mut conditions, ConditionType::Progressing, message);
+        }
+        Ended::NotDeleted { message } => {
+            new.phase = Some(Phase::Deleting);
+            enter(&Situation::DeletionFailed { message: message.clone() }, &mut conditions, now);
         }
         Ended::Deleted => {
             new.phase = Some(Phase::Deleted);

@@ -119,7 +119,8 @@ pub(crate) async fn update_status(
     if let Some(live) = written.live {
         cache.store(key.clone(), live);
     }
-    for (index, note) in notes(&old, new).into_iter().enumerate() {
+    let notes = notes(&old, new).into_iter().chain(advanced(cr, &old, new));
+    for (index, note) in notes.enumerate() {
         // The status is what counts; an event that could not be written is only missed by its reader.
         if let Err(error) = writer.record(&key, &event(live, &note, index, now)).await {
             tracing::warn!(%error, reason = note.reason.code(), "an event was not written");
@@ -146,6 +147,7 @@ pub(crate) enum Turn {
     DeletionStarted,
     DeletionFinished,
     NotSynchronized,
+    AdvancedFeatureUse,
 }
 
 impl Turn {
@@ -159,6 +161,7 @@ impl Turn {
             Self::DeletionStarted => "DeletionStarted",
             Self::DeletionFinished => "DeletionFinished",
             Self::NotSynchronized => "NotSynchronized",
+            Self::AdvancedFeatureUse => "AdvancedFeatureUse",
         }
     }
 }
@@ -205,6 +208,17 @@ pub(crate) fn notes(old: &KubeVirtStatus, new: &KubeVirtStatus) -> Vec<Note> {
         notes.push(note(Turn::DeletionFinished, "All components are removed".to_owned()));
     }
     notes
+}
+
+/// A setting for those who know why they need it, told once for each generation of the CR that has it.
+fn advanced(cr: &KubeVirt, old: &KubeVirtStatus, new: &KubeVirtStatus) -> Option<Note> {
+    let replicas = cr.spec.infra.as_ref().and_then(|infra| infra.replicas)?;
+    let message = format!(
+        "spec.infra.replicas is {replicas}: the number of pods no longer follows the size of the cluster. Leave it out \
+         unless you know why it is needed"
+    );
+    let is_new = new.observed_generation != old.observed_generation;
+    is_new.then_some(Note { warning: true, reason: Turn::AdvancedFeatureUse, message })
 }
 
 fn event(cr: &Value, note: &Note, index: usize, now: Timestamp) -> Event {

@@ -125,3 +125,29 @@ fn a_place_is_also_a_json_pointer() {
     let found = drift(&json!({"metadata": {"labels": {"a/b": "1"}}}), &json!({"metadata": {"labels": {}}}), &IGNORED);
     assert_eq!(found.expect("a drift").pointer, "/metadata/labels/a~1b");
 }
+
+#[test]
+fn what_was_put_into_a_map_that_is_ours_as_a_whole_is_drift() {
+    let budget = json!({"spec": {"selector": {"matchLabels": {"app": "a"}}}});
+    let mut edited = budget.clone();
+    edited["spec"]["selector"]["matchLabels"]["more"] = json!("b");
+    assert_eq!(seen(&budget, &edited), "spec.selector.matchLabels.more has more or fewer elements");
+    let service = json!({"spec": {"selector": {"app": "a"}}});
+    let mut edited = service.clone();
+    edited["spec"]["selector"]["more"] = json!("b");
+    assert_eq!(seen(&service, &edited), "spec.selector.more has more or fewer elements");
+    let pods = json!({"spec": {"template": {"spec": {"nodeSelector": {"os": "linux"}}}}});
+    let mut edited = pods.clone();
+    edited["spec"]["template"]["spec"]["nodeSelector"]["nowhere"] = json!("x");
+    assert_eq!(seen(&pods, &edited), "spec.template.spec.nodeSelector.nowhere has more or fewer elements");
+}
+
+#[test]
+fn what_we_manage_nobody_else_owns() {
+    let wanted = json!({"metadata": {"labels": {"a": "1"}}});
+    let mut live = wanted.clone();
+    live["metadata"]["labels"]["theirs"] = json!("2");
+    assert_eq!(seen(&wanted, &live), "nothing");
+    live["metadata"]["ownerReferences"] = json!([{"uid": "x"}]);
+    assert_eq!(seen(&wanted, &live), "metadata.ownerReferences has more or fewer elements");
+}

@@ -115,5 +115,6 @@ fn finish_definition(core: &Arc<Core>, live: &Stored) -> bool {
         return true;
     }
     new["metadata"]["finalizers"] = json!(finalizers);
+    crd::mark_terminated(&mut new, &core.now_text());
     core.store.update(&definitions(), &place, live.revision, new).is_ok()
 }
