@@ -22,7 +22,7 @@ use crate::watches;
 pub enum Error {
     #[error("the cluster could not be read: {0}")]
     Read(#[from] kube::Error),
-    #[error("there is no KubeVirt object in the cluster: nothing is installed that could be upgraded")]
+    #[error("there is no KubeVirt object in the cluster: nothing is installed")]
     NoCr,
     #[error("the KubeVirt object cannot be read: {0}")]
     UnreadableCr(#[from] serde_json::Error),

@@ -34,11 +34,11 @@ fn has_variable(workload: &Value) -> bool {
 /// A variable more in a workload's first container.
 async fn variable(suite: &Suite, kind: Kind, name: &str) -> Value {
     let live = suite.get(kind, name).await.expect("it is installed");
-    let foo = json!({"name": "foo", "value": "bar"});
+    let added = json!({"name": "foo", "value": "bar"});
     if live["spec"]["template"]["spec"]["containers"][0]["env"].is_array() {
-        json!([{"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": foo}])
+        json!([{"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": added}])
     } else {
-        json!([{"op": "add", "path": "/spec/template/spec/containers/0/env", "value": [foo]}])
+        json!([{"op": "add", "path": "/spec/template/spec/containers/0/env", "value": [added]}])
     }
 }
 

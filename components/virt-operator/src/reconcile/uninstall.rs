@@ -236,7 +236,8 @@ fn stage_of(part: Part, objects: &BTreeMap<&ObjectKey, &Live>, world: &World) ->
             held.iter().filter(|name| ![CLEANUP, finalizer::CRD].contains(*name)).map(ToString::to_string).collect();
         if !foreign.is_empty() {
             stage.blockers.push(Blocker::ObjectHeld { object: key.to_string(), finalizers: foreign });
-        } else if !is_definition || is_empty(live) {
+        } else if !is_definition || all_empty {
+            // An empty definition that stays for the others' sake waits for nobody itself.
             stage.blockers.push(Blocker::GoingObject { object: key.to_string() });
         }
     }

@@ -77,6 +77,7 @@ fn definitions_are_held_until_the_last_object_of_any_of_them_is_gone() {
     put(&mut world, kind, live("b", true, &[finalizer::CRD, CLEANUP]));
     let waiting = stage(&world).expect("two definitions");
     assert!(!waiting.is_due(), "{waiting:?}");
+    assert_eq!(waiting.blockers, [], "an empty definition holds nothing up");
     put(&mut world, kind, live("b", true, &[finalizer::CRD]));
     assert_eq!(stage(&world).expect("two definitions").release.len(), 2);
 }
