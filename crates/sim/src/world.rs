@@ -25,6 +25,10 @@ use crate::strike::Strike;
 /// How often the administrator looks at the cluster; far below anything a run measures.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// After a failure of the server a person asks again, a few times.
+const TRIES: u32 = 10;
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+
 /// The releases whose images exist.
 pub(crate) const VERSIONS: [&str; 2] = ["v0.1.0", "v0.2.0"];
 
@@ -132,10 +136,19 @@ impl World {
         Ok(())
     }
 
-    /// Merges a change into an object.
+    /// Merges a change into an object. A webhook whose process has just died fails the request; a person asks again.
     pub(crate) async fn merge(&self, kind: Kind, name: &str, change: &Value) -> Result<(), kube::Error> {
         let api = self.api(kind, Some(NAMESPACE));
-        api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.map(drop)
+        let mut tries = 0;
+        loop {
+            match api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await {
+                Err(kube::Error::Api(status)) if status.code >= 500 && tries < TRIES => {
+                    tries += 1;
+                    sleep(ASK_AGAIN).await;
+                }
+                answer => return answer.map(drop),
+            }
+        }
     }
 
     pub(crate) async fn delete(&self, kind: Kind, name: &str) -> Result<(), kube::Error> {
