@@ -155,7 +155,8 @@ impl Writer {
         {
             // No write can change it, so the object is made anew; these are objects that are whole again at once.
             tracing::info!(object = %key, field, "making it anew, because the field cannot be changed");
-            self.delete(&key, live.pointer("/metadata/uid").and_then(Value::as_str)).await?;
+            let uid = live.pointer("/metadata/uid").and_then(Value::as_str);
+            Self::delete(self, &key, uid).await?;
             answer = self.request(&key, api.patch(&key.name, &parameters, &patch)).await;
         }
         let stored = answer?;
