@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::registry::Resource;
 use crate::status::ApiError;
+use crate::store::{Name, Stored};
 
 /// A compiled choice.
 #[derive(Clone, Debug)]
@@ -58,6 +59,24 @@ impl Filter {
     /// Whether every object of the namespace passes.
     pub(crate) fn is_plain(&self) -> bool {
         self.fields.is_empty() && self.labels.is_empty()
+    }
+
+    /// Whether a state of the object of this name passes. What the name decides is not looked up in the object: most
+    /// watchers choose by name, if at all, and an object that is kept as text would have to be parsed for each of them.
+    pub(crate) fn sees(&self, name: &Name, object: &Stored) -> bool {
+        if !self.namespace.is_empty() && name.namespace != self.namespace {
+            return false;
+        }
+        let named = |field: &Field| match field.path.as_str() {
+            "metadata.name" => Some((name.name == field.value) == field.equal),
+            "metadata.namespace" => Some((name.namespace == field.value) == field.equal),
+            _ => None,
+        };
+        if self.fields.iter().any(|field| named(field) == Some(false)) {
+            return false;
+        }
+        let decided = self.labels.is_empty() && self.fields.iter().all(|field| named(field).is_some());
+        decided || self.matches(&object.value)
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {

@@ -65,8 +65,12 @@ impl Graph {
         self.items.get(uid)
     }
 
-    /// Stores an object; gives the uids to look at.
+    /// Stores an object; gives the uids to look at. Most changes are none of ownership and concern nobody: a DaemonSet's
+    /// status changes with each of its thousands of pods, and none of them need be looked at for it.
     pub(super) fn upsert(&mut self, uid: &str, item: Item) -> Vec<String> {
+        if self.items.get(uid) == Some(&item) {
+            return Vec::new();
+        }
         self.unlink(uid);
         for owner in &item.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.to_owned());
@@ -198,6 +202,15 @@ mod tests {
         assert_eq!(graph.decide("pod"), []);
         assert!(graph.remove("set").contains(&"pod".to_owned()));
         assert_eq!(graph.decide("pod"), [Step::Delete { uid: "pod".to_owned(), foreground: false }]);
+    }
+
+    #[test]
+    fn a_change_that_is_none_of_ownership_concerns_nobody() {
+        let mut graph = Graph::default();
+        graph.upsert("set", item("set", &[], false, &[]));
+        assert_eq!(graph.upsert("pod", item("pod", &["set"], false, &[])), ["pod", "set"]);
+        assert_eq!(graph.upsert("set", item("set", &[], false, &[])), Vec::<String>::new());
+        assert_eq!(graph.upsert("set", item("set", &[], true, &[FOREGROUND])), ["set", "pod"]);
     }
 
     #[test]

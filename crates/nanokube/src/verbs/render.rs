@@ -54,7 +54,9 @@ pub(crate) fn write_object(out: &mut Vec<u8>, resource: &Resource, stored: &Stor
     serde_json::to_writer(&mut *out, &resource.kind).expect("a string serialises");
     out.extend_from_slice(b",\"apiVersion\":");
     serde_json::to_writer(&mut *out, &resource.api_version()).expect("a string serialises");
-    let converted = respelled(resource, &stored.value).map(|value| tail_of(&value));
+    // Only a resource that is spelled in another way looks into the object: the others' text is shown as it is kept.
+    let is_respelled = matches!(resource.keeping, Keeping::Events | Keeping::As(..));
+    let converted = is_respelled.then(|| respelled(resource, &stored.value)).flatten().map(|value| tail_of(&value));
     let tail: &[u8] = converted.as_deref().unwrap_or_else(|| stored.tail());
     if tail != b"}" {
         out.push(b',');

@@ -50,7 +50,9 @@ pub(super) fn watch(target: &Target<'_>) -> Result<Reply, ApiError> {
             // The replica goes on from where it is.
             cursor = core.store.watch(&resource.key, snapshot.revision).unwrap_or(cursor);
         }
-        pending.extend(snapshot.objects.into_iter().filter(|stored| filter.matches(&stored.value)).map(Item::Initial));
+        // The list is of the namespace already.
+        let is_chosen = |stored: &Arc<Stored>| filter.is_plain() || filter.matches(&stored.value);
+        pending.extend(snapshot.objects.into_iter().filter(is_chosen).map(Item::Initial));
         if options.send_initial_events == Some(true) && options.bookmarks {
             pending.push_back(Item::InitialEnd(snapshot.revision));
         }
@@ -251,8 +253,8 @@ impl View {
     }
 
     fn event(&mut self, core: &Core, event: &Arc<Event>) -> Option<Bytes> {
-        let was = event.previous.as_ref().is_some_and(|previous| self.filter.matches(&previous.value));
-        let is = event.change != Change::Deleted && self.filter.matches(&event.object.value);
+        let was = event.previous.as_ref().is_some_and(|previous| self.filter.sees(&event.name, previous));
+        let is = event.change != Change::Deleted && self.filter.sees(&event.name, &event.object);
         let (kind, natural) = match (was, is) {
             (false, false) => return None,
             (false, true) => ("ADDED", event.change == Change::Added),
