@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
@@ -29,18 +32,32 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Nodes that register at once.
 const REGISTERING: usize = 16;
 
+/// Renewals under way at once. One after another they would be as slow as the server's answers: with a hundred due in a
+/// second, answers that take 50 ms would make live nodes look dead, and their pods would be moved, which makes answers
+/// slower still.
+const RENEWING: usize = 32;
+
 /// Who has spoken, and who has to.
 struct Voices {
+    fleet: Arc<Fleet>,
+    interval: Duration,
     /// Since when each node says that it is ready.
     since: BTreeMap<String, Timestamp>,
     /// Nodes whose status must be written though nothing in it changed: others have overwritten it, or the last write
     /// failed.
     owed: BTreeSet<String>,
+    /// What is being written, at most [`RENEWING`].
+    running: FuturesUnordered<BoxFuture<'static, Spoken>>,
+}
+
+/// A node has spoken; whether its status was written, if that was tried.
+struct Spoken {
+    node: String,
+    status: Option<bool>,
 }
 
 /// Registers all nodes and then renews their leases for ever. Nodes named by `wakes` speak at once.
 pub(crate) async fn run(fleet: Arc<Fleet>, mut wakes: mpsc::UnboundedReceiver<String>) {
-    use futures::StreamExt;
     let started = fleet.options.clock.now();
     let interval = interval(&fleet.options.heartbeats, fleet.options.count);
     futures::stream::iter(fleet.machines.values())
@@ -50,7 +67,8 @@ pub(crate) async fn run(fleet: Arc<Fleet>, mut wakes: mpsc::UnboundedReceiver<St
         return std::future::pending().await;
     };
     let since = fleet.machines.keys().map(|name| (name.clone(), started)).collect();
-    let mut voices = Voices { since, owed: BTreeSet::new() };
+    let running = FuturesUnordered::new();
+    let mut voices = Voices { fleet: fleet.clone(), interval, since, owed: BTreeSet::new(), running };
     let mut next = Instant::now() + pace;
     let mut status_due = Instant::now() + fleet.options.heartbeats.status;
     loop {
@@ -60,47 +78,64 @@ pub(crate) async fn run(fleet: Arc<Fleet>, mut wakes: mpsc::UnboundedReceiver<St
         }
         for machine in fleet.machines.values() {
             loop {
+                let full = voices.running.len() >= RENEWING;
                 tokio::select! {
                     biased;
-                    Some(name) = wakes.recv() => voices.speak_up(&fleet, &name, interval).await,
-                    () = tokio::time::sleep_until(next) => break,
+                    Some(spoken) = voices.running.next() => voices.note(spoken),
+                    Some(name) = wakes.recv(), if !full => voices.speak_up(&name),
+                    () = tokio::time::sleep_until(next), if !full => break,
                 }
             }
             next = (next + pace).max(Instant::now());
-            if !fleet.options.power.is_on(&machine.name) {
-                continue;
-            }
-            renew(&fleet, machine, interval).await;
-            if with_status || voices.owed.contains(&machine.name) {
-                voices.write(&fleet, machine).await;
+            if fleet.options.power.is_on(&machine.name) {
+                voices.renew(machine, with_status);
             }
         }
     }
 }
 
 impl Voices {
-    /// A node that others may take for dead renews its lease and writes its status at once.
-    async fn speak_up(&mut self, fleet: &Fleet, name: &str, interval: Duration) {
-        let Some(machine) = fleet.machines.get(name).filter(|_| fleet.options.power.is_on(name)) else { return };
-        self.since.insert(name.to_owned(), fleet.options.clock.now());
-        renew(fleet, machine, interval).await;
-        self.write(fleet, machine).await;
-        let node = fleet.read(|objects| objects.nodes.get(&Name::new("", name)).cloned());
-        if let Some(node) = node {
-            let text = format!("Node {name} status is now: NodeReady");
-            let mut note = Note::normal(node.as_ref(), "kubelet", "NodeReady", text);
-            note.host = Some(name.to_owned());
-            fleet.recorder.record(&fleet.options.client, note).await;
+    fn note(&mut self, Spoken { node, status }: Spoken) {
+        match status {
+            Some(true) => _ = self.owed.remove(&node),
+            Some(false) => _ = self.owed.insert(node),
+            None => {}
         }
     }
 
-    async fn write(&mut self, fleet: &Fleet, machine: &Machine) {
-        let since = self.since.get(&machine.name).copied().unwrap_or_else(|| fleet.options.clock.now());
-        if write_status(fleet, machine, since).await {
-            self.owed.remove(&machine.name);
-        } else {
-            self.owed.insert(machine.name.clone());
-        }
+    /// A node's turn.
+    fn renew(&mut self, machine: &Machine, with_status: bool) {
+        let with_status = with_status || self.owed.contains(&machine.name);
+        let since = self.since.get(&machine.name).copied().unwrap_or_else(|| self.fleet.options.clock.now());
+        let (fleet, machine, interval) = (self.fleet.clone(), machine.clone(), self.interval);
+        self.running.push(Box::pin(async move {
+            renew(&fleet, &machine, interval).await;
+            let status = if with_status { Some(write_status(&fleet, &machine, since).await) } else { None };
+            Spoken { node: machine.name, status }
+        }));
+    }
+
+    /// A node that others may take for dead renews its lease and writes its status at once.
+    fn speak_up(&mut self, name: &str) {
+        let fleet = self.fleet.clone();
+        let Some(machine) = fleet.machines.get(name).filter(|_| fleet.options.power.is_on(name)).cloned() else {
+            return;
+        };
+        let (since, interval) = (fleet.options.clock.now(), self.interval);
+        self.since.insert(name.to_owned(), since);
+        self.running.push(Box::pin(async move {
+            renew(&fleet, &machine, interval).await;
+            let status = Some(write_status(&fleet, &machine, since).await);
+            let name = machine.name;
+            let node = fleet.read(|objects| objects.nodes.get(&Name::new("", name.as_str())).cloned());
+            if let Some(node) = node {
+                let text = format!("Node {name} status is now: NodeReady");
+                let mut note = Note::normal(node.as_ref(), "kubelet", "NodeReady", text);
+                note.host = Some(name.clone());
+                fleet.recorder.record(&fleet.options.client, note).await;
+            }
+            Spoken { node: name, status }
+        }));
     }
 }
 
