@@ -159,6 +159,11 @@ impl Cache {
         };
     }
 
+    /// How many pods of the suite are known.
+    pub fn pod_count(&self) -> usize {
+        self.lock().pods.len()
+    }
+
     /// Takes note of an object, unless a newer state of it is known.
     pub fn store(&self, key: ObjectKey, object: Value) {
         let mut known = self.lock();

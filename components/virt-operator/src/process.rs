@@ -22,7 +22,7 @@ use crate::admission;
 use crate::admission::serve::CERTIFICATES;
 use crate::endpoints::Endpoints;
 use crate::metrics::OperatorMetrics;
-use crate::reconcile::{Next, Reconciler};
+use crate::reconcile::{Next, Progress, Reconciler};
 use crate::settings::{Arguments, Settings};
 use crate::watches;
 
@@ -35,6 +35,10 @@ const RESCAN: Duration = Duration::from_secs(60);
 /// After an event more usually follow (a rollout touches a workload and its pods): they are looked at together. Far below
 /// the second in which people perceive an operator as prompt.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// What each pod of the suite adds to that. A pass looks at every pod, which takes some microseconds each; while thousands
+/// of them become ready, passes must not take more than a small part of the time between them. A second for 5,000.
+const SETTLE_PER_POD: Duration = Duration::from_micros(200);
 
 /// The first pause after a failed pass.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -133,6 +137,7 @@ async fn stand(
         metrics: numbers.clone(),
         endpoints,
         net: Arc::clone(&host.net),
+        progress: Progress::default(),
     };
     let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
     tokio::select! {
@@ -183,7 +188,7 @@ async fn lead(reconciler: &Reconciler, host: &Host, health: &Health) {
         tokio::select! {
             biased;
             () = host.stop.cancelled() => return,
-            () = reconciler.cache.changed() => sleep(SETTLE).await,
+            () = reconciler.cache.changed() => sleep(settle(reconciler)).await,
             () = reconciler.endpoints.changed() => sleep(SETTLE).await,
             () = sleep(pause) => {}
         }
@@ -220,6 +225,11 @@ async fn pass(reconciler: &Reconciler, host: &Host, alive: &Report) -> Option<Re
             Some(Err(()))
         }
     }
+}
+
+/// How long to wait for more events after the first.
+fn settle(reconciler: &Reconciler) -> Duration {
+    SETTLE + SETTLE_PER_POD * u32::try_from(reconciler.cache.pod_count()).unwrap_or(u32::MAX)
 }
 
 /// How long nothing needs to be done if nothing happens.

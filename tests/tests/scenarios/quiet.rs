@@ -11,6 +11,9 @@ use crate::support::install;
 /// Ten minutes, as the issue asks.
 const A_LONG_TIME: Duration = Duration::from_secs(600);
 
+/// So many pods that one status for each of them would be seen among the requests of an installation.
+const MANY: u32 = 60;
+
 fn text<'a>(event: &'a Value, pointer: &str) -> &'a str {
     event.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
@@ -60,6 +63,24 @@ fn an_installation_on_three_nodes_takes_at_most_250_requests() {
         let total: usize = asked(&world, 0).values().flat_map(BTreeMap::values).sum();
         assert!(total <= 250, "{total}: {:#?}", asked(&world, 0));
     });
+}
+
+/// Lease renewals and watches that are opened anew go with time, all else with the installation.
+#[test]
+fn an_installation_on_many_nodes_takes_hardly_more_requests_than_on_three() {
+    fn total(nodes: u32) -> usize {
+        let mut total = 0;
+        simulate(async {
+            let world = World::start(nodes, 1);
+            install(&world, "v0.1.0").await;
+            let requests = asked(&world, 0);
+            let all = requests.values().flatten().filter(|(what, _)| !what.ends_with(" leases"));
+            total = all.map(|(_, count)| count).sum();
+        });
+        total
+    }
+    let (few, many) = (total(3), total(MANY));
+    assert!(many * 10 <= few * 11, "{many} on {MANY} nodes, {few} on three");
 }
 
 #[test]

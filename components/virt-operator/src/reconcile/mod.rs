@@ -6,6 +6,7 @@
 mod apply;
 mod build;
 mod dereference;
+mod pace;
 mod registrations;
 mod secrets;
 mod snapshot;
@@ -34,6 +35,7 @@ pub use dereference::{World, dereference};
 
 pub use self::build::Error as BuildError;
 use self::build::{Built, build};
+pub use self::pace::Progress;
 use self::status::{Ended, status};
 use self::update_status::{Finalizer, update_metadata, update_status};
 use self::validate::{Followed, Refusal, Target, Validated, Wanted, validate};
@@ -116,6 +118,8 @@ pub struct Reconciler {
     pub endpoints: Arc<Endpoints>,
     /// Through which backends are asked whether they answer.
     pub net: Arc<dyn Net>,
+    /// What was told of progress, and when.
+    pub progress: Progress,
 }
 
 /// When to look again although nothing has happened.
@@ -201,8 +205,8 @@ impl Reconciler {
                 tracing::debug!(report = %built.report, "planned");
                 self.metrics.waiting(&built.report);
                 let ended = built.ended(&target.config);
-                self.end(&cr, &live, &ended, &world).await?;
-                Ok(Next { due: self.due(&built) })
+                let told_at = self.tell(&cr, &live, &ended, &world, &built.plan).await?;
+                Ok(Next { due: self.due(&built).into_iter().chain(told_at).min() })
             }
             Err(error) => {
                 if !error.is_passing() {
@@ -330,6 +334,33 @@ impl Reconciler {
         new.conditions = Some(conditions);
         update_status(&cr, live, &new, now, &self.writer, &self.cache).await?;
         Ok(())
+    }
+
+    /// Writes the status, unless only figures are new and it is too early for them: then gives the time to tell them.
+    async fn tell(
+        &self,
+        cr: &KubeVirt,
+        live: &Value,
+        ended: &Ended<'_>,
+        world: &World,
+        plan: &Plan,
+    ) -> Result<Option<Timestamp>, Error> {
+        let now = self.clock.now();
+        let new = status(cr, ended, world, &self.settings, now);
+        self.metrics.status(&new);
+        let old = cr.status.clone().unwrap_or_default();
+        if old == new {
+            return Ok(None);
+        }
+        let kind = pace::Kind::of(plan);
+        if pace::is_figures_only(&old, &new)
+            && let Err(due) = self.progress.lock().ask(&kind, now)
+        {
+            return Ok(Some(due));
+        }
+        update_status(cr, live, &new, now, &self.writer, &self.cache).await?;
+        self.progress.lock().tell(kind, now);
+        Ok(None)
     }
 
     async fn end(&self, cr: &KubeVirt, live: &Value, ended: &Ended<'_>, world: &World) -> Result<(), Error> {

@@ -1,0 +1,185 @@
+//! When progress is told (pure): a status is written to be read, and each write reaches everybody who watches the CR.
+//!
+//! A step that begins, or is held up by something of another kind than before, is told at once. That one more of five
+//! thousand pods is ready is told after a pause, which grows while the step takes. The last state is always told.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use kubevirt_api::kubevirt::KubeVirtStatus;
+use kubevirt_upgrade::{Plan, Reason, StepState};
+
+/// The first pause: most steps of a small cluster are over before it is.
+const FIRST: SignedDuration = SignedDuration::from_secs(2);
+
+/// The longest pause: who watches an hour of a large roll-out reads a new figure each minute.
+const LONGEST: SignedDuration = SignedDuration::from_secs(60);
+
+/// What a plan's progress is beside its figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    /// What is being brought about, and the step that is under way.
+    at: (String, usize),
+    /// What holds each step up: the step's and the reason's code, and what ails a pod, without its name.
+    waits: BTreeSet<(&'static str, &'static str, String)>,
+}
+
+impl Kind {
+    pub(super) fn of(plan: &Plan) -> Self {
+        let step = plan.steps().iter().find(|step| step.state != StepState::Done).map_or(0, |step| step.number);
+        let mut waits = BTreeSet::new();
+        for step in plan.steps() {
+            let StepState::Waiting(reasons) = &step.state else { continue };
+            for reason in reasons.iter().filter(|reason| !matches!(reason, Reason::After { .. })) {
+                let ails = if let Reason::PodNotReady { why, .. } = reason { ailment(why) } else { String::new() };
+                waits.insert((step.slot.code(), reason.code(), ails));
+            }
+        }
+        Self { at: (plan.target().id.clone(), step), waits }
+    }
+}
+
+/// `container virt-api: ErrImagePull` of a longer text: what follows names pods, nodes and times.
+fn ailment(why: &str) -> String {
+    let parts = if why.starts_with("container ") { 2 } else { 1 };
+    let short = why.split(": ").take(parts).collect::<Vec<_>>().join(": ");
+    short.chars().filter(|letter| !letter.is_ascii_digit()).collect()
+}
+
+/// [`Pace`] as the passes share it.
+#[derive(Debug, Default)]
+pub struct Progress(Mutex<Pace>);
+
+impl Progress {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Pace> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was told last, and when the next figures are due. Only in memory: an operator that begins anew tells once more.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    told: Option<Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    kind: Kind,
+    at: Timestamp,
+    pause: SignedDuration,
+}
+
+impl Pace {
+    /// Whether figures may be told now, or else from when on.
+    ///
+    /// # Errors
+    /// The time from which they may.
+    pub(super) fn ask(&self, kind: &Kind, now: Timestamp) -> Result<(), Timestamp> {
+        let Some(told) = &self.told else { return Ok(()) };
+        // What is no longer waited for is progress; what is waited for anew is news.
+        let is_news = told.kind.at != kind.at || !kind.waits.is_subset(&told.kind.waits);
+        let due = told.at.saturating_add(told.pause).unwrap_or(Timestamp::MAX);
+        // A clock that was put back must not silence the operator.
+        if is_news || now >= due || now < told.at { Ok(()) } else { Err(due) }
+    }
+
+    /// Figures of this kind were told.
+    pub(super) fn tell(&mut self, kind: Kind, now: Timestamp) {
+        self.told = Some(match self.told.take() {
+            Some(told) if told.kind.at == kind.at => {
+                // A kind that comes and goes within a step is news once.
+                let waits = told.kind.waits.union(&kind.waits).cloned().collect();
+                let is_due = now.duration_since(told.at) >= told.pause;
+                let pause = if is_due { told.pause.saturating_mul(2).min(LONGEST) } else { told.pause };
+                Told { kind: Kind { at: kind.at, waits }, at: now, pause }
+            }
+            _ => Told { kind, at: now, pause: FIRST },
+        });
+    }
+}
+
+/// Whether two states of the status differ in nothing but what their conditions' messages say.
+pub(super) fn is_figures_only(old: &KubeVirtStatus, new: &KubeVirtStatus) -> bool {
+    let wordless = |status: &KubeVirtStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.message = None;
+            condition.last_probe_time = None;
+        }
+        status
+    };
+    old != new && wordless(old) == wordless(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use kubevirt_api::kubevirt::{ConditionType, ConditionUpdate, Reason, set_condition};
+
+    use super::*;
+
+    fn kind(step: usize, waits: &[&'static str]) -> Kind {
+        Kind {
+            at: ("id".to_owned(), step),
+            waits: waits.iter().map(|code| ("Handler", *code, String::new())).collect(),
+        }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).expect("a valid time")
+    }
+
+    #[test]
+    fn figures_come_at_growing_distance_and_the_last_ones_always() {
+        let mut pace = Pace::default();
+        let mut told = Vec::new();
+        for second in 0..600 {
+            let now = at(second);
+            if pace.ask(&kind(3, &["NotReady"]), now).is_ok() {
+                pace.tell(kind(3, &["NotReady"]), now);
+                told.push(second);
+            }
+        }
+        assert_eq!(told, [0, 2, 6, 14, 30, 62, 122, 182, 242, 302, 362, 422, 482, 542]);
+        assert_eq!(pace.ask(&kind(3, &["NotReady"]), at(600)), Err(at(602)), "the pass looks again then");
+    }
+
+    #[test]
+    fn a_new_step_and_a_new_kind_of_blocker_are_told_at_once_and_each_kind_once() {
+        let mut pace = Pace::default();
+        pace.tell(kind(3, &["NotReady"]), at(0));
+        assert_eq!(pace.ask(&kind(4, &["NotReady"]), at(1)), Ok(()));
+        assert_eq!(pace.ask(&kind(3, &["NotReady", "PodNotReady"]), at(1)), Ok(()));
+        pace.tell(kind(3, &["NotReady", "PodNotReady"]), at(1));
+        assert_eq!(pace.ask(&kind(3, &["NotReady"]), at(2)), Err(at(3)), "less to wait for");
+        pace.tell(kind(3, &["NotReady"]), at(3));
+        assert!(pace.ask(&kind(3, &["NotReady", "PodNotReady"]), at(4)).is_err(), "told before");
+    }
+
+    #[test]
+    fn what_ails_a_pod_has_neither_names_nor_numbers() {
+        assert_eq!(ailment("container virt-api: ErrImagePull: no such image: x"), "container virt-api: ErrImagePull");
+        assert_eq!(ailment("Unschedulable: 0/5000 nodes are available"), "Unschedulable");
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_does_not_silence_the_operator() {
+        let mut pace = Pace::default();
+        pace.tell(kind(3, &[]), at(100));
+        assert_eq!(pace.ask(&kind(3, &[]), at(0)), Ok(()));
+    }
+
+    #[test]
+    fn only_messages_are_figures() {
+        let status = |message: &str, is: bool| {
+            let mut conditions = Vec::new();
+            let update =
+                ConditionUpdate::new(ConditionType::Progressing, is, Reason::DeploymentInProgress, message.to_owned());
+            set_condition(&mut conditions, &update, at(0));
+            KubeVirtStatus { conditions: Some(conditions), ..KubeVirtStatus::default() }
+        };
+        assert!(is_figures_only(&status("1 of 3", true), &status("2 of 3", true)));
+        assert!(!is_figures_only(&status("1 of 3", true), &status("1 of 3", true)), "nothing to tell");
+        assert!(!is_figures_only(&status("1 of 3", true), &status("2 of 3", false)));
+    }
+}
