@@ -1,4 +1,8 @@
-//! Figures of nanokube against their goals: throughput, latency, start and memory, of a release build on this machine.
+//! Figures of a part of the system against their goals, of a release build on this machine: nanokube's throughput, latency,
+//! start and memory here, the operator's in [`operator`].
+
+mod chart;
+mod operator;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -33,9 +37,9 @@ const SAMPLES: usize = 60;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// What to measure
-    #[arg(value_parser = ["nanokube"])]
+    #[arg(value_parser = ["nanokube", "operator"])]
     subject: String,
-    /// The small version: throughput, latency, start, and memory with 3 nodes
+    /// The small version, without the large clusters
     #[arg(long)]
     quick: bool,
     /// `json` prints the object and nothing else
@@ -44,7 +48,7 @@ pub(crate) struct Options {
     /// Measure only figures whose name or label contains this
     #[arg(long)]
     only: Option<String>,
-    /// Writes under watches
+    /// How many writes under watches
     #[arg(long, default_value_t = 10_000)]
     writes: usize,
 }
@@ -53,6 +57,7 @@ pub(crate) struct Options {
 #[derive(Clone, Copy)]
 enum Goal {
     AtLeast(f64),
+    AtMost(f64),
     Below(f64),
     Exactly(f64),
     /// Measured, and no more.
@@ -72,6 +77,7 @@ impl Figure {
     fn met(&self) -> Option<bool> {
         match self.goal {
             Goal::AtLeast(bound) => Some(self.value >= bound),
+            Goal::AtMost(bound) => Some(self.value <= bound),
             Goal::Below(bound) => Some(self.value < bound),
             Goal::Exactly(bound) => Some((self.value - bound).abs() < f64::EPSILON),
             Goal::None => None,
@@ -85,6 +91,7 @@ impl Figure {
         };
         let goal = match self.goal {
             Goal::AtLeast(bound) => format!("at least {}", shown(bound)),
+            Goal::AtMost(bound) => format!("at most {}", shown(bound)),
             Goal::Below(bound) => format!("below {}", shown(bound)),
             Goal::Exactly(bound) => shown(bound),
             Goal::None => "-".to_owned(),
@@ -100,6 +107,7 @@ impl Figure {
     fn json(&self) -> Value {
         let goal = match self.goal {
             Goal::AtLeast(bound) => json!({"at_least": bound}),
+            Goal::AtMost(bound) => json!({"at_most": bound}),
             Goal::Below(bound) => json!({"below": bound}),
             Goal::Exactly(bound) => json!({"exactly": bound}),
             Goal::None => Value::Null,
@@ -114,6 +122,9 @@ impl Figure {
 /// # Errors
 /// A goal was missed, or something could not be measured.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.subject == "operator" {
+        return operator::run(options);
+    }
     let mut bench = Bench::new(options)?;
     let nodes = |count: u32| format!("{count} nodes");
     let quick = options.quick;
@@ -230,7 +241,7 @@ impl<'a> Bench<'a> {
     }
 
     fn load_over_https(&mut self) -> Result<()> {
-        let (server, kubeconfig) = self.up(0)?;
+        let (server, kubeconfig) = self.up(0, &[])?;
         let (before, rounds) = (server.processor()?, self.load("HTTPS", Some(&kubeconfig))?);
         let writes = f64::from(u32::try_from(rounds * self.options.writes).unwrap_or(u32::MAX));
         let each = (server.processor()? - before) * 1000.0 / writes;
@@ -238,11 +249,12 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Starts a server of its own; the nodes are simulated.
-    fn up(&self, nodes: u32) -> Result<(Running, String)> {
+    /// Starts a server of its own; the nodes are simulated, unless the arguments say something else.
+    fn up(&self, nodes: u32, more: &[&str]) -> Result<(Running, String)> {
         let kubeconfig = self.scratch.join("kubeconfig").display().to_string();
         let count = nodes.to_string();
-        let arguments = ["up", "--simulated", "--nodes", &count, "--kubeconfig", &kubeconfig];
+        let mut arguments = vec!["up", "--nodes", &count, "--kubeconfig", &kubeconfig];
+        arguments.extend(more);
         self.command(&format!("nanokube {}", arguments.join(" ")));
         let running = Running::start(&self.nanokube, &arguments, &self.scratch.join("nanokube.log"))?;
         Ok((running, kubeconfig))
@@ -252,7 +264,7 @@ impl<'a> Bench<'a> {
         self.heading("Start");
         let mut slowest = Duration::ZERO;
         for _ in 0..STARTS {
-            slowest = slowest.max(self.up(3)?.0.took);
+            slowest = slowest.max(self.up(3, &[])?.0.took);
         }
         let name = format!("process start to ready, slowest of {STARTS}");
         self.add(name, "3 nodes", slowest.as_secs_f64(), "s", Goal::Below(1.0));
@@ -262,7 +274,7 @@ impl<'a> Bench<'a> {
     /// Nodes, then the suite on them, then what the one process holds.
     fn suite(&mut self, nodes: u32, goal: Goal) -> Result<()> {
         self.heading(&format!("{nodes} simulated nodes with the suite"));
-        let (server, kubeconfig) = self.up(nodes)?;
+        let (server, kubeconfig) = self.up(nodes, &[])?;
         let count = nodes.to_string();
         self.measure(&["nodes", "--kubeconfig", &kubeconfig, "--count", &count])?;
         let joined = server.started.elapsed();
@@ -273,11 +285,12 @@ impl<'a> Bench<'a> {
         let kubectl = Kubectl { bench: self, kubeconfig: &kubeconfig };
         kubectl.apply(&dist.join(VERSION).join("kubevirt-operator.yaml"))?;
         kubectl.wait("deployment/virt-operator", "condition=Available")?;
-        let applied = Instant::now();
+        let (applied, before) = (Instant::now(), server.processor()?);
         kubectl.apply(&dist.join(VERSION).join("kubevirt-cr.yaml"))?;
         kubectl.wait("kubevirt/kubevirt", "condition=Available")?;
         kubectl.wait("daemonset/virt-handler", &format!("jsonpath={{.status.numberAvailable}}={nodes}"))?;
         let installed = applied.elapsed();
+        let worked = server.processor()? - before;
         let rss = settled(&server)?;
         let peak = server.memory("VmHWM")?;
 
@@ -285,6 +298,7 @@ impl<'a> Bench<'a> {
         self.add(name("process start to all Ready"), "simulated", joined.as_secs_f64(), "s", Goal::None);
         self.add(name("memory before the suite"), "simulated", bare, "MB", Goal::None);
         self.add(name("custom resource to all available"), "simulated", installed.as_secs_f64(), "s", Goal::None);
+        self.add(name("processor time for that"), "simulated", worked, "s", Goal::None);
         self.add(name("memory with the suite"), "simulated", rss, "MB", goal);
         self.add(name("most memory ever"), "simulated", peak, "MB", Goal::None);
         Ok(())
@@ -296,15 +310,30 @@ impl<'a> Bench<'a> {
             term::heading("Measured (release build, this machine)");
             let rows: Vec<Vec<String>> = self.figures.iter().map(Figure::row).collect();
             term::table(&["FIGURE", "LABEL", "VALUE", "GOAL", "VERDICT"], &rows);
+            term::note(&format!("{} processors, load {}", processors(), load()));
             println!();
         }
         let figures: Vec<Value> = self.figures.iter().map(Figure::json).collect();
-        println!("{}", json!({"subject": self.options.subject, "figures": figures, "missed": missed}));
+        println!(
+            "{}",
+            json!({"subject": self.options.subject, "processors": processors(), "load": load(), "figures": figures, "missed": missed})
+        );
         if missed > 0 {
             bail!("{missed} goals were missed");
         }
         Ok(())
     }
+}
+
+/// How many programs this machine runs at a time: without it, and what else it had to do, times say nothing.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// How many programs wanted to run over the last one, five and fifteen minutes.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
 /// The memory of a server once it stays the same.
@@ -336,6 +365,16 @@ impl Kubectl<'_> {
         write!(why, "kubectl {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr).trim())?;
         ensure!(out.status.success(), why);
         Ok(())
+    }
+
+    /// The pod that leads.
+    fn lease_holder(&self) -> Result<String> {
+        let arguments = ["get", "-n", "kubevirt", "lease", "virt-operator", "-o", "jsonpath={.spec.holderIdentity}"];
+        self.bench.command(&format!("kubectl {}", arguments.join(" ")));
+        let out = Command::new("kubectl").env("KUBECONFIG", self.kubeconfig).args(arguments).output();
+        let out = out.context("run kubectl")?;
+        ensure!(out.status.success(), "no lease: {}", String::from_utf8_lossy(&out.stderr).trim());
+        Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
     }
 
     fn apply(&self, manifest: &Path) -> Result<()> {

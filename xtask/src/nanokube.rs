@@ -52,11 +52,7 @@ impl Running {
     /// # Errors
     /// The process has ended, or this is not Linux.
     pub(crate) fn memory(&self, field: &str) -> Result<f64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}: has nanokube ended?"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u32>().ok());
-        Ok(f64::from(kibibytes.with_context(|| format!("{path} has no {field}"))?) * 1024.0 / 1e6)
+        memory_of(self.child.id(), field)
     }
 
     /// Processor time it has used, in seconds.
@@ -80,4 +76,40 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A field of `/proc/PID/status` in megabytes.
+///
+/// # Errors
+/// The process has ended, or this is not Linux.
+pub(crate) fn memory_of(pid: u32, field: &str) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}: has it ended?"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u32>().ok());
+    Ok(f64::from(kibibytes.with_context(|| format!("{path} has no {field}"))?) * 1024.0 / 1e6)
+}
+
+/// The processes that run a program.
+///
+/// # Errors
+/// This is not Linux.
+pub(crate) fn processes_of(program: &Path) -> Result<Vec<u32>> {
+    let numbers = std::fs::read_dir("/proc").context("read /proc")?.filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        name.to_str()?.parse::<u32>().ok()
+    });
+    Ok(numbers.filter(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|it| it == program)).collect())
+}
+
+/// A variable of a process's environment.
+///
+/// # Errors
+/// The process has ended, or is somebody else's.
+pub(crate) fn environment(pid: u32, name: &str) -> Result<Option<String>> {
+    let path = format!("/proc/{pid}/environ");
+    let bytes = std::fs::read(&path).with_context(|| format!("read {path}: has it ended?"))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let value = text.split('\0').find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='));
+    Ok(value.map(str::to_owned))
 }
