@@ -71,12 +71,17 @@ impl Graph {
         if self.items.get(uid) == Some(&item) {
             return Vec::new();
         }
+        // An owner that waits until it is let go of is concerned by exactly that.
+        let lost: Vec<String> =
+            self.items.get(uid).into_iter().flat_map(|known| &known.owners).map(|it| it.uid.clone()).collect();
         self.unlink(uid);
         for owner in &item.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.to_owned());
         }
         self.items.insert(uid.to_owned(), item);
-        self.around(uid)
+        let mut concerned = self.around(uid);
+        concerned.extend(lost.into_iter().filter(|owner| !self.items[uid].owners.iter().any(|it| it.uid == *owner)));
+        concerned
     }
 
     /// Forgets an object; gives the uids to look at.
@@ -211,6 +216,7 @@ mod tests {
         assert_eq!(graph.upsert("pod", item("pod", &["set"], false, &[])), ["pod", "set"]);
         assert_eq!(graph.upsert("set", item("set", &[], false, &[])), Vec::<String>::new());
         assert_eq!(graph.upsert("set", item("set", &[], true, &[FOREGROUND])), ["set", "pod"]);
+        assert_eq!(graph.upsert("pod", item("pod", &[], false, &[])), ["pod", "set"], "the owner that was let go of");
     }
 
     #[test]
