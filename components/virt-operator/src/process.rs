@@ -88,7 +88,8 @@ pub async fn run(host: Host) -> anyhow::Result<()> {
         server_stop.clone(),
     ));
     let mut followed = JoinSet::new();
-    admission::serve::start(&host, address.ip(), &numbers, server_stop.clone(), &mut server, &mut followed).await?;
+    admission::serve::start(&host, address.ip(), &numbers, &settings, server_stop.clone(), &mut server, &mut followed)
+        .await?;
     numbers.ready(true);
 
     let lease =

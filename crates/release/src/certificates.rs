@@ -1,7 +1,10 @@
 //! The certificates of the suite, as a table. The operator issues them; this module only says which there are, what
 //! stands in them, and where they are mounted.
 
-use kubevirt_api::names::label;
+use kubevirt_api::names::{annotation, label};
+use serde_json::{Map, Value, json};
+
+use crate::object::Object;
 
 /// The Secret type of every entry.
 pub const SECRET_TYPE: &str = "kubernetes.io/tls";
@@ -54,6 +57,19 @@ pub struct Mount {
 
 const fn mount(component: &'static str, path: &'static str) -> Mount {
     Mount { component, path, optional: false }
+}
+
+/// The Secrets of all certificates, with the metadata every one of them has and without content: what can be said about
+/// them before any is issued.
+pub fn blanks(namespace: &str) -> Vec<Object> {
+    let labels: Map<String, Value> =
+        LABELS.iter().map(|(name, value)| (name.to_string(), Value::from(*value))).collect();
+    let annotations = json!({annotation::CERTIFICATE_DURATION: ""});
+    let blank = |spec: CertificateSpec| {
+        Object::from_value(json!({"apiVersion": "v1", "kind": "Secret", "type": SECRET_TYPE, "metadata": {
+            "name": spec.secret, "namespace": namespace, "labels": labels, "annotations": annotations}}))
+    };
+    all(namespace).into_iter().map(|spec| blank(spec).expect("a Secret with a name")).collect()
 }
 
 /// Every certificate of the suite in a namespace; authorities come before what they sign.

@@ -10,6 +10,7 @@
 
 pub mod certificates;
 pub mod config;
+pub mod customize;
 pub mod desired;
 pub mod image;
 pub mod index;

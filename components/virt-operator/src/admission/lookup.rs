@@ -27,7 +27,7 @@ const NAME: &str = "placement-validation-webhook";
 pub enum Error {
     #[error("{what} could not be listed: {source}")]
     List { what: &'static str, source: kube::Error },
-    #[error("a placement could not be tried: {0}")]
+    #[error("an object could not be tried: {0}")]
     Rehearsal(#[from] RehearsalError),
     #[error("the cluster's API did not answer within {LOOKUP:?}")]
     TooSlow,
@@ -39,6 +39,23 @@ pub enum Error {
 /// The API server refused or did not answer in time.
 pub async fn facts(client: &Client, needs: &Needs, namespace: &str) -> Result<Facts, Error> {
     timeout(LOOKUP, look(client, needs, namespace)).await.map_err(|_| Error::TooSlow)?
+}
+
+/// What the server would say against objects, one sentence each.
+///
+/// # Errors
+/// As for [`facts`].
+pub async fn objections(client: &Client, objects: &[Object]) -> Result<Vec<String>, Error> {
+    let ask = async {
+        let mut objections = Vec::new();
+        for object in objects {
+            if let Some(objection) = rehearse(client, object).await? {
+                objections.push(format!("{}: {objection}", object.key()));
+            }
+        }
+        Ok(objections)
+    };
+    timeout(LOOKUP, ask).await.map_err(|_| Error::TooSlow)?
 }
 
 async fn look(client: &Client, needs: &Needs, namespace: &str) -> Result<Facts, Error> {

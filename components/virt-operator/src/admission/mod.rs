@@ -1,6 +1,7 @@
 //! Admission of the KubeVirt custom resource: what is allowed, refused and warned of. Pure; [`lookup`] fetches the facts
 //! and [`serve`] speaks HTTPS.
 
+pub mod customized;
 pub mod lookup;
 pub mod rules;
 pub mod serve;

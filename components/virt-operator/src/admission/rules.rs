@@ -4,9 +4,9 @@
 use kubevirt_api::AsGiven;
 use kubevirt_api::gates::{self, State, name};
 use kubevirt_api::kubevirt::{
-    ComponentConfig, CustomizeComponents, KubeVirtConfiguration, KubeVirtSpec, SeccompConfiguration, SelfSigned,
-    TlsConfiguration,
+    ComponentConfig, KubeVirtConfiguration, KubeVirtSpec, SeccompConfiguration, SelfSigned, TlsConfiguration,
 };
+use kubevirt_release::customize::{Customizations, Refused};
 use serde_json::Value;
 
 /// Something a spec may not say.
@@ -18,8 +18,8 @@ pub enum Fault {
     /// In the words that clients match.
     #[error("infra replica count can't be 0")]
     NoReplicas,
-    #[error("spec.customizeComponents.patches[{index}].patch is not JSON: {error}")]
-    Patch { index: usize, error: String },
+    #[error("{0}")]
+    Customization(#[from] Refused),
     #[error(
         "spec.certificateRotateStrategy.selfSigned.{old} is the older spelling and cannot be combined with ca or server"
     )]
@@ -62,7 +62,9 @@ pub fn faults(spec: &KubeVirtSpec, old: Option<&KubeVirtSpec>) -> Vec<Fault> {
     if spec.infra.as_ref().is_some_and(|infra| infra.replicas == Some(0)) {
         found.push(Fault::NoReplicas);
     }
-    patches(spec.customize_components.as_ref(), &mut found);
+    if let Err(refused) = Customizations::read(spec.customize_components.as_ref()) {
+        found.extend(refused.into_iter().map(Fault::Customization));
+    }
     certificates(spec, &mut found);
     headroom(configuration, &mut found);
     feature_gates(configuration, &mut found);
@@ -104,15 +106,6 @@ fn placement(part: &str, new: Option<&ComponentConfig>, old: Option<Option<&Comp
     for toleration in new.tolerations.iter().flatten() {
         one_of(toleration, "operator", OPERATORS);
         one_of(toleration, "effect", EFFECTS);
-    }
-}
-
-fn patches(customize: Option<&CustomizeComponents>, found: &mut Vec<Fault>) {
-    let patches = customize.and_then(|customize| customize.patches.as_deref()).unwrap_or_default();
-    for (index, patch) in patches.iter().enumerate() {
-        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&patch.patch) {
-            found.push(Fault::Patch { index, error: error.to_string() });
-        }
     }
 }
 

@@ -15,9 +15,11 @@ use kubevirt_runtime::tls::{Certificate, CertificateFiles, ClientAuthorities, Se
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::customized::{Customized, customized};
 use super::trust::{self, OwnSecret};
 use super::{CREATE, DELETE, Denial, Judgement, UPDATE, admit, lookup, needs};
 use crate::metrics::OperatorMetrics;
+use crate::settings::Settings;
 
 /// Where the operator's own certificate is mounted once it has issued it.
 pub const CERTIFICATES: &str = "/etc/virt-operator/certificates";
@@ -39,6 +41,7 @@ pub async fn start(
     host: &Host,
     ip: IpAddr,
     metrics: &OperatorMetrics,
+    settings: &Settings,
     stop: CancellationToken,
     server: &mut JoinSet<serve::Drained>,
     watches: &mut JoinSet<()>,
@@ -52,19 +55,20 @@ pub async fn start(
     watches.spawn(trust::follow_secret(host.client.clone(), host.namespace.clone(), certificates::OPERATOR, own));
     watches.spawn(trust::follow_clients(host.client.clone(), clients.clone()));
     let tls = certificate.server_config_for(&clients)?;
-    server.spawn(serve::serve(listener, tls, endpoints(host.client.clone(), metrics.clone()), stop));
+    server.spawn(serve::serve(listener, tls, endpoints(host.client.clone(), metrics.clone(), settings.clone()), stop));
     Ok(())
 }
 
 /// What answers on the webhooks' port.
-pub fn endpoints(client: Client, metrics: OperatorMetrics) -> Handler {
+pub fn endpoints(client: Client, metrics: OperatorMetrics, settings: Settings) -> Handler {
+    let settings = Arc::new(settings);
     handler(move |request: Request| {
-        let (client, metrics) = (client.clone(), metrics.clone());
-        async move { answer(&client, &metrics, request).await }
+        let (client, metrics, settings) = (client.clone(), metrics.clone(), Arc::clone(&settings));
+        async move { answer(&client, &metrics, &settings, request).await }
     })
 }
 
-async fn answer(client: &Client, metrics: &OperatorMetrics, request: Request) -> Response {
+async fn answer(client: &Client, metrics: &OperatorMetrics, settings: &Settings, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let operation = match path.as_str() {
         CREATE => Operation::Create,
@@ -87,7 +91,7 @@ async fn answer(client: &Client, metrics: &OperatorMetrics, request: Request) ->
     if review.operation != operation {
         return bad(format!("{} is not judged here", review.operation));
     }
-    let Judgement { verdict, warnings } = judge(client, &review).await;
+    let Judgement { verdict, warnings } = judge(client, settings, &review).await;
     if let Verdict::Deny { message, .. } = &verdict {
         tracing::info!(operation = %review.operation, name = review.name, user = review.user, message, "refused");
     }
@@ -96,12 +100,36 @@ async fn answer(client: &Client, metrics: &OperatorMetrics, request: Request) ->
 }
 
 /// Looks up what is needed and judges. What cannot be looked up cannot be allowed.
-pub async fn judge(client: &Client, review: &Review) -> Judgement {
-    match lookup::facts(client, &needs(review), &review.namespace).await {
+pub async fn judge(client: &Client, settings: &Settings, review: &Review) -> Judgement {
+    let judged = match lookup::facts(client, &needs(review), &review.namespace).await {
         Ok(facts) => admit(review, &facts),
-        Err(error) => {
-            let message = format!("virt-operator cannot judge this now: {error}; try again");
-            Judgement::deny(Denial::ServiceUnavailable, message)
-        }
+        Err(error) => return not_now(&error),
+    };
+    if !matches!(judged.verdict, Verdict::Allow { .. }) {
+        return judged;
     }
+    let Customized { objects, warnings } = match customized(review, settings) {
+        Ok(None) => return judged,
+        Ok(Some(customized)) => customized,
+        Err(refused) => {
+            let all: Vec<String> = refused.iter().map(ToString::to_string).collect();
+            return Judgement::deny(Denial::Invalid, all.join("; "));
+        }
+    };
+    match lookup::objections(client, &objects).await {
+        Ok(objections) if objections.is_empty() => {
+            Judgement { warnings: judged.warnings.into_iter().chain(warnings).collect(), ..judged }
+        }
+        Ok(objections) => {
+            let message =
+                format!("spec.customizeComponents: the API server refuses the result: {}", objections.join("; "));
+            Judgement::deny(Denial::Invalid, message)
+        }
+        Err(error) => not_now(&error),
+    }
+}
+
+fn not_now(error: &lookup::Error) -> Judgement {
+    let message = format!("virt-operator cannot judge this now: {error}; try again");
+    Judgement::deny(Denial::ServiceUnavailable, message)
 }

@@ -210,18 +210,47 @@ fn a_configuration_contradicts_itself_in_these_ways() {
 }
 
 #[test]
-fn patches_must_be_json() {
-    let patch = |patch: &str| {
-        let one =
-            json!({"resourceName": "virt-api", "resourceType": "Deployment", "patch": patch, "type": "strategic"});
+fn patches_must_be_well_formed() {
+    let patch = |way: &str, patch: &str| {
+        let one = json!({"resourceName": "virt-api", "resourceType": "Deployment", "patch": patch, "type": way});
         found(json!({"customizeComponents": {"patches": [one]}}))
     };
-    assert_eq!(patch(r#"{"metadata": {"labels": {"a": "b"}}}"#), [""; 0]);
-    assert_eq!(patch(r#"[{"op": "remove", "path": "/spec"}]"#), [""; 0]);
+    assert_eq!(patch("strategic", r#"{"metadata": {"labels": {"a": "b"}}}"#), [""; 0]);
+    assert_eq!(patch("json", r#"[{"op": "remove", "path": "/spec"}]"#), [""; 0]);
+    let head = "spec.customizeComponents.patches[0] (Deployment virt-api) cannot be applied: ";
     for broken in ["{\"a\":", "a: b", ""] {
-        let found = patch(broken);
-        assert!(found[0].starts_with("spec.customizeComponents.patches[0].patch is not JSON: "), "{found:?}");
+        let found = patch("merge", broken);
+        assert!(found[0].starts_with(&format!("{head}its text is not JSON: ")), "{found:?}");
     }
+    assert_eq!(patch("pony", "{}"), [format!("{head}its type \"pony\" is none of json, merge, strategic")]);
+}
+
+#[test]
+fn what_a_change_makes_of_the_objects_is_known_before_it_is_stored() {
+    let env = [("VIRT_OPERATOR_IMAGE".to_owned(), "localhost/kubevirt/virt-operator:v0.1.0".to_owned())];
+    let settings = crate::settings::Settings::new("kubevirt".to_owned(), env.into()).expect("settings");
+    let with = |name: &str, patch: Value| {
+        json!({"customizeComponents": {"patches": [
+            {"resourceName": name, "resourceType": "Deployment", "type": "json", "patch": patch.to_string()}]}})
+    };
+    let ask = |old: Value, new: Value| crate::admission::customized::customized(&update(old, new), &settings);
+    let replicas = with("virt-api", json!([{"op": "replace", "path": "/spec/replicas", "value": 5}]));
+    let made = ask(json!({}), replicas.clone()).expect("it can be done").expect("objects");
+    assert_eq!(made.warnings, [""; 0]);
+    let names: Vec<_> = made.objects.iter().map(|object| object.key().to_string()).collect();
+    assert_eq!(names, ["Deployment kubevirt/virt-api"]);
+    assert_eq!(made.objects[0].at("/spec/replicas"), Some(&json!(5)));
+    assert_eq!(ask(replicas.clone(), replicas.clone()), Ok(None), "nothing new");
+    assert_eq!(ask(replicas.clone(), json!({})), Ok(None), "taken away");
+    let broken = with("virt-api", json!([{"op": "remove", "path": "/spec/nothing"}]));
+    let refused = ask(json!({}), broken.clone()).expect_err("there is no such field");
+    assert!(refused[0].to_string().contains("/spec/nothing does not exist"), "{refused:?}");
+    let mut elsewhere = broken;
+    elsewhere["imageTag"] = json!("v0.2.0");
+    assert_eq!(ask(json!({}), elsewhere), Ok(None), "the objects of that version are not known here");
+    let nobody = ask(json!({}), with("nobody", json!([]))).expect("it can be done").expect("objects");
+    assert_eq!(nobody.objects, []);
+    assert!(nobody.warnings[0].contains("has no effect"), "{:?}", nobody.warnings);
 }
 
 #[test]

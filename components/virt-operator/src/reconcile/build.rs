@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::names::annotation;
+use kubevirt_release::customize::{Customizations, Refused};
+use kubevirt_release::desired::fit_kept;
 use kubevirt_release::object::ObjectError;
 use kubevirt_release::{DeploymentConfig, Inputs, Kind, Object, ObjectKey, Strategy, desired, namespace};
 use kubevirt_upgrade::check::Violation;
@@ -13,7 +15,7 @@ use kubevirt_upgrade::{Form, Identity, Input, Plan, Report, check, rbac};
 use super::snapshot::snapshot;
 use super::status::Ended;
 use super::validate::Target;
-use super::{World, registrations, secrets};
+use super::{World, held, registrations, secrets};
 use crate::cache::Nodes;
 use crate::certificates::Unfit;
 use crate::settings::Settings;
@@ -53,8 +55,15 @@ pub enum Error {
     Certificates(#[from] crate::certificates::Error),
     #[error("a role could not be widened for both versions: {0}")]
     Role(#[from] ObjectError),
+    #[error("{}", customize_list(.0))]
+    Customization(Vec<Refused>),
     #[error("the plan is not carried out because it breaks its own rules: {}", list(.0))]
     Plan(Vec<Violation>),
+}
+
+/// All that is wrong with the changes the CR asks for.
+pub(crate) fn customize_list(refused: &[Refused]) -> String {
+    refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn list(violations: &[Violation]) -> String {
@@ -72,8 +81,9 @@ pub(crate) fn build(
     settings: &Settings,
     now: Timestamp,
 ) -> Result<Built, Error> {
-    let inputs = inputs(cr, &world.nodes);
-    let mut finals: BTreeMap<ObjectKey, Object> = by_key(desired(&target.strategy, &inputs));
+    let customizations = customizations(target);
+    let inputs = inputs(cr, &world.nodes, &customizations);
+    let mut finals = wanted(target, &inputs, world)?;
     let secrets::Issued { objects, due, renewed } = secrets::issue(
         &settings.namespace,
         &world.objects,
@@ -81,9 +91,17 @@ pub(crate) fn build(
         &stamps(&target.strategy, inputs.generation),
         now,
     )?;
-    finals.extend(by_key(objects));
+    // The namespace is not the operator's: it gets its label and nothing else.
     let namespace = namespace::monitored(&settings.namespace);
-    for object in kept_strategy(target, settings).into_iter().chain([namespace]) {
+    finals.insert(namespace.key(), namespace);
+    for mut object in objects.into_iter().chain(kept_strategy(target, settings)) {
+        // One that is left as it lies in the cluster in this round is not ours to fit.
+        if object.at("/metadata/uid").is_none() {
+            fit_kept(&mut object, &inputs).map_err(|refused| Error::Customization(vec![refused]))?;
+            if target.customizations.is_none() {
+                held::metadata(&mut object, world);
+            }
+        }
         finals.insert(object.key(), object);
     }
 
@@ -98,15 +116,33 @@ pub(crate) fn build(
 /// # Errors
 /// As for [`build`].
 pub(crate) fn preview(cr: &KubeVirt, target: &Target, world: &World) -> Result<(Plan, Report), Error> {
-    let mut finals = by_key(desired(&target.strategy, &inputs(cr, &world.nodes)));
+    let customizations = customizations(target);
+    let mut finals = wanted(target, &inputs(cr, &world.nodes, &customizations), world)?;
     registrations::keep_trust(&mut finals, world);
     let Built { plan, report, .. } = plan(cr, target, finals, world)?;
     Ok((plan, report))
 }
 
+/// The changes that are made to the target's objects.
+fn customizations(target: &Target) -> Customizations {
+    target.customizations.clone().unwrap_or_else(Customizations::none)
+}
+
+/// The objects of the version. Where the CR's changes are refused, what runs stays as it was last changed.
+fn wanted(target: &Target, inputs: &Inputs<'_>, world: &World) -> Result<BTreeMap<ObjectKey, Object>, Error> {
+    let mut finals = by_key(desired(&target.strategy, inputs).map_err(Error::Customization)?);
+    if target.customizations.is_none() {
+        held::objects(&mut finals, world);
+    }
+    Ok(finals)
+}
+
 fn plan(cr: &KubeVirt, target: &Target, finals: BTreeMap<ObjectKey, Object>, world: &World) -> Result<Built, Error> {
-    let inputs = inputs(cr, &world.nodes);
-    let old = target.observed_strategy.as_ref().map(|strategy| by_key(desired(strategy, &inputs))).unwrap_or_default();
+    // Of the old version only roles are of interest, which nothing customizes.
+    let none = Customizations::none();
+    let inputs = inputs(cr, &world.nodes, &none);
+    let old = target.observed_strategy.as_ref().and_then(|strategy| desired(strategy, &inputs).ok());
+    let old = old.map(by_key).unwrap_or_default();
     let transitional = transitional(&finals, &old, world)?;
     let mut snapshot = snapshot(world, &finals, &transitional);
     // Strategies of other versions are the way back to them.
@@ -132,10 +168,12 @@ fn by_key(objects: Vec<Object>) -> BTreeMap<ObjectKey, Object> {
     objects.into_iter().map(|object| (object.key(), object)).collect()
 }
 
-fn inputs<'a>(cr: &'a KubeVirt, nodes: &Nodes) -> Inputs<'a> {
+/// What the CR and the cluster add to a strategy.
+pub(crate) fn inputs<'a>(cr: &'a KubeVirt, nodes: &Nodes, customizations: &'a Customizations) -> Inputs<'a> {
     let schedulable = nodes.values().filter(|node| node.schedulable).count();
     Inputs {
         spec: &cr.spec,
+        customizations,
         generation: cr.metadata.generation.unwrap_or_default(),
         nodes: if schedulable == 0 { nodes.len() } else { schedulable },
         control_plane_nodes: nodes.values().filter(|node| node.control_plane).count(),

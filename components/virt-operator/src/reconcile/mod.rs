@@ -6,6 +6,7 @@
 mod apply;
 mod build;
 mod dereference;
+mod held;
 mod pace;
 mod registrations;
 mod secrets;
@@ -90,6 +91,7 @@ impl Error {
             Self::Read(_) => "Unread",
             Self::Build(BuildError::Certificates(_)) => "Certificates",
             Self::Build(BuildError::Role(_)) => "Role",
+            Self::Build(BuildError::Customization(_)) => "Customization",
             Self::Build(BuildError::Plan(_)) => "InconsistentPlan",
         }
     }

@@ -6,7 +6,7 @@ use kubevirt_api::kubevirt::{
     enter, find_condition, set_condition,
 };
 use kubevirt_release::desired::unsupported;
-use kubevirt_release::{DeploymentConfig, Kind};
+use kubevirt_release::{DeploymentConfig, Kind, ObjectKey};
 use kubevirt_upgrade::{Mode, Plan, Report, StepState};
 use serde_json::Value;
 
@@ -155,7 +155,8 @@ fn planned(
             enter(&Situation::ResourcesCreated, conditions, now);
         }
     }
-    let passed_over: Vec<String> = unsupported(&cr.spec).iter().map(ToString::to_string).collect();
+    let keys: Vec<ObjectKey> = plan.steps().iter().flat_map(|step| step.objects.iter().cloned()).collect();
+    let passed_over: Vec<String> = unsupported(&cr.spec, &keys).iter().map(ToString::to_string).collect();
     if !passed_over.is_empty() {
         let update =
             ConditionUpdate::new(ConditionType::Synchronized, false, Reason::NotSupported, passed_over.join("; "));

@@ -3,12 +3,14 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 use kubevirt_api::kubevirt::{KubeVirt, KubeVirtStatus, Reason};
 use kubevirt_api::names::{finalizer, label};
+use kubevirt_release::customize::{Customizations, Refused};
 use kubevirt_release::strategy::{self, Strategy};
-use kubevirt_release::{DeploymentConfig, Kind, render};
+use kubevirt_release::{DeploymentConfig, Kind, certificates, desired, render};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::World;
+use super::build::{customize_list, inputs};
 use crate::admission::rules;
 use crate::cache::{Live, text};
 use crate::settings::Settings;
@@ -46,6 +48,8 @@ pub(crate) struct Target {
     pub(crate) config: DeploymentConfig,
     pub(crate) id: String,
     pub(crate) strategy: Strategy,
+    /// The changes to its objects. None: those of the CR are refused, and what runs stays as it was last changed.
+    pub(crate) customizations: Option<Customizations>,
     /// The objects of the version that was last complete, as far as they are known; they tell what old pods may do.
     pub(crate) observed_strategy: Option<Strategy>,
     /// The target is this operator's own release.
@@ -114,6 +118,12 @@ fn follow(live: &Live, world: &World, settings: &Settings, ignored: &mut Vec<(Li
 }
 
 pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Result<Target, Refusal> {
+    let not_customized = |refused: Vec<Refused>, config| Refusal {
+        reason: Reason::CustomizationRefused,
+        message: customize_list(&refused),
+        config,
+    };
+    Customizations::read(cr.spec.customize_components.as_ref()).map_err(|refused| not_customized(refused, None))?;
     // The first CR is older than the webhook that would have refused it.
     let faults: Vec<String> = rules::faults(&cr.spec, None).iter().map(ToString::to_string).collect();
     if !faults.is_empty() {
@@ -128,7 +138,9 @@ pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Resul
     let strategy = if is_own { render(&config) } else { stored(&strategies, &id, &config, settings)? };
     let status = cr.status.clone().unwrap_or_default();
     let observed_strategy = observed_strategy(&strategies, &status, &id);
-    Ok(Target { config, id, strategy, observed_strategy, is_own })
+    let customizations = customizations(cr, &strategy, world, &settings.namespace)
+        .map_err(|refused| not_customized(refused, Some(Box::new(config.clone()))))?;
+    Ok(Target { config, id, strategy, customizations: Some(customizations), observed_strategy, is_own })
 }
 
 /// The version that was last complete, for a CR whose spec can't be followed: a mistyped tag must not end the repair of
@@ -144,7 +156,25 @@ fn kept(cr: &KubeVirt, world: &World, settings: &Settings) -> Option<Target> {
     } else {
         stored(&strategies(world), &id, &config, settings).ok()?
     };
-    Some(Target { config, id, strategy, observed_strategy: None, is_own })
+    let customizations = customizations(cr, &strategy, world, &settings.namespace).ok();
+    Some(Target { config, id, strategy, customizations, observed_strategy: None, is_own })
+}
+
+/// The changes a CR asks for, if each of them can be made to every object it is meant for.
+fn customizations(
+    cr: &KubeVirt,
+    strategy: &Strategy,
+    world: &World,
+    namespace: &str,
+) -> Result<Customizations, Vec<Refused>> {
+    let found = Customizations::read(cr.spec.customize_components.as_ref())?;
+    if cr.spec.customize_components.is_some() {
+        desired(strategy, &inputs(cr, &world.nodes, &found))?;
+        for mut secret in certificates::blanks(namespace) {
+            found.apply(&mut secret).map_err(|refused| vec![refused])?;
+        }
+    }
+    Ok(found)
 }
 
 /// The spec of a CR that follows the operator's own version.

@@ -99,6 +99,8 @@ words! {
         CacheNotSynced,
         /// What was written does not last: somebody changes it on its way in.
         Contested,
+        /// A change of `customizeComponents` can't be made.
+        CustomizationRefused,
         /// The upgrade waits for something a person has to decide or repair.
         UpgradeBlocked,
     }

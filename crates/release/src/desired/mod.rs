@@ -1,4 +1,4 @@
-//! The objects a cluster should have: a strategy, fitted to the CR and the cluster's size, and stamped.
+//! The objects a cluster should have: a strategy, stamped, changed as the CR asks, and fitted to the cluster's size.
 //!
 //! It works on any strategy, this release's or one read from a ConfigMap. Secrets and ConfigMaps of a strategy are left
 //! out: they are the certificates, which the operator keeps itself ([`crate::certificates`]).
@@ -13,8 +13,9 @@ use kubevirt_api::kubevirt::KubeVirtSpec;
 use kubevirt_api::names::{annotation, label};
 use serde_json::Value;
 
+use crate::customize::{self, Customizations, Place, Refused};
 use crate::kinds::Kind;
-use crate::object::{self, Object};
+use crate::object::{self, Object, ObjectKey};
 use crate::strategy::Strategy;
 
 pub use replicas::{DEFAULT_API_REPLICAS, api_replicas};
@@ -23,6 +24,8 @@ pub use replicas::{DEFAULT_API_REPLICAS, api_replicas};
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
     pub spec: &'a KubeVirtSpec,
+    /// The changes of `spec.customizeComponents`.
+    pub customizations: &'a Customizations,
     /// The CR's `metadata.generation`.
     pub generation: i64,
     /// How many nodes can run VMs; all nodes, while none is labelled yet. It decides the number of virt-api pods.
@@ -31,14 +34,15 @@ pub struct Inputs<'a> {
     pub control_plane_nodes: usize,
 }
 
-/// Annotations whose value alone is no reason to write an object: they say when it was written.
-pub const NO_REASON_TO_WRITE: &[&str] = &[annotation::GENERATION];
+/// Annotations whose value alone is no reason to write an object: they say when it was written, and that a change was
+/// asked for somewhere. What a change does to an object is seen in the object.
+pub const NO_REASON_TO_WRITE: &[&str] = &[annotation::GENERATION, annotation::CUSTOMIZER];
 
 /// What a CR asks for and this operator does not do. Each is to be reported, not passed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unsupported {
-    /// `spec.customizeComponents` holds patches or flags.
-    CustomizeComponents,
+    /// A patch of `spec.customizeComponents` is meant for an object that is not part of the version.
+    NothingToCustomize { place: Place },
     /// A product field is not a valid label value; the label is not set.
     ProductLabel { field: &'static str, value: String },
 }
@@ -46,8 +50,8 @@ pub enum Unsupported {
 impl std::fmt::Display for Unsupported {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::CustomizeComponents => {
-                f.write_str("spec.customizeComponents is not implemented by this release: its patches are not applied")
+            Self::NothingToCustomize { place } => {
+                write!(f, "{place} concerns no object of this version that can be customized: it has no effect")
             }
             Self::ProductLabel { field, value } => {
                 write!(f, "spec.{field} `{value}` is not a valid label value: the label is not set")
@@ -56,15 +60,14 @@ impl std::fmt::Display for Unsupported {
     }
 }
 
-/// What of a spec [`desired`] does not follow.
-pub fn unsupported(spec: &KubeVirtSpec) -> Vec<Unsupported> {
-    let mut found = vec![];
-    if let Some(customize) = &spec.customize_components {
-        let flags = customize.flags.as_ref().is_some_and(|f| *f != Default::default());
-        if flags || customize.patches.as_ref().is_some_and(|p| !p.is_empty()) {
-            found.push(Unsupported::CustomizeComponents);
-        }
-    }
+/// What of a spec [`desired`] does not follow, for a version of the given objects.
+pub fn unsupported(spec: &KubeVirtSpec, keys: &[ObjectKey]) -> Vec<Unsupported> {
+    let customizations = Customizations::read(spec.customize_components.as_ref());
+    // One that cannot be read is refused before anything is followed.
+    let customizations = customizations.unwrap_or_else(|_| Customizations::none());
+    let places = customizations.without_object(keys);
+    let mut found: Vec<Unsupported> =
+        places.map(|place| Unsupported::NothingToCustomize { place: place.clone() }).collect();
     for (field, _, value) in product_fields(spec) {
         if let Some(value) = value.filter(|v| !v.is_empty() && !is_label_value(v)) {
             found.push(Unsupported::ProductLabel { field, value: value.clone() });
@@ -77,7 +80,10 @@ pub fn unsupported(spec: &KubeVirtSpec) -> Vec<Unsupported> {
 const POD_MUTATOR: &str = "virt-launcher-pod-mutator";
 
 /// The objects the cluster should have, ordered by key.
-pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Vec<Object> {
+///
+/// # Errors
+/// The changes of `spec.customizeComponents` that cannot be made, each once, with the first object it fails for.
+pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Result<Vec<Object>, Vec<Refused>> {
     let labels = product_labels(inputs.spec);
     let mut objects: Vec<Object> =
         strategy.objects.iter().filter(|o| !matches!(o.kind(), Kind::Secret | Kind::ConfigMap)).cloned().collect();
@@ -87,16 +93,27 @@ pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Vec<Object> {
         objects.retain(|object| object.name() != POD_MUTATOR);
     }
     let manual = configuration.and_then(|c| c.role_aggregation_strategy.as_deref()) == Some("Manual");
+    let mut refused: Vec<Refused> = vec![];
     for object in &mut objects {
         without_status(object);
+        stamp(object, strategy, inputs, &labels);
+        match object.kind() {
+            Kind::Deployment => replicas::by_size(object, inputs),
+            Kind::DaemonSet => one_at_a_time(object),
+            _ => {}
+        }
+        if let Err(error) = inputs.customizations.apply(object)
+            && !refused.iter().any(|other| other.place == error.place)
+        {
+            refused.push(error);
+        }
         match object.kind() {
             Kind::Deployment => {
-                replicas::fit(object, inputs);
+                replicas::as_asked(object, inputs);
                 placement::fit_infra(object, inputs);
             }
             Kind::DaemonSet => {
                 placement::fit_workloads(object, inputs);
-                one_at_a_time(object);
                 migration_network(object, inputs.spec);
             }
             _ => {}
@@ -109,12 +126,29 @@ pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Vec<Object> {
             not_aggregated(object);
         }
     }
-    objects.extend(objects.iter().filter_map(replicas::disruption_budget).collect::<Vec<_>>());
-    for object in &mut objects {
-        stamp(object, strategy, inputs.generation, &labels);
+    if !refused.is_empty() {
+        return Err(refused);
     }
+    let mut budgets: Vec<Object> = objects.iter().filter_map(replicas::disruption_budget).collect();
+    budgets.iter_mut().for_each(|budget| stamp(budget, strategy, inputs, &labels));
+    objects.extend(budgets);
     objects.sort_by_key(Object::key);
-    objects
+    Ok(objects)
+}
+
+/// Brings an object that the operator keeps beside those of a version (a certificate, a bundle) to what the CR asks of
+/// all objects: labels, and the changes of `spec.customizeComponents`.
+///
+/// # Errors
+/// The first change that cannot be made.
+pub fn fit_kept(object: &mut Object, inputs: &Inputs<'_>) -> Result<(), Refused> {
+    for (key, value) in product_labels(inputs.spec) {
+        object.set_label(key, value);
+    }
+    if customize::is_customizable(object.kind()) {
+        object.set_annotation(annotation::CUSTOMIZER, inputs.customizations.identifier());
+    }
+    inputs.customizations.apply(object)
 }
 
 /// Writers in Go leave empty fields behind that belong to the API server; to apply them is to fight over them.
@@ -125,7 +159,7 @@ fn without_status(object: &mut Object) {
 }
 
 /// Labels and annotations by which a managed object and its pods are recognized.
-fn stamp(object: &mut Object, strategy: &Strategy, generation: i64, labels: &BTreeMap<&str, String>) {
+fn stamp(object: &mut Object, strategy: &Strategy, inputs: &Inputs<'_>, labels: &BTreeMap<&str, String>) {
     let identity = [
         (annotation::STRATEGY_VERSION, &strategy.version),
         (annotation::STRATEGY_REGISTRY, &strategy.registry),
@@ -137,7 +171,10 @@ fn stamp(object: &mut Object, strategy: &Strategy, generation: i64, labels: &BTr
     for (key, value) in identity {
         object.set_annotation(key, value.clone());
     }
-    object.set_annotation(annotation::GENERATION, generation.to_string());
+    object.set_annotation(annotation::GENERATION, inputs.generation.to_string());
+    if customize::is_customizable(object.kind()) {
+        object.set_annotation(annotation::CUSTOMIZER, inputs.customizations.identifier());
+    }
     if let Some(template) = object.pod_template_mut() {
         let metadata = &mut template["metadata"];
         for (key, value) in labels {

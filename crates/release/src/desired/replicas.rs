@@ -22,19 +22,21 @@ pub fn api_replicas(nodes: usize) -> u64 {
     }
 }
 
-/// Sets the number of pods: the CR's, or by size for virt-api, or the strategy's own.
-pub(super) fn fit(deployment: &mut Object, inputs: &Inputs<'_>) {
-    // The template service is one pod by design.
-    if deployment.name().starts_with("virt-template") {
-        return;
+/// Sets the number of pods that follows from the cluster's size, for virt-api; the others keep the strategy's own. A
+/// change of `spec.customizeComponents` may say otherwise afterwards.
+pub(super) fn by_size(deployment: &mut Object, inputs: &Inputs<'_>) {
+    if deployment.name() == "virt-api" {
+        deployment.value_mut()["spec"]["replicas"] = api_replicas(inputs.nodes).into();
     }
+}
+
+/// Sets the number of pods that `spec.infra` asks of all Deployments; it has the last word.
+pub(super) fn as_asked(deployment: &mut Object, inputs: &Inputs<'_>) {
     let asked = inputs.spec.infra.as_ref().and_then(|infra| infra.replicas).filter(|replicas| *replicas > 0);
-    let replicas = match asked {
-        Some(replicas) => u64::from(replicas),
-        None if deployment.name() == "virt-api" => api_replicas(inputs.nodes),
-        None => return,
-    };
-    deployment.value_mut()["spec"]["replicas"] = replicas.into();
+    // The template service is one pod by design.
+    if let Some(replicas) = asked.filter(|_| !deployment.name().starts_with("virt-template")) {
+        deployment.value_mut()["spec"]["replicas"] = replicas.into();
+    }
 }
 
 /// The budget of a Deployment: all but one pod stay. A single pod has none, or its node could never be drained.

@@ -17,7 +17,14 @@ fn strategy() -> Strategy {
 
 fn with(spec: Value, nodes: usize, control_plane_nodes: usize) -> Vec<Object> {
     let spec: KubeVirtSpec = serde_json::from_value(spec).unwrap();
-    desired(&strategy(), &Inputs { spec: &spec, generation: 7, nodes, control_plane_nodes })
+    of(&strategy(), &spec, 7, nodes, control_plane_nodes)
+}
+
+fn of(strategy: &Strategy, spec: &KubeVirtSpec, generation: i64, nodes: usize, control_planes: usize) -> Vec<Object> {
+    let customizations = Customizations::read(spec.customize_components.as_ref()).unwrap();
+    let customizations = &customizations;
+    let control_plane_nodes = control_planes;
+    desired(strategy, &Inputs { spec, customizations, generation, nodes, control_plane_nodes }).unwrap()
 }
 
 fn get<'a>(objects: &'a [Object], kind: Kind, name: &str) -> &'a Object {
@@ -51,7 +58,7 @@ fn every_object_is_stamped_and_every_pod_too() {
 #[test]
 fn another_generation_is_the_same_installation() {
     let spec = KubeVirtSpec::default();
-    let at = |generation| desired(&strategy(), &Inputs { spec: &spec, generation, nodes: 3, control_plane_nodes: 1 });
+    let at = |generation| of(&strategy(), &spec, generation, 3, 1);
     for (mut a, mut b) in at(1).into_iter().zip(at(2)) {
         for key in NO_REASON_TO_WRITE {
             a.set_annotation(key, "");
@@ -182,14 +189,32 @@ fn product_labels_are_set_when_they_are_labels() {
     assert_eq!(role.label("app.kubernetes.io/component"), Some("compute"));
     assert_eq!(role.label("app.kubernetes.io/version"), None);
     let spec: KubeVirtSpec = serde_json::from_value(spec).unwrap();
-    assert_eq!(unsupported(&spec), [Unsupported::ProductLabel { field: "productVersion", value: "no label!".into() }]);
+    assert_eq!(
+        unsupported(&spec, &[]),
+        [Unsupported::ProductLabel { field: "productVersion", value: "no label!".into() }]
+    );
 }
 
 #[test]
 fn what_is_not_followed_is_said() {
-    let of = |spec: Value| unsupported(&serde_json::from_value(spec).unwrap());
-    assert_eq!(of(json!({"customizeComponents": {}})), []);
-    assert_eq!(of(json!({"customizeComponents": {"flags": {"api": {"v": "5"}}}})), [Unsupported::CustomizeComponents]);
+    let keys = [ObjectKey::new(Kind::Deployment, Some("kubevirt"), "virt-api")];
+    let of = |patches: Value| {
+        let spec = serde_json::from_value(json!({"customizeComponents": {"patches": patches}})).unwrap();
+        unsupported(&spec, &keys).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let patch =
+        |kind: &str, name: &str| json!({"resourceType": kind, "resourceName": name, "type": "merge", "patch": "{}"});
+    assert_eq!(of(json!([])), [""; 0]);
+    assert_eq!(of(json!([patch("deployment", "VIRT-API"), patch("*", "*"), patch("Deployment", "*")])), [""; 0]);
+    assert_eq!(
+        of(json!([patch("*", "*"), patch("Deployment", "virt-exportproxy"), patch("ConfigMap", "*")])),
+        [
+            "spec.customizeComponents.patches[1] (Deployment virt-exportproxy) concerns no object of this version that can \
+             be customized: it has no effect",
+            "spec.customizeComponents.patches[2] (ConfigMap *) concerns no object of this version that can be customized: \
+             it has no effect",
+        ]
+    );
 }
 
 #[test]
@@ -198,7 +223,7 @@ fn certificates_of_a_strategy_are_left_to_the_operator() {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kubevirt-ca", "namespace": "n"}});
     strategy.objects.push(Object::from_value(secret).unwrap());
     let spec = KubeVirtSpec::default();
-    let objects = desired(&strategy, &Inputs { spec: &spec, generation: 1, nodes: 1, control_plane_nodes: 1 });
+    let objects = of(&strategy, &spec, 1, 1, 1);
     assert!(objects.iter().all(|o| o.kind() != Kind::Secret));
 }
 
@@ -209,7 +234,7 @@ fn what_belongs_to_the_api_server_is_not_applied() {
     crd.value_mut()["status"] = json!({"conditions": null});
     crd.value_mut()["metadata"]["creationTimestamp"] = Value::Null;
     let spec = KubeVirtSpec::default();
-    for object in desired(&strategy, &Inputs { spec: &spec, generation: 1, nodes: 1, control_plane_nodes: 1 }) {
+    for object in of(&strategy, &spec, 1, 1, 1) {
         assert!(object.value().get("status").is_none(), "{}", object.key());
         assert!(object.value()["metadata"].get("creationTimestamp").is_none(), "{}", object.key());
     }
@@ -223,7 +248,7 @@ fn a_number_that_has_two_names_keeps_the_one_a_service_asks_for() {
     api.value_mut()["spec"]["template"]["spec"]["containers"][0]["ports"] =
         json!([port("virt-api", 8443), port("other", 1), port("metrics", 8443), port("third", 1)]);
     let spec = KubeVirtSpec::default();
-    let objects = desired(&strategy, &Inputs { spec: &spec, generation: 1, nodes: 1, control_plane_nodes: 1 });
+    let objects = of(&strategy, &spec, 1, 1, 1);
     let ports = get(&objects, Kind::Deployment, "virt-api").at("/spec/template/spec/containers/0/ports").unwrap();
     assert_eq!(*ports, json!([port("metrics", 8443), port("other", 1)]));
 }
@@ -255,9 +280,8 @@ fn an_api_server_takes_every_object() {
     let own = crate::OwnImage::parse("localhost/kubevirt/virt-operator:v0.2.0", None);
     let spec: KubeVirtSpec = serde_json::from_value(spec).unwrap();
     let config = DeploymentConfig::resolve(&own, &env, "kubevirt", &spec).unwrap();
-    let inputs = Inputs { spec: &spec, generation: 1, nodes: 3, control_plane_nodes: 1 };
     let options = crate::operator_manifest::ManifestOptions::new("localhost/kubevirt", "v0.2.0");
-    let mut objects = desired(&render(&config), &inputs);
+    let mut objects = of(&render(&config), &spec, 1, 3, 1);
     objects.extend(crate::operator_manifest::operator_manifest(&options));
     let manager =
         managed::Manager { name: "test".into(), api_version: String::new(), time: None, subresource: String::new() };
@@ -282,8 +306,7 @@ fn launcher_pods_are_changed_while_the_gate_is_on() {
     let count = |gates: Value| {
         let spec = json!({"configuration": {"developerConfiguration": {"featureGates": gates}}});
         let spec: KubeVirtSpec = serde_json::from_value(spec).unwrap();
-        let inputs = Inputs { spec: &spec, generation: 7, nodes: 3, control_plane_nodes: 1 };
-        desired(&strategy, &inputs).iter().filter(|o| o.kind() == Kind::MutatingWebhookConfiguration).count()
+        of(&strategy, &spec, 7, 3, 1).iter().filter(|o| o.kind() == Kind::MutatingWebhookConfiguration).count()
     };
     assert_eq!((count(json!([])), count(json!(["ContainerPathVolumes"]))), (0, 1));
 }
