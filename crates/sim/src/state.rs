@@ -71,10 +71,11 @@ fn masked(object: &Value) -> Value {
     }
     if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.retain(|name, _| {
-            // Counters of others, and the generation of the last write, which depends on when that was.
+            // Counters of others, and the stamps of the last write, which depend on when that was.
             !name.starts_with("deployment.kubernetes.io/")
                 && !name.starts_with("deprecated.daemonset.template")
                 && name != "kubevirt.io/generation"
+                && name != "kubevirt.io/customizer-identifier"
         });
     }
     if kind == "Service"

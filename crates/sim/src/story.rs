@@ -61,10 +61,23 @@ pub enum Error {
     TooLate(#[from] TooLate),
 }
 
-/// Settings that change replicas and budgets, a component's command line, placement, labels of everything, and the
-/// lifetime of certificates.
+/// Settings that change replicas and budgets, a component's command line, placement, labels of everything, the lifetime of
+/// certificates, and objects of several kinds by patches.
 fn settings() -> Value {
+    let patch = |kind: &str, name: &str, way: &str, change: Value| json!({"resourceType": kind, "resourceName": name, "type": way, "patch": change.to_string()});
+    let annotated = json!({"spec": {"template": {"metadata": {"annotations": {"example.com/sim": "patched"}}}}});
+    let labelled = json!({"metadata": {"labels": {"example.com/sim": "patched"}}});
+    let removal = json!([{"op": "remove", "path": "/spec/template/spec/containers/0/resources"}]);
     json!({"spec": {
+        "customizeComponents": {
+            "patches": [
+                patch("Deployment", "virt-controller", "strategic", annotated),
+                patch("Deployment", "virt-api", "json", removal),
+                patch("Service", "*", "merge", labelled.clone()),
+                patch("Secret", "kubevirt-virt-handler-certs", "merge", labelled),
+            ],
+            "flags": {"handler": {"log-format": "json"}},
+        },
         "infra": {"replicas": 3},
         "workloads": {"nodePlacement": {"tolerations": [{"key": "storage", "operator": "Exists"}]}},
         "productName": "simulated",
@@ -79,7 +92,7 @@ fn settings() -> Value {
 
 fn no_settings() -> Value {
     json!({"spec": {
-        "infra": null, "workloads": null, "productName": null, "productVersion": null,
+        "infra": null, "workloads": null, "productName": null, "productVersion": null, "customizeComponents": null,
         "certificateRotateStrategy": {"selfSigned": null},
         "configuration": {"virtualMachineInstancesPerNode": null, "roleAggregationStrategy": null,
             "developerConfiguration": null},

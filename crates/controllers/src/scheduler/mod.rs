@@ -176,7 +176,7 @@ fn place(view: &View<'_>, pod: &Pod, rooms: &BTreeMap<String, Room<'_>>, seed: u
     let neighbours = Neighbours::of(pod, rooms, &view.objects.namespaces);
     let only = placement::only_node(&spec);
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    let mut best: Option<(i64, u64, &String)> = None;
+    let mut open: Vec<(&String, &Room<'_>)> = Vec::new();
     // A daemon's pod names its node: to ask all others would take nodes times nodes for one DaemonSet.
     let named = only.map(|only| rooms.get_key_value(only));
     let elsewhere = named.map_or(0, |named| rooms.len() - usize::from(named.is_some()));
@@ -190,18 +190,20 @@ fn place(view: &View<'_>, pod: &Pod, rooms: &BTreeMap<String, Room<'_>>, seed: u
     for (name, room) in asked {
         let refusals = refusals(&spec, &wanted, room, &neighbours);
         if refusals.is_empty() {
-            let score = score(pod, &spec, &wanted, room, &neighbours);
-            let luck = pods::draw(seed, &format!("{}/{name}", Name::of(pod)), "scheduler");
-            if best.is_none_or(|(known, drawn, _)| (score, luck) > (known, drawn)) {
-                best = Some((score, luck, name));
-            }
+            open.push((name, room));
         }
         for reason in refusals {
             *reasons.entry(reason).or_default() += 1;
         }
     }
-    if let Some((_, _, name)) = best {
-        return Ok(name.clone());
+    let wishes: Vec<Wishes> = open.iter().map(|(_, room)| Wishes::of(&spec, room, &neighbours)).collect();
+    let range = Range::of(&wishes);
+    let best = open.iter().zip(&wishes).max_by_key(|((name, room), wishes)| {
+        let luck = pods::draw(seed, &format!("{}/{name}", Name::of(pod)), "scheduler");
+        (range.score(wishes), score(pod, &wanted, room), luck)
+    });
+    if let Some(((name, _), _)) = best {
+        return Ok((*name).clone());
     }
     let mut texts: Vec<String> = reasons.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     texts.sort();
@@ -263,25 +265,67 @@ fn host_ports(spec: &PodSpec) -> Vec<(i32, String)> {
         .collect()
 }
 
-/// Higher is better: stated preferences first, then few siblings on the node, then free resources.
-fn score(pod: &Pod, spec: &PodSpec, wanted: &Amounts, room: &Room<'_>, neighbours: &Neighbours<'_>) -> i64 {
-    /// A preference of weight 1 outweighs any number of siblings that fit a node.
-    const STATED: i64 = 1_000_000;
+/// What the pod's stated preferences say of a node, each in its own measure.
+struct Wishes {
+    /// The weights of the node preferences that it meets.
+    node: i64,
+    /// The weights of the preferences about other pods.
+    pods: i64,
+    /// It has a taint that would rather keep the pod away.
+    avoided: bool,
+}
+
+impl Wishes {
+    fn of(spec: &PodSpec, room: &Room<'_>, neighbours: &Neighbours<'_>) -> Self {
+        let affinity = spec.affinity.as_ref().and_then(|it| it.node_affinity.as_ref());
+        let preferred = affinity.and_then(|it| it.preferred_during_scheduling_ignored_during_execution.as_deref());
+        let liked = preferred.unwrap_or_default().iter();
+        let tolerations = spec.tolerations.as_deref().unwrap_or_default();
+        Self {
+            node: liked
+                .filter(|term| placement::term_matches(&term.preference, room.node))
+                .map(|term| i64::from(term.weight))
+                .sum(),
+            pods: neighbours.score(room.node),
+            avoided: placement::untolerated(tolerations, room.node, &["PreferNoSchedule"]).is_some(),
+        }
+    }
+}
+
+/// Weights are compared within one kind of preference only: the node that a kind likes best gets a hundred, and kinds are
+/// added up. Otherwise a wish for nodes with a weight of 100 would outweigh any wish to keep pods apart.
+struct Range {
+    node: i64,
+    pods: (i64, i64),
+}
+
+impl Range {
+    fn of(wishes: &[Wishes]) -> Self {
+        let pods = || wishes.iter().map(|wish| wish.pods);
+        Self {
+            node: wishes.iter().map(|wish| wish.node).max().unwrap_or(0),
+            pods: (pods().min().unwrap_or(0), pods().max().unwrap_or(0)),
+        }
+    }
+
+    fn score(&self, wishes: &Wishes) -> i64 {
+        /// The best of a kind.
+        const BEST: i64 = 100;
+        /// How much kinds count against each other in the scheduler that clusters run by default.
+        const NODE: i64 = 2;
+        const PODS: i64 = 2;
+        const TAINTS: i64 = 3;
+        let (least, most) = self.pods;
+        let node = if self.node > 0 { BEST * wishes.node / self.node } else { 0 };
+        let pods = if most > least { BEST * (wishes.pods - least) / (most - least) } else { 0 };
+        NODE * node + PODS * pods + if wishes.avoided { 0 } else { TAINTS * BEST }
+    }
+}
+
+/// Among nodes that the stated preferences like equally: few siblings on the node, then free resources.
+fn score(pod: &Pod, wanted: &Amounts, room: &Room<'_>) -> i64 {
     /// One sibling outweighs a full node.
     const SIBLING: i64 = 1_000;
-    let preferred = spec
-        .affinity
-        .as_ref()
-        .and_then(|it| it.node_affinity.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_deref())
-        .unwrap_or_default();
-    let liked: i64 = preferred
-        .iter()
-        .filter(|term| placement::term_matches(&term.preference, room.node))
-        .map(|term| i64::from(term.weight))
-        .sum();
-    let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-    let avoided = i64::from(placement::untolerated(tolerations, room.node, &["PreferNoSchedule"]).is_some());
-    let stated = liked + neighbours.score(room.node) - avoided;
     let family = affinity::family(pod);
     let siblings = room.pods.iter().filter(|other| family.is_some() && affinity::family(other) == family).count();
     let free = ["cpu", "memory"].iter().map(|name| {
@@ -290,5 +334,5 @@ fn score(pod: &Pod, spec: &PodSpec, wanted: &Amounts, room: &Room<'_>, neighbour
         if available > 0 { i64::try_from((available - used).max(0) * 400 / available).unwrap_or(0) } else { 0 }
     });
     let crowd = i64::try_from(room.pods.len()).unwrap_or(i64::MAX).min(100);
-    stated * STATED - i64::try_from(siblings).unwrap_or(0) * SIBLING + free.sum::<i64>() - crowd
+    free.sum::<i64>() - i64::try_from(siblings).unwrap_or(0) * SIBLING - crowd
 }

@@ -94,3 +94,23 @@ fn each_reason_is_counted() {
                affinity/selector, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable.";
     assert_eq!(placed(nodes, vec![pod("p", None, wants)]), [pair("p", why)]);
 }
+
+/// Two pods that would rather be on the control plane, and rather apart.
+#[test]
+fn a_wish_for_a_node_does_not_outweigh_the_wish_to_be_apart() {
+    let role = "node-role.kubernetes.io/control-plane";
+    let host = |name: &str| json!({"kubernetes.io/hostname": name});
+    let mut first = host("a");
+    first[role] = json!("");
+    let nodes = vec![node("a", first, "8"), node("b", host("b"), "8"), node("c", host("c"), "8")];
+    let term = json!({"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"});
+    let wishes = json!({"affinity": {
+        "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 100, "preference": {"matchExpressions": [{"key": role, "operator": "Exists"}]}},
+            {"weight": 100, "preference": {"matchExpressions": [{"key": "x/worker", "operator": "DoesNotExist"}]}}]},
+        "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": term}]},
+    }});
+    let placed = placed(nodes, vec![pod("p1", None, wishes.clone()), pod("p2", None, wishes)]);
+    assert_eq!(placed[0], pair("p1", "a"), "the first goes where it likes it best");
+    assert_ne!(placed[1].1, "a", "the second keeps its distance");
+}

@@ -84,15 +84,6 @@ fn each_way_changes_the_object_that_is_named_and_no_other() {
             "ValidatingWebhookConfiguration virt-api-validator",
         ),
         (
-            patch(
-                "MutatingWebhookConfiguration",
-                "virt-api-mutator",
-                "json",
-                json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]),
-            ),
-            "MutatingWebhookConfiguration virt-api-mutator",
-        ),
-        (
             patch("APIService", "v1.subresources.kubevirt.io", "strategic", json!({"spec": {"versionPriority": 16}})),
             "APIService v1.subresources.kubevirt.io",
         ),

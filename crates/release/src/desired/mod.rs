@@ -30,7 +30,7 @@ pub struct Inputs<'a> {
     pub generation: i64,
     /// How many nodes can run VMs; all nodes, while none is labelled yet. It decides the number of virt-api pods.
     pub nodes: usize,
-    /// How many nodes carry a control-plane role. With none, no pod asks for one.
+    /// How many nodes carry a control-plane role. With one or none, no pod insists on one.
     pub control_plane_nodes: usize,
 }
 

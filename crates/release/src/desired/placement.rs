@@ -12,13 +12,16 @@ const OS: (&str, &str) = ("kubernetes.io/os", "linux");
 /// Both names of the role: clusters carry the newer one, the older one, or both.
 const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 const WORKER: &str = "node-role.kubernetes.io/worker";
+/// With fewer control-plane nodes, to insist on them would put all pods of a component on one machine, or on none.
+const ENOUGH: usize = 2;
 
 /// Cluster-wide components: on the control plane, unless the CR places them.
 pub(super) fn fit_infra(deployment: &mut Object, inputs: &Inputs<'_>) {
     let given = inputs.spec.infra.as_ref().and_then(|infra| infra.node_placement.as_ref());
     match given {
         Some(placement) => fit(deployment, &to_value(placement)),
-        None => fit(deployment, &control_plane(inputs.control_plane_nodes > 0)),
+        None if inputs.control_plane_nodes < ENOUGH => fit(deployment, &control_plane_preferred()),
+        None => fit(deployment, &control_plane(true)),
     }
 }
 
@@ -32,7 +35,7 @@ fn to_value(placement: &NodePlacement) -> Value {
     serde_json::to_value(placement).expect("a placement is plain data")
 }
 
-/// The default of cluster-wide components. Only a cluster that has control-plane nodes can be asked for one.
+/// The default of cluster-wide components where there are control-plane nodes enough to insist on them.
 pub(crate) fn control_plane(required: bool) -> Value {
     let exists = |key: &str| json!({"matchExpressions": [{"key": key, "operator": "Exists"}]});
     let mut node = json!({
@@ -53,7 +56,8 @@ pub(crate) fn control_plane_tolerations() -> Value {
     json!(CONTROL_PLANE.map(|key| json!({"key": key, "operator": "Exists", "effect": "NoSchedule"})))
 }
 
-/// As [`control_plane`], but only as a wish: the operator itself has to run on any cluster, whatever its nodes are.
+/// As [`control_plane`], but only as a wish: of the operator itself, which has to run on any cluster, and of the others
+/// where there are too few such nodes. The wish of pods to be apart counts as much.
 pub(crate) fn control_plane_preferred() -> Value {
     let mut placement = control_plane(false);
     let wish =

@@ -103,16 +103,19 @@ fn a_budget_lets_one_pod_go_and_a_single_pod_has_none() {
 }
 
 #[test]
-fn the_control_plane_is_asked_for_only_where_there_is_one() {
+fn the_control_plane_is_insisted_on_only_where_it_is_of_several_nodes() {
     let required = |pod: &PodSpec| {
         let node = pod.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
         node.and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref())
             .map(|r| r.node_selector_terms.len())
     };
+    let with_three = pod(&with(json!({}), 3, 3), Kind::Deployment, "virt-api");
+    assert_eq!(required(&with_three), Some(2));
+    assert_eq!(with_three.tolerations.unwrap().len(), 3);
     let with_one = pod(&with(json!({}), 3, 1), Kind::Deployment, "virt-api");
-    assert_eq!(required(&with_one), Some(2));
+    assert_eq!(required(&with_one), None, "both pods would be on that node");
     assert_eq!(with_one.tolerations.unwrap().len(), 3);
-    let affinity = with_one.affinity.unwrap();
+    let affinity = with_three.affinity.unwrap();
     assert!(affinity.pod_anti_affinity.is_some(), "what the template asks for stays");
     let without = pod(&with(json!({}), 3, 0), Kind::Deployment, "virt-api");
     assert_eq!(required(&without), None);
