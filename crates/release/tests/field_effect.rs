@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kubevirt_api::kubevirt::{KubeVirt, KubeVirtSpec};
+use kubevirt_release::customize::Customizations;
 use kubevirt_release::render::render;
 use kubevirt_release::{DeploymentConfig, Inputs, OwnImage, desired};
 use serde::Deserialize;
@@ -20,7 +21,7 @@ const INERT: &[(&str, &str)] = &[
     ("uninstallStrategy", "admission and uninstallation act on it"),
     ("workloadUpdateStrategy", "virt-controller acts on it"),
     ("workloads.replicas", "a DaemonSet has a pod on every node"),
-    ("customizeComponents", "patches need a resource they fit; their effect has tests of its own"),
+    ("customizeComponents.patches", "patches need a resource they fit; their effect has tests of its own"),
 ];
 
 /// Fields below an inert beginning that do render something.
@@ -84,10 +85,14 @@ fn rendered(spec: &Value) -> Option<Vec<String>> {
     let spec = KubeVirtSpec::deserialize(spec).ok()?;
     let own = OwnImage::parse("localhost/kubevirt/virt-operator:v0.2.0", None);
     let config = DeploymentConfig::resolve(&own, &BTreeMap::new(), "kubevirt", &spec).ok()?;
-    let inputs = Inputs { spec: &spec, generation: 1, nodes: 5, control_plane_nodes: 1 };
+    let customizations = Customizations::read(spec.customize_components.as_ref());
+    let customizations = customizations.unwrap_or_else(|_| Customizations::none());
+    let inputs =
+        Inputs { spec: &spec, customizations: &customizations, generation: 1, nodes: 5, control_plane_nodes: 1 };
     let id = config.id();
-    let objects = desired(&render(&config), &inputs);
-    Some(objects.iter().map(|object| object.value().to_string().replace(&id, "ID")).collect())
+    let objects = desired(&render(&config), &inputs).ok()?;
+    let unstamped = |text: String| text.replace(&id, "ID").replace(customizations.identifier(), "ID");
+    Some(objects.iter().map(|object| unstamped(object.value().to_string())).collect())
 }
 
 #[test]

@@ -64,7 +64,10 @@ pub enum Error {
 /// Settings that change replicas and budgets, a component's command line, placement, labels of everything, the lifetime of
 /// certificates, and objects of several kinds by patches.
 fn settings() -> Value {
-    let patch = |kind: &str, name: &str, way: &str, change: Value| json!({"resourceType": kind, "resourceName": name, "type": way, "patch": change.to_string()});
+    let patch = |kind: &str, name: &str, way: &str, change: Value| {
+        let text = change.to_string();
+        json!({"resourceType": kind, "resourceName": name, "type": way, "patch": text})
+    };
     let annotated = json!({"spec": {"template": {"metadata": {"annotations": {"example.com/sim": "patched"}}}}});
     let labelled = json!({"metadata": {"labels": {"example.com/sim": "patched"}}});
     let removal = json!([{"op": "remove", "path": "/spec/template/spec/containers/0/resources"}]);

@@ -130,7 +130,7 @@ fn what_cannot_be_done_is_refused_by_name_and_what_runs_stays() {
         install(&world, "v0.1.0").await;
         let annotated = json!({"spec": {"template": {"metadata": {"annotations": {"example.com/key": "value"}}}}});
         let good = patch("Deployment", "virt-controller", "merge", &annotated);
-        change(&world, patches(&[good.clone()])).await;
+        change(&world, patches(std::slice::from_ref(&good))).await;
         let (pods, controller) = (world.suite_pods().await, get(&world, Kind::Deployment, "virt-controller").await);
         let impossible = json!([{"op": "remove", "path": "/spec/nothing"}]);
         let broken = json!({"spec": patches(&[good, patch("DaemonSet", "virt-handler", "json", &impossible)])});

@@ -39,13 +39,13 @@ pub fn is_customizable(kind: Kind) -> bool {
 /// The changes a CR asks for, read and known to be well formed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Customizations {
-    patches: Vec<Patch>,
+    patches: Vec<Edit>,
     flags: Vec<Flags>,
     identifier: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Patch {
+struct Edit {
     place: Place,
     resource_type: String,
     resource_name: String,
@@ -93,7 +93,7 @@ pub struct Refused {
     pub place: Place,
     /// None when the change is wrong whatever it is applied to.
     pub object: Option<ObjectKey>,
-    pub why: Why,
+    pub why: Box<Why>,
 }
 
 /// Why a change is not made.
@@ -146,7 +146,7 @@ impl Customizations {
         let Some(given) = given else { return Ok(Self::none()) };
         let (mut patches, mut refused) = (vec![], vec![]);
         for (index, patch) in given.patches.iter().flatten().enumerate() {
-            match Patch::read(index, patch) {
+            match Edit::read(index, patch) {
                 Ok(patch) => patches.push(patch),
                 Err(error) => refused.push(error),
             }
@@ -207,14 +207,14 @@ impl Customizations {
 
     /// The patches that name an object or kind of which there is none; a `*` never does.
     pub fn without_object<'a>(&'a self, keys: &'a [ObjectKey]) -> impl Iterator<Item = &'a Place> {
-        let found = |patch: &Patch| keys.iter().any(|key| is_customizable(key.kind) && patch.concerns(key));
-        let all = |patch: &Patch| patch.resource_name == ANY && patch.resource_type == ANY;
+        let found = |patch: &Edit| keys.iter().any(|key| is_customizable(key.kind) && patch.concerns(key));
+        let all = |patch: &Edit| patch.resource_name == ANY && patch.resource_type == ANY;
         self.patches.iter().filter(move |patch| !all(patch) && !found(patch)).map(|patch| &patch.place)
     }
 }
 
 fn refusal(place: &Place, key: &ObjectKey, why: Why) -> Refused {
-    Refused { place: place.clone(), object: Some(key.clone()), why }
+    Refused { place: place.clone(), object: Some(key.clone()), why: Box::new(why) }
 }
 
 /// The fields of an object that changes do not get to see.
@@ -232,11 +232,11 @@ fn visible(object: &Object) -> Value {
     Value::Object(shown)
 }
 
-impl Patch {
+impl Edit {
     fn read(index: usize, given: &CustomizePatch) -> Result<Self, Refused> {
         let CustomizePatch { resource_name, resource_type, patch, patch_type, other: _ } = given;
         let place = Place::Patch { index, resource_type: resource_type.clone(), resource_name: resource_name.clone() };
-        let refused = |why| Refused { place: place.clone(), object: None, why };
+        let refused = |why| Refused { place: place.clone(), object: None, why: Box::new(why) };
         let way = match patch_type.as_str() {
             "json" => Way::Json,
             "merge" => Way::Merge,
