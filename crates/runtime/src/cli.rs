@@ -48,13 +48,16 @@ impl ListenArgs {
     }
 }
 
-/// Reads a command line whose first word is the program's name.
+/// Reads a command line whose first word is the program's name. Of a flag that is given twice the last one counts: flags
+/// of `customizeComponents` stand in a container's command, the suite's own in the arguments behind it.
 ///
 /// # Errors
 /// An unknown flag or a wrong value; also a request for help or the version, which is no failure (see
 /// [`clap::Error::use_stderr`]).
 pub fn parse<T: Parser>(args: &[String]) -> Result<T, clap::Error> {
-    T::try_parse_from(args)
+    let mut command = T::command().args_override_self(true);
+    let matches = command.try_get_matches_from_mut(args)?;
+    T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 #[cfg(test)]
@@ -82,6 +85,12 @@ mod tests {
         assert_eq!(both.listen.addr().to_string(), "127.0.0.1:9443");
         assert_eq!((both.process.log_format, both.process.kubeconfig.as_deref()), (LogFormat::Json, Some("/k")));
         assert_eq!(parse_line("x").unwrap().listen.addr().to_string(), "0.0.0.0:8443");
+    }
+
+    #[test]
+    fn of_a_flag_that_is_given_twice_the_last_one_counts() {
+        assert_eq!(parse_line("x --v 5 --port 8443 -v 2 --port 9443").unwrap().process.verbosity, 2);
+        assert_eq!(parse_line("x --port 8443 --port 9443").unwrap().listen.port, 9443);
     }
 
     #[test]
