@@ -32,7 +32,7 @@ const STAGES: &[Stage] = &[
     Stage {
         name: "tests",
         what: "cargo test --workspace (tidy among them)",
-        run: || cargo(&["test", "--workspace", "--locked"]),
+        run: || cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
     },
     Stage { name: "release", what: "a whole release, images included, and its checksums", run: release },
     Stage { name: "bench", what: "nanokube's throughput, latency, start and memory against their goals", run: bench },
