@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
-use kube::runtime::watcher::Config;
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::backends::{CALLED, SERVICE_NAME};
-use crate::follow::{Seen, follow};
+use crate::follow::{Seen, all, follow};
 
 /// EndpointSlices by name.
 pub type Slices = BTreeMap<String, Arc<Value>>;
@@ -57,7 +56,7 @@ impl Endpoints {
         let kind = GroupVersionKind::gvk("discovery.k8s.io", "v1", "EndpointSlice");
         let resource = ApiResource::from_gvk_with_plural(&kind, "endpointslices");
         let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &resource);
-        let config = Config::default().labels(&format!("{SERVICE_NAME} in ({})", CALLED.join(",")));
+        let config = all().labels(&format!("{SERVICE_NAME} in ({})", CALLED.join(",")));
         let entry = |slice: DynamicObject| (slice.name_any(), Arc::new(slim(slice)));
         follow(api, config, "EndpointSlice", |seen| match seen {
             Seen::All(slices) => self.change(|known| *known = slices.into_iter().map(entry).collect()),

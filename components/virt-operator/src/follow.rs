@@ -1,24 +1,29 @@
-//! One watch, kept open: what a small follower of its own needs. The watches of what the operator manages are in
-//! [`crate::watches`].
+//! Keeping one watch open. What the operator manages is followed in [`crate::watches`], by the same means.
 
 use std::future::pending;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::Resource;
 use kube::api::Api;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::watcher::{self, Config, Event, watcher};
 use serde::de::DeserializeOwned;
 
 /// The first pause after a failure: an API server that restarts is not hammered.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 
 /// The longest pause: how late a cluster that was unreachable is noticed to be back.
-const RETRY_LONGEST: Duration = Duration::from_secs(10);
+pub(crate) const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
-/// How long a watch lives before it is opened again, in seconds: as long as those of what the operator manages.
+/// How long a watch lives before it is opened again, in seconds: rarely, and yet before a balancer in between might forget
+/// the connection, which bookmarks keep alive.
 const WATCH: u32 = 900;
+
+/// A watch of everything.
+pub(crate) fn all() -> Config {
+    Config::default().timeout(WATCH)
+}
 
 /// What a watch shows.
 pub(crate) enum Seen<K> {
@@ -33,25 +38,46 @@ pub(crate) async fn follow<K>(api: Api<K>, config: Config, what: &str, mut see: 
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let (mut listed, mut pause) = (Vec::new(), RETRY_FIRST);
-    let mut events = pin!(watcher(api, config.timeout(WATCH)));
-    while let Some(event) = events.next().await {
-        if let Err(error) = &event {
-            tracing::warn!(what, %error, retry_in = ?pause, "a watch was interrupted");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_LONGEST);
-            continue;
-        }
-        pause = RETRY_FIRST;
+    let mut listed = Vec::new();
+    let mut events = pin!(watcher(api, config));
+    while let Some(event) = next(&mut events, what, |_| ()).await {
         match event {
-            Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(object)) => listed.push(object),
-            Ok(Event::InitDone) => see(Seen::All(std::mem::take(&mut listed))),
-            Ok(Event::Apply(object)) => see(Seen::Changed(object)),
-            Ok(Event::Delete(object)) => see(Seen::Gone(object)),
-            Err(_) => {}
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => listed.push(object),
+            Event::InitDone => see(Seen::All(std::mem::take(&mut listed))),
+            Event::Apply(object) => see(Seen::Changed(object)),
+            Event::Delete(object) => see(Seen::Gone(object)),
         }
     }
-    // A watch never ends by itself. Should one, standing still is right: tasks are ended by whoever started them.
+    stand_still().await;
+}
+
+/// The next event. A failed request is logged and tried again after a pause; kube's own back-off would draw its jitter
+/// from the system's randomness, and one operator's few watches need none. `heed` is told how the watch gets on: the
+/// error, or that there is none any more.
+pub(crate) async fn next<K>(
+    events: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin),
+    what: &str,
+    heed: impl Fn(Option<&watcher::Error>),
+) -> Option<Event<K>> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match events.next().await? {
+            Ok(event) => {
+                heed(None);
+                return Some(event);
+            }
+            Err(error) => {
+                tracing::warn!(what, %error, retry_in = ?pause, "a watch was interrupted");
+                heed(Some(&error));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_LONGEST);
+            }
+        }
+    }
+}
+
+/// A watch never ends by itself. Should one, standing still is right: the tasks are ended by whoever started them.
+pub(crate) async fn stand_still() {
     pending::<()>().await;
 }

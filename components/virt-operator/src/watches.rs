@@ -1,11 +1,9 @@
 //! The watches that keep the cache: one per kind, opened by the leader only.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
@@ -22,18 +20,9 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::cache::{Cache, NodeFacts, Nodes, Objects, Pods, Source};
+use crate::follow::{RETRY_LONGEST, all, next, stand_still};
 use crate::nodes;
 use crate::reconcile::World;
-
-/// The first pause after a failure: an API server that restarts is not hammered.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-
-/// The longest pause: how late a cluster that was unreachable is noticed to be back.
-const RETRY_LONGEST: Duration = Duration::from_secs(10);
-
-/// How long a watch lives before it is opened again, in seconds: rarely, and yet before a balancer in between might forget
-/// the connection, which bookmarks keep alive.
-const WATCH: u32 = 900;
 
 /// The kinds that are followed: those of ours that every cluster serves, the operator's own namespace, and the KubeVirt CR.
 /// Kinds of optional APIs and kinds that the operator's manifest creates, not the operator, are left out.
@@ -62,11 +51,6 @@ pub fn start(client: &Client, namespace: &str) -> (Arc<Cache>, JoinSet<()>) {
 fn ours() -> watcher::Config {
     let values = format!("{},{}", label::MANAGED_BY_OPERATOR, label::MANAGED_BY_OPERATOR_OLD);
     all().labels(&format!("{} in ({values})", label::MANAGED_BY))
-}
-
-/// Selects everything.
-fn all() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH)
 }
 
 /// Everything the watches would show, read once, without the kinds in `but`: for whoever looks at a cluster without
@@ -167,7 +151,7 @@ async fn follow_kind(kind: Kind, client: Client, namespace: String, cache: Arc<C
     let key_of = |object: &DynamicObject| ObjectKey::new(kind, object.namespace().as_deref(), &object.name_any());
     let mut listing = Objects::new();
     let mut events = std::pin::pin!(watch_objects(api, config));
-    while let Some(event) = next(&mut events, Source::Kind(kind), &cache).await {
+    while let Some(event) = next_of(Source::Kind(kind), &mut events, &cache).await {
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(object) => {
@@ -194,7 +178,7 @@ async fn until_established(client: &Client, definition: &str) {
 async fn follow_pods(client: Client, namespace: String, cache: Arc<Cache>) {
     let mut listing = Pods::new();
     let mut events = std::pin::pin!(watch_objects(pods(client, &namespace), ours()));
-    while let Some(event) = next(&mut events, Source::Pods, &cache).await {
+    while let Some(event) = next_of(Source::Pods, &mut events, &cache).await {
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(pod) => {
@@ -213,7 +197,7 @@ async fn follow_nodes(client: Client, cache: Arc<Cache>) {
     let mut listing = Nodes::new();
     let nodes: Api<PartialObjectMeta<Node>> = Api::all(client);
     let mut events = std::pin::pin!(watch_objects(nodes, all()));
-    while let Some(event) = next(&mut events, Source::Nodes, &cache).await {
+    while let Some(event) = next_of(Source::Nodes, &mut events, &cache).await {
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(node) => {
@@ -227,6 +211,16 @@ async fn follow_nodes(client: Client, cache: Arc<Cache>) {
     stand_still().await;
 }
 
+/// The next event of a source; how its watch gets on is kept in the cache.
+async fn next_of<K>(
+    source: Source,
+    events: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin),
+    cache: &Cache,
+) -> Option<Event<K>> {
+    let heed = |error: Option<&watcher::Error>| cache.follows(source, error.map(|error| Causes(error).to_string()));
+    next(events, &source.to_string(), heed).await
+}
+
 fn node_facts(labels: &BTreeMap<String, String>) -> NodeFacts {
     const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
     NodeFacts {
@@ -234,35 +228,6 @@ fn node_facts(labels: &BTreeMap<String, String>) -> NodeFacts {
         control_plane: CONTROL_PLANE.iter().any(|role| labels.contains_key(*role)),
         labelled: labels.keys().any(|key| nodes::is_ours(key)),
     }
-}
-
-/// The next event. A failed request is logged and tried again after a pause; kube's own back-off would draw its jitter
-/// from the system's randomness, and one operator's few watches need none.
-async fn next<K>(
-    events: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin),
-    source: Source,
-    cache: &Cache,
-) -> Option<Event<K>> {
-    let mut pause = RETRY_FIRST;
-    loop {
-        match events.next().await? {
-            Ok(event) => {
-                cache.follows(source, None);
-                return Some(event);
-            }
-            Err(error) => {
-                tracing::warn!(%source, %error, retry_in = ?pause, "a watch was interrupted");
-                cache.follows(source, Some(Causes(&error).to_string()));
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_LONGEST);
-            }
-        }
-    }
-}
-
-/// A watch never ends by itself. Should one, standing still is right: the tasks are ended by whoever started them.
-async fn stand_still() {
-    pending::<()>().await;
 }
 
 /// The object as a tree, with its type (items of a list come without), and with only our own part of the record of who manages what.

@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::Api;
-use kube::runtime::watcher::Config;
 use kube::{Client, Resource};
 use kubevirt_release::certificates;
 use kubevirt_runtime::host::Files;
 use kubevirt_runtime::tls::ClientAuthorities;
 use serde::de::DeserializeOwned;
 
-use crate::follow::{Seen, follow};
+use crate::follow::{Seen, all, follow};
 
 /// The ConfigMap in which every API server publishes whose client certificates it uses.
 const AUTHENTICATION: (&str, &str, &str) =
@@ -80,7 +79,7 @@ async fn follow_one<K>(api: Api<K>, name: &str, mut see: impl FnMut(Option<K>))
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let config = Config::default().fields(&format!("metadata.name={name}"));
+    let config = all().fields(&format!("metadata.name={name}"));
     follow(api, config, name, |seen| match seen {
         Seen::All(objects) => see(objects.into_iter().next()),
         Seen::Changed(object) => see(Some(object)),

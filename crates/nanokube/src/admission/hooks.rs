@@ -10,7 +10,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 
 use super::Asked;
-use super::matching::{Criteria, Subject};
+use super::matching::Criteria;
 use super::review::{self, Answer};
 use crate::backend::{self, CallError, Place, Trust};
 use crate::registry::{Resource, resource_key};
@@ -121,16 +121,7 @@ pub(super) async fn validate(asked: &Asked<'_>, object: &Value, old: &Value) -> 
 fn concerned(asked: &Asked<'_>, hook: &Hook, object: &Value, old: &Value) -> Result<Option<Arc<Resource>>, ApiError> {
     let table = asked.target.core.registry.table();
     let namespace_object = asked.namespace_object();
-    let subject = Subject {
-        operation: asked.operation,
-        resource: &asked.target.resource,
-        subresource: asked.subresource(),
-        namespace: asked.namespace(),
-        name: asked.name,
-        object,
-        old,
-        namespace_object: &namespace_object,
-    };
+    let subject = asked.subject(object, old, &namespace_object);
     let Some(meant) = Criteria::of_webhook(hook.value()).meant(&subject, &table) else { return Ok(None) };
     let meant = asked.shared(meant, &table);
     let conditions = &hook.value()["matchConditions"];

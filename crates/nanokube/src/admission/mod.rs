@@ -67,6 +67,20 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// What criteria look at.
+    fn subject<'a>(&'a self, object: &'a Value, old: &'a Value, namespace_object: &'a Value) -> matching::Subject<'a> {
+        matching::Subject {
+            operation: self.operation,
+            resource: &self.target.resource,
+            subresource: self.subresource(),
+            namespace: self.namespace(),
+            name: self.name,
+            object,
+            old,
+            namespace_object,
+        }
+    }
+
     fn subresource(&self) -> &str {
         &self.target.path.subresource
     }

@@ -32,16 +32,7 @@ pub(super) fn validate(asked: &Asked<'_>, object: &Value, old: &Value) -> Result
     }
     let table = asked.target.core.registry.table();
     let namespace_object = asked.namespace_object();
-    let subject = Subject {
-        operation: asked.operation,
-        resource: &asked.target.resource,
-        subresource: asked.subresource(),
-        namespace: asked.namespace(),
-        name: asked.name,
-        object,
-        old,
-        namespace_object: &namespace_object,
-    };
+    let subject = asked.subject(object, old, &namespace_object);
     let mut recorded = Vec::new();
     for policy in all("validatingadmissionpolicies") {
         let name = policy.value["metadata"]["name"].as_str().unwrap_or_default();
