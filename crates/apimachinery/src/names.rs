@@ -1,6 +1,6 @@
 //! The names of things: objects, labels, annotations, finalizers, owners. Each check returns what is wrong, in words.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::field::{self, FieldError};
 
@@ -149,10 +149,11 @@ pub fn labels(path: &str, labels: &Value) -> Vec<FieldError> {
     out
 }
 
-fn annotations(path: &str, annotations: &Map<String, Value>) -> Vec<FieldError> {
+/// What is wrong with annotations, at the path they stand.
+pub fn annotations(path: &str, annotations: &Value) -> Vec<FieldError> {
     let mut out = Vec::new();
     let mut bytes = 0;
-    for (key, v) in annotations {
+    for (key, v) in annotations.as_object().into_iter().flatten() {
         // Case does not matter in the name part of an annotation.
         for why in label_key(&key.to_lowercase()) {
             out.push(FieldError::invalid(path, &json!(key), &why));
@@ -244,9 +245,7 @@ pub fn metadata(object: &Value, rule: NameRule) -> Vec<FieldError> {
         }
     }
     out.extend(labels("metadata.labels", &meta["labels"]));
-    if let Some(map) = meta["annotations"].as_object() {
-        out.extend(annotations("metadata.annotations", map));
-    }
+    out.extend(annotations("metadata.annotations", &meta["annotations"]));
     out.extend(owners(meta));
     out.extend(finalizers(meta));
     out

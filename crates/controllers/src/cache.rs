@@ -100,10 +100,13 @@ impl<K> Default for Store<K> {
     }
 }
 
-/// Takes out of a pod what only its node needs: volumes alone are most of a pod's memory.
+/// Takes out of a pod what only its node needs: volumes alone are most of a pod's memory. Those of claims stay, as the
+/// pod is what keeps them.
 pub fn slim(pod: &mut Pod) {
     let Some(spec) = &mut pod.spec else { return };
-    spec.volumes = None;
+    let claimed = spec.volumes.take().into_iter().flatten();
+    let claimed: Vec<_> = claimed.filter(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some()).collect();
+    spec.volumes = (!claimed.is_empty()).then_some(claimed);
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         container.env = None;
         container.env_from = None;

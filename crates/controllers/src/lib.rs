@@ -20,6 +20,7 @@ pub mod node_lifecycle;
 pub mod ownership;
 pub mod placement;
 pub mod pods;
+pub mod protection;
 pub mod replicaset;
 pub mod scheduler;
 pub mod serviceaccounts;
@@ -85,6 +86,8 @@ pub async fn run(client_for: impl Fn(&str) -> Client, options: Options, stop: Ca
         Box::new(disruption::DisruptionBudgets),
         Box::new(job::Jobs),
         Box::new(node_lifecycle::NodeLifecycle),
+        Box::new(protection::ClaimProtection),
+        Box::new(protection::VolumeProtection),
     ];
     let controllers = controllers
         .into_iter()
@@ -108,6 +111,8 @@ pub async fn run(client_for: impl Fn(&str) -> Client, options: Options, stop: Ca
         Kind::PodDisruptionBudget,
         Kind::Job,
         Kind::Lease,
+        Kind::PersistentVolumeClaim,
+        Kind::PersistentVolume,
     ];
     let root_ca = Watch::fields(Kind::ConfigMap, format!("metadata.name={}", serviceaccounts::ROOT_CA));
     let watches = watches.into_iter().map(Watch::all).chain([root_ca]).collect();

@@ -5,6 +5,7 @@ use apimachinery::names::{self, NameRule};
 use apimachinery::schema::Schema;
 use serde_json::Value;
 
+use crate::kinds::Sub;
 use crate::registry::Resource;
 
 /// The schema of a built-in kind; `None` when it is only stored.
@@ -26,9 +27,12 @@ pub(crate) fn prune(resource: &Resource, object: &mut Value) -> Vec<String> {
     resource.schema().map(|schema| schema.prune(object)).unwrap_or_default()
 }
 
-/// What is wrong with an object; `old` is the state it replaces.
-pub(crate) fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+/// What is wrong with an object; `old` is the state it replaces, `sub` the part that was written.
+pub(crate) fn validate(resource: &Resource, sub: Option<Sub>, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     match (&resource.custom, resource.schema()) {
+        (None, _) if let (Some(sub @ (Sub::Status | Sub::EphemeralContainers)), Some(old)) = (sub, old) => {
+            apimachinery::builtin::validate_part(&resource.kind, sub.path(), object, old)
+        }
         (None, _) => apimachinery::builtin::validate(&resource.api_version(), &resource.kind, object, old),
         (Some(_), schema) => {
             // Definitions describe everything but metadata, whose rules are the same for all.

@@ -37,7 +37,8 @@ pub fn default(api_version: &str, kind: &str, object: &mut Value) {
             let annotations = object_at(object.pointer_mut("/metadata"), "annotations");
             set(annotations, "deprecated.daemonset.template.generation", || json!("1"));
         }
-        "ReplicaSet" | "ReplicationController" => template_labels(object),
+        "ReplicaSet" => pod_spec(object.pointer_mut("/spec/template/spec")),
+        "ReplicationController" => template_labels(object),
         "StatefulSet" => {
             pod_spec(object.pointer_mut("/spec/template/spec"));
             set(rolling(object.pointer_mut("/spec/updateStrategy")), "partition", || json!(0));
@@ -49,8 +50,8 @@ pub fn default(api_version: &str, kind: &str, object: &mut Value) {
                 set(object_at(Some(claim), "status"), "phase", || json!("Pending"));
             }
         }
-        "Job" => job_spec(object.pointer_mut("/spec")),
-        "CronJob" => job_spec(object.pointer_mut("/spec/jobTemplate/spec")),
+        "Job" => job(object),
+        "CronJob" => pod_spec(object.pointer_mut("/spec/jobTemplate/spec/template/spec")),
         "Service" => service(object.pointer_mut("/spec")),
         "Namespace" => {
             let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -83,7 +84,7 @@ pub fn default(api_version: &str, kind: &str, object: &mut Value) {
             let target = json!({"type": "Utilization", "averageUtilization": 80});
             let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
             set(object.pointer_mut("/spec"), "metrics", || json!([metric]));
-            set(object.pointer_mut("/status"), "currentMetrics", || Value::Null);
+            behavior(object.pointer_mut("/spec/behavior"));
         }
         "NetworkPolicy" => {
             let outward = object.pointer("/spec/egress").is_some();
@@ -91,7 +92,15 @@ pub fn default(api_version: &str, kind: &str, object: &mut Value) {
             set(object.pointer_mut("/spec"), "policyTypes", || types);
         }
         "LimitRange" => limits(object.pointer_mut("/spec")),
-        "PersistentVolumeClaim" => requests_from_limits(object.pointer_mut("/spec/resources")),
+        "PersistentVolumeClaim" => {
+            requests_from_limits(object.pointer_mut("/spec/resources"));
+            claim_source(object.pointer_mut("/spec"));
+        }
+        "EndpointSlice" => {
+            for port in items(object, "ports") {
+                set(Some(port), "name", || json!(""));
+            }
+        }
         _ => {}
     }
 }
@@ -131,15 +140,20 @@ fn rolling(strategy: Option<&mut Value>) -> Option<&mut Value> {
 /// Defaults of the specification of a pod, in a pod or in a template.
 fn pod_spec(spec: Option<&mut Value>) {
     let Some(spec) = spec else { return };
-    let shares_host = spec["hostNetwork"] == true;
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for c in items(spec, list) {
             let policy = pull_policy(c["image"].as_str().unwrap_or_default());
             set(Some(c), "imagePullPolicy", || json!(policy));
-            for p in items(c, "ports").filter(|_| shares_host) {
-                let port = p["containerPort"].clone();
-                set(Some(p), "hostPort", || port);
-            }
+        }
+    }
+    for volume in items(spec, "volumes") {
+        let image = volume["image"]["reference"].as_str().map(pull_policy);
+        if let Some(policy) = image {
+            set(volume.get_mut("image"), "pullPolicy", || json!(policy));
+        }
+        // A volume of no kind is an empty directory.
+        if volume.as_object().is_some_and(|map| map.keys().all(|name| name == "name")) {
+            set(Some(volume), "emptyDir", || json!({}));
         }
     }
     if let Some(account) = spec.get("serviceAccountName").cloned() {
@@ -153,6 +167,13 @@ fn pod_spec(spec: Option<&mut Value>) {
 fn pod_only(spec: Option<&mut Value>) {
     let Some(spec) = spec else { return };
     set(Some(spec), "enableServiceLinks", || json!(true));
+    let shares_host = spec["hostNetwork"] == true;
+    for list in ["initContainers", "containers"] {
+        for p in items(spec, list).flat_map(|c| items(c, "ports")).filter(|_| shares_host) {
+            let port = p["containerPort"].clone();
+            set(Some(p), "hostPort", || port);
+        }
+    }
     for list in ["initContainers", "containers"] {
         for c in items(spec, list) {
             requests_from_limits(c.get_mut("resources"));
@@ -196,44 +217,92 @@ fn limits(spec: Option<&mut Value>) {
     }
 }
 
-/// A replica set without labels or selector takes those of its template.
+/// A replication controller without labels or selector takes those of its template.
 fn template_labels(object: &mut Value) {
     pod_spec(object.pointer_mut("/spec/template/spec"));
     let Some(labels) = object.pointer("/spec/template/metadata/labels").cloned() else { return };
-    let replication_controller = object["kind"] == "ReplicationController";
     set(object.pointer_mut("/metadata"), "labels", || labels.clone());
-    if replication_controller {
-        set(object.pointer_mut("/spec"), "selector", || labels);
-    }
+    set(object.pointer_mut("/spec"), "selector", || labels);
 }
 
-fn job_spec(spec: Option<&mut Value>) {
-    let Some(spec) = spec else { return };
+/// A job, but not what a cron job makes jobs of.
+fn job(object: &mut Value) {
+    if let Some(labels) = object.pointer("/spec/template/metadata/labels").cloned() {
+        set(object.pointer_mut("/metadata"), "labels", || labels);
+    }
+    let Some(spec) = object.pointer_mut("/spec") else { return };
     pod_spec(spec.pointer_mut("/template/spec"));
     if spec.get("completions").is_none() && spec.get("parallelism").is_none() {
         set(Some(spec), "completions", || json!(1));
     }
-    set(Some(spec), "parallelism", || json!(1));
+    // Who counts failures per index does not count them together.
+    let failures = if spec.get("backoffLimitPerIndex").is_some() { i32::MAX } else { 6 };
+    let policy = spec.get_mut("podFailurePolicy");
+    let replacement = if policy.is_some() { "Failed" } else { "TerminatingOrFailed" };
+    for rule in policy.into_iter().flat_map(|policy| items(policy, "rules")) {
+        for condition in items(rule, "onPodConditions") {
+            if condition["status"] == "" {
+                condition["status"] = json!("True");
+            }
+            set(Some(condition), "status", || json!("True"));
+        }
+    }
+    for (name, value) in [
+        ("parallelism", json!(1)),
+        ("backoffLimit", json!(failures)),
+        ("completionMode", json!("NonIndexed")),
+        ("suspend", json!(false)),
+        ("manualSelector", json!(false)),
+        ("podReplacementPolicy", json!(replacement)),
+    ] {
+        set(Some(spec), name, || value);
+    }
+}
+
+/// How an autoscaler moves that says something about it: up fast, down to what is needed, in steps of a quarter of a
+/// minute.
+fn behavior(behavior: Option<&mut Value>) {
+    const STEP_SECONDS: i64 = 15;
+    let Some(behavior) = behavior else { return };
+    let share = json!({"type": "Percent", "value": 100, "periodSeconds": STEP_SECONDS});
+    let count = json!({"type": "Pods", "value": 4, "periodSeconds": STEP_SECONDS});
+    for (direction, policies) in [("scaleUp", json!([count, share])), ("scaleDown", json!([share]))] {
+        let mut rules = object_at(Some(&mut *behavior), direction);
+        if direction == "scaleUp" {
+            set(rules.as_deref_mut(), "stabilizationWindowSeconds", || json!(0));
+        }
+        set(rules.as_deref_mut(), "selectPolicy", || json!("Max"));
+        set(rules, "policies", || policies);
+    }
+}
+
+/// A claim says twice what it is filled from: the newer field can name anything, the older one not.
+fn claim_source(spec: Option<&mut Value>) {
+    let Some(spec) = spec else { return };
+    if let Some(source) = spec.get("dataSource").cloned() {
+        set(Some(spec), "dataSourceRef", || source);
+    }
 }
 
 fn service(spec: Option<&mut Value>) {
     let Some(spec) = spec else { return };
-    if spec["type"] == "ExternalName" {
-        if let Some(map) = spec.as_object_mut() {
-            map.remove("internalTrafficPolicy");
+    for p in items(spec, "ports") {
+        if p["targetPort"].is_null() || p["targetPort"] == 0 || p["targetPort"] == "" {
+            p["targetPort"] = p["port"].clone();
         }
-    } else {
-        for p in items(spec, "ports") {
-            if p["targetPort"].is_null() || p["targetPort"] == 0 || p["targetPort"] == "" {
-                p["targetPort"] = p["port"].clone();
-            }
-        }
+    }
+    if spec["type"] == "ExternalName"
+        && let Some(map) = spec.as_object_mut()
+    {
+        map.remove("internalTrafficPolicy");
     }
     if spec["sessionAffinity"] == "ClientIP" {
         // Three hours.
         set(Some(spec), "sessionAffinityConfig", || json!({"clientIP": {"timeoutSeconds": 10800}}));
     }
-    if matches!(spec["type"].as_str(), Some("LoadBalancer" | "NodePort")) {
+    let addressed = spec["externalIPs"].as_array().is_some_and(|list| !list.is_empty());
+    if matches!(spec["type"].as_str(), Some("LoadBalancer" | "NodePort")) || (addressed && spec["type"] == "ClusterIP")
+    {
         set(Some(spec), "externalTrafficPolicy", || json!("Cluster"));
     }
     if spec["type"] == "LoadBalancer" {

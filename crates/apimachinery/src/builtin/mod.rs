@@ -19,7 +19,7 @@ use crate::schema::{Limits, ListType, MapType, PatchStrategy, Schema, Type};
 use tables::Items;
 
 pub use defaults::default;
-pub use validate::validate;
+pub use validate::{validate, validate_part};
 
 /// The types converted so far, by their full name.
 static TYPES: Mutex<BTreeMap<String, Arc<Schema>>> = Mutex::new(BTreeMap::new());
@@ -145,6 +145,7 @@ fn complete(short: &str, made: &mut Schema) {
         }
         if tables::NULL_LISTS.iter().any(here) {
             changed.always_null = true;
+            changed.nullable = true;
         }
         if tables::NULL_TIMES.iter().any(here) {
             changed.nullable = true;

@@ -6,31 +6,19 @@ use serde_json::{Map, Value};
 use crate::quantity::Quantity;
 use crate::schema::{Schema, Type};
 
-/// Brings an object into stored form. The required plain fields of a status are there even when they are zero.
+/// Brings an object into stored form. Required plain fields are there even when they are zero: their absence means the
+/// same, and the rules of the kind judge both alike.
 pub(super) fn stored_form(schema: &Schema, object: &mut Value) {
     normalize(schema, object);
-    if let Some(s) = schema.properties.get("status").filter(|s| s.always_present)
-        && let Some(status) = object.get_mut("status")
-    {
-        zeros(s, status);
-    }
 }
 
-fn zeros(schema: &Schema, value: &mut Value) {
-    let Some(map) = value.as_object_mut() else { return };
-    for name in &schema.required {
-        let zero = match schema.properties.get(name).map(|s| s.kind) {
-            Some(Type::Integer) => Value::from(0),
-            Some(Type::Boolean) => Value::from(false),
-            Some(Type::String) => Value::from(""),
-            _ => continue,
-        };
-        map.entry(name.as_str()).or_insert(zero);
-    }
-    for (name, s) in schema.properties.iter().filter(|(_, s)| s.always_present) {
-        if let Some(v) = map.get_mut(name) {
-            zeros(s, v);
-        }
+/// What a required plain field is when nobody sets it. A time or a certificate is none of them.
+fn zero(schema: &Schema) -> Option<Value> {
+    match schema.kind {
+        Type::Integer => Some(Value::from(0)),
+        Type::Boolean => Some(Value::from(false)),
+        Type::String if schema.limits.is_none() => Some(Value::from("")),
+        _ => None,
     }
 }
 
@@ -50,6 +38,18 @@ fn normalize(schema: &Schema, value: &mut Value) {
                 let drops = schema.properties.get(name).is_some_and(|s| s.zero_is_absent);
                 !(drops && is_zero(v))
             });
+            for (name, _) in schema.properties.iter().filter(|(_, s)| s.always_null) {
+                if map.get(name).is_none_or(is_zero) {
+                    map.insert(name.clone(), Value::Null);
+                }
+            }
+            for name in &schema.required {
+                if map.get(name).is_none_or(Value::is_null)
+                    && let Some(zero) = schema.properties.get(name).and_then(|s| zero(s))
+                {
+                    map.insert(name.clone(), zero);
+                }
+            }
             for (name, s) in schema.properties.iter().filter(|(_, s)| s.always_present) {
                 if !map.contains_key(name) {
                     let mut empty = Value::Object(Map::new());

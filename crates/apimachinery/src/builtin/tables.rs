@@ -143,6 +143,8 @@ pub(super) const RETAIN: &[(&str, &str)] = &[("DeploymentSpec", "strategy")];
 pub(super) const ALWAYS_PRESENT: &[(&str, &str)] = &[
     ("CSIStorageCapacity", "nodeTopology"),
     ("Container", "resources"),
+    ("ContainerStatus", "lastState"),
+    ("ContainerStatus", "state"),
     ("CronJobSpec", "jobTemplate"),
     ("CustomResourceDefinitionSpec", "names"),
     ("CustomResourceDefinitionStatus", "acceptedNames"),
@@ -150,6 +152,7 @@ pub(super) const ALWAYS_PRESENT: &[(&str, &str)] = &[
     ("DaemonSetSpec", "updateStrategy"),
     ("DeploymentSpec", "strategy"),
     ("DeploymentSpec", "template"),
+    ("Endpoint", "conditions"),
     ("EphemeralContainer", "resources"),
     ("Event", "involvedObject"),
     ("Event", "regarding"),
@@ -160,6 +163,7 @@ pub(super) const ALWAYS_PRESENT: &[(&str, &str)] = &[
     ("JobTemplateSpec", "metadata"),
     ("JobTemplateSpec", "spec"),
     ("MutatingWebhook", "clientConfig"),
+    ("NetworkPolicySpec", "podSelector"),
     ("NodeDaemonEndpoints", "kubeletEndpoint"),
     ("NodeStatus", "daemonEndpoints"),
     ("NodeStatus", "nodeInfo"),
@@ -176,11 +180,20 @@ pub(super) const ALWAYS_PRESENT: &[(&str, &str)] = &[
 ];
 
 /// Lists that are null, not absent, in an empty object: nobody owns their presence.
-pub(super) const NULL_LISTS: &[(&str, &str)] =
-    &[("PodSpec", "containers"), ("CSINodeSpec", "drivers"), ("HorizontalPodAutoscalerStatus", "currentMetrics")];
+pub(super) const NULL_LISTS: &[(&str, &str)] = &[
+    ("PodSpec", "containers"),
+    ("CSINodeSpec", "drivers"),
+    ("ClusterRole", "rules"),
+    ("EndpointSlice", "endpoints"),
+    ("EndpointSlice", "ports"),
+    ("HorizontalPodAutoscalerStatus", "currentMetrics"),
+    ("LimitRangeSpec", "limits"),
+    ("Role", "rules"),
+];
 
-/// Counts that a status always shows although its type calls them optional.
+/// Counts that are always shown although their types call them optional.
 pub(super) const ALWAYS_ZERO: &[(&str, &[&str])] = &[
+    ("PriorityClass", &["value"]),
     ("StatefulSetStatus", &["availableReplicas"]),
     ("PodDisruptionBudgetStatus", &["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"]),
 ];
@@ -188,10 +201,18 @@ pub(super) const ALWAYS_ZERO: &[(&str, &[&str])] = &[
 /// Times that are served as null when nobody sets them.
 pub(super) const NULL_TIMES: &[(&str, &str)] = &[
     ("APIServiceCondition", "lastTransitionTime"),
+    ("ContainerStateRunning", "startedAt"),
+    ("ContainerStateTerminated", "finishedAt"),
+    ("ContainerStateTerminated", "startedAt"),
     ("CustomResourceDefinitionCondition", "lastTransitionTime"),
     ("DaemonSetCondition", "lastTransitionTime"),
     ("DeploymentCondition", "lastTransitionTime"),
     ("DeploymentCondition", "lastUpdateTime"),
+    ("Event", "deprecatedFirstTimestamp"),
+    ("Event", "deprecatedLastTimestamp"),
+    ("Event", "eventTime"),
+    ("Event", "firstTimestamp"),
+    ("Event", "lastTimestamp"),
     ("JobCondition", "lastProbeTime"),
     ("JobCondition", "lastTransitionTime"),
     ("NamespaceCondition", "lastTransitionTime"),
@@ -209,6 +230,7 @@ pub(super) const NULL_TIMES: &[(&str, &str)] = &[
 pub(super) const MEANINGFUL_EMPTY: &[(&str, &str)] = &[
     ("PersistentVolumeClaimSpec", "storageClassName"),
     ("PersistentVolumeClaimSpec", "volumeAttributesClassName"),
+    ("CronJobSpec", "timeZone"),
     ("LeaseSpec", "holderIdentity"),
     ("EndpointPort", "name"),
     ("EndpointPort", "appProtocol"),
@@ -222,10 +244,20 @@ pub(super) const MEANINGFUL_EMPTY: &[(&str, &str)] = &[
 
 /// Optional flags and counts that are absent when false or zero, wherever their type is used.
 pub(super) const ZERO_IS_ABSENT: &[(&str, &str)] = &[
+    ("CSIPersistentVolumeSource", "readOnly"),
     ("Container", "stdin"),
     ("Container", "stdinOnce"),
     ("Container", "tty"),
     ("ContainerPort", "hostPort"),
+    ("ContainerStateTerminated", "signal"),
+    ("EphemeralContainer", "stdin"),
+    ("EphemeralContainer", "stdinOnce"),
+    ("EphemeralContainer", "tty"),
+    ("Event", "count"),
+    ("Event", "deprecatedCount"),
+    ("NFSVolumeSource", "readOnly"),
+    ("ServiceBackendPort", "number"),
+    ("SubjectAccessReviewStatus", "denied"),
     ("DaemonSetSpec", "minReadySeconds"),
     ("DaemonSetStatus", "observedGeneration"),
     ("DaemonSetStatus", "numberAvailable"),
@@ -296,6 +328,9 @@ pub(super) const DEFAULTS: &[(&str, &str, &str)] = &[
     ("EphemeralContainer", "terminationMessagePolicy", r#""File""#),
     ("ContainerPort", "protocol", r#""TCP""#),
     ("ObjectFieldSelector", "apiVersion", r#""v1""#),
+    ("ResourceFieldSelector", "divisor", r#""0""#),
+    ("Event", "reportingComponent", r#""""#),
+    ("Event", "reportingInstance", r#""""#),
     ("Probe", "timeoutSeconds", "1"),
     ("Probe", "periodSeconds", "10"),
     ("Probe", "successThreshold", "1"),
@@ -338,11 +373,6 @@ pub(super) const DEFAULTS: &[(&str, &str, &str)] = &[
     ("StatefulSetPersistentVolumeClaimRetentionPolicy", "whenDeleted", r#""Retain""#),
     ("StatefulSetPersistentVolumeClaimRetentionPolicy", "whenScaled", r#""Retain""#),
     ("StatefulSetUpdateStrategy", "type", r#""RollingUpdate""#),
-    ("JobSpec", "backoffLimit", "6"),
-    ("JobSpec", "completionMode", r#""NonIndexed""#),
-    ("JobSpec", "suspend", "false"),
-    ("JobSpec", "manualSelector", "false"),
-    ("JobSpec", "podReplacementPolicy", r#""TerminatingOrFailed""#),
     ("CronJobSpec", "concurrencyPolicy", r#""Allow""#),
     ("CronJobSpec", "suspend", "false"),
     ("CronJobSpec", "successfulJobsHistoryLimit", "3"),

@@ -143,7 +143,6 @@ fn defaults_of_workloads() {
     "#]]
     .assert_eq(&of("apps/v1", "DaemonSet", spec.clone()));
     expect![[r#"
-        metadata.labels.a = "b"
         spec.replicas = 1
         status.replicas = 0
     "#]]
@@ -218,6 +217,7 @@ fn defaults_of_the_rest() {
         webhooks[0].namespaceSelector = {}
         webhooks[0].objectSelector = {}
         webhooks[0].rules[0].scope = "*"
+        webhooks[0].sideEffects = ""
         webhooks[0].timeoutSeconds = 10
     "#]]
     .assert_eq(&of(
@@ -229,8 +229,10 @@ fn defaults_of_the_rest() {
     ));
     expect![[r#"
         spec.conversion.strategy = "None"
+        spec.group = ""
         spec.names.listKind = "ThingList"
         spec.names.singular = "thing"
+        spec.scope = ""
         status.acceptedNames.kind = ""
         status.acceptedNames.plural = ""
     "#]]

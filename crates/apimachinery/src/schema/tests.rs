@@ -263,3 +263,19 @@ fn equal_parts_are_held_once() {
     ));
     assert!(!Arc::ptr_eq(&spec.properties["max"], &spec.properties["replicas"]));
 }
+
+#[test]
+fn an_embedded_resource_says_what_it_is() {
+    let schema = json!({"type": "object", "properties": {"inner": {
+        "type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}}});
+    let schema = Schema::from_crd(&schema).unwrap();
+    for (inner, want) in [
+        (json!({"apiVersion": "v1", "kind": "Pod"}), vec![]),
+        (json!({"apiVersion": "v1"}), vec!["inner.kind"]),
+        (json!({"kind": ""}), vec!["inner.apiVersion", "inner.kind"]),
+    ] {
+        let found = schema.validate(&json!({"inner": inner}));
+        assert!(found.iter().all(|e| e.cause == Cause::Required), "{found:?}");
+        assert_eq!(found.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(), want);
+    }
+}

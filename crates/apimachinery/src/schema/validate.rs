@@ -65,6 +65,14 @@ impl Schema {
                         s.validate_at(&field::child(path, name), v, errors);
                     }
                 }
+                if self.embedded_resource {
+                    for name in ["apiVersion", "kind"] {
+                        let known = errors.iter().any(|e| e.field == field::child(path, name));
+                        if !known && map.get(name).and_then(Value::as_str).unwrap_or_default().is_empty() {
+                            errors.push(FieldError::required(field::child(path, name), "must not be empty"));
+                        }
+                    }
+                }
                 if let Some(s) = &self.additional {
                     for (name, v) in map.iter().filter(|(n, _)| !self.properties.contains_key(*n)) {
                         s.validate_at(&field::child(path, name), v, errors);

@@ -1,9 +1,11 @@
 //! What single kinds add to a write beyond schema and defaults: generated fields, admission that needs other objects,
 //! and rules that compare with other objects.
 
+mod limits;
 mod pods;
 mod services;
 mod simple;
+mod storage;
 
 use serde_json::Value;
 
@@ -21,11 +23,19 @@ pub(crate) async fn prepare(target: &Target<'_>, object: &Value) {
 /// Completes a new object.
 pub(crate) fn create(target: &Target<'_>, object: &mut Value) -> Result<(), ApiError> {
     match (target.resource.group.as_str(), target.resource.plural.as_str()) {
-        ("", "pods") => pods::create(target, object)?,
+        ("", "pods") => {
+            limits::pod(target, object)?;
+            pods::create(target, object)?;
+        }
         ("", "services") => services::create(target, object)?,
         ("", "namespaces") => simple::namespace(object),
         ("", "secrets") => simple::secret(object),
-        ("", "events") => simple::event(target, object),
+        ("", "persistentvolumeclaims") => {
+            limits::claim(target, object)?;
+            storage::claim(target, object);
+        }
+        ("", "persistentvolumes") => storage::volume(target, object),
+        ("scheduling.k8s.io", "priorityclasses") => pods::one_default_class(target, object)?,
         ("apps", "daemonsets") => simple::daemonset(object),
         ("batch", "jobs") => simple::job(object),
         ("policy", "poddisruptionbudgets") => simple::budget(object),
@@ -44,6 +54,7 @@ pub(crate) fn update(target: &Target<'_>, sub: Option<Sub>, old: &Value, new: &m
         ("", "services") if sub.is_none() => services::update(target, old, new)?,
         ("", "secrets") => simple::secret(new),
         ("", "pods") if sub.is_none() => pods::update(old, new),
+        ("scheduling.k8s.io", "priorityclasses") => pods::one_default_class(target, new)?,
         ("apps", "daemonsets") if sub.is_none() => simple::daemonset_template(old, new),
         ("batch", "jobs") if sub.is_none() => simple::job_update(old, new),
         ("apiextensions.k8s.io", "customresourcedefinitions") if sub.is_none() => {

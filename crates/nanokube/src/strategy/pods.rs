@@ -21,8 +21,16 @@ pub(super) fn create(target: &Target<'_>, pod: &mut Value) -> Result<(), ApiErro
     account(target, pod)?;
     priority(target, pod)?;
     tolerations(pod);
+    runtime(target, pod)?;
     let qos = quality(pod);
     pod["status"] = json!({"phase": "Pending", "qosClass": qos});
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        pod["status"]["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastProbeTime": null, "lastTransitionTime": null,
+        }]);
+    }
     Ok(())
 }
 
@@ -128,6 +136,19 @@ fn priority(target: &Target<'_>, pod: &mut Value) -> Result<(), ApiError> {
             }
         },
     };
+    let refuse = |field: &str, asked: &Value, class: &Value| {
+        let why = format!("{field} is {asked}, but the priority class says {class}; it is no field to be set by hand");
+        Err(ApiError::forbidden(target.about(metadata_text(pod, "name")), &why))
+    };
+    let asked = &pod["spec"]["priority"];
+    if !asked.is_null() && *asked != value {
+        return refuse("priority", asked, &value);
+    }
+    let asked = &pod["spec"]["preemptionPolicy"];
+    let meant = policy.as_str().unwrap_or("PreemptLowerPriority");
+    if !asked.is_null() && *asked != meant {
+        return refuse("preemptionPolicy", asked, &json!(meant));
+    }
     let spec = &mut pod["spec"];
     spec["priority"] = value;
     if !class.is_empty() {
@@ -136,6 +157,67 @@ fn priority(target: &Target<'_>, pod: &mut Value) -> Result<(), ApiError> {
     if spec["preemptionPolicy"].is_null() {
         spec["preemptionPolicy"] = policy.as_str().map_or(json!("PreemptLowerPriority"), |policy| json!(policy));
     }
+    Ok(())
+}
+
+/// Of all classes at most one is for pods that name none.
+pub(super) fn one_default_class(target: &Target<'_>, class: &Value) -> Result<(), ApiError> {
+    if class["globalDefault"] != true {
+        return Ok(());
+    }
+    let name = metadata_text(class, "name");
+    let classes = target.core.store.list(&resource_key("scheduling.k8s.io", "priorityclasses"), "").objects;
+    let other = classes
+        .iter()
+        .map(|class| &class.value)
+        .find(|other| other["globalDefault"] == true && metadata_text(other, "name") != name);
+    other.map_or(Ok(()), |other| {
+        let why =
+            format!("PriorityClass {} is the default already, and there is only one", metadata_text(other, "name"));
+        Err(ApiError::forbidden(target.about(name), &why))
+    })
+}
+
+/// What the class of a pod's runtime adds: what it costs, and where it can be had.
+fn runtime(target: &Target<'_>, pod: &mut Value) -> Result<(), ApiError> {
+    let asked = pod["spec"]["runtimeClassName"].as_str().unwrap_or_default().to_owned();
+    let pod_name = metadata_text(pod, "name").to_owned();
+    let refuse = |why: &str| ApiError::forbidden(target.about(&pod_name), why);
+    if asked.is_empty() {
+        return if pod["spec"]["overhead"].as_object().is_some_and(|overhead| !overhead.is_empty()) {
+            Err(refuse("pod rejected: overhead set without a corresponding RuntimeClass"))
+        } else {
+            Ok(())
+        };
+    }
+    let key = resource_key("node.k8s.io", "runtimeclasses");
+    let Some(class) = target.core.store.get(&key, &Name::new("", &asked)) else {
+        return Err(refuse(&format!("pod rejected: RuntimeClass \"{asked}\" not found")));
+    };
+    let class = &class.value;
+    let overhead = &class["overhead"]["podFixed"];
+    if !overhead.is_null() {
+        if !pod["spec"]["overhead"].is_null() && pod["spec"]["overhead"] != *overhead {
+            return Err(refuse("pod rejected: overhead differs from that of its RuntimeClass"));
+        }
+        pod["spec"]["overhead"] = overhead.clone();
+    }
+    for (label, value) in class["scheduling"]["nodeSelector"].as_object().into_iter().flatten() {
+        let selector = &mut pod["spec"]["nodeSelector"];
+        if selector[label].is_null() {
+            if !selector.is_object() {
+                *selector = json!({});
+            }
+            selector[label] = value.clone();
+        } else if selector[label] != *value {
+            return Err(refuse(&format!("pod rejected: its RuntimeClass asks for nodes with another {label}")));
+        }
+    }
+    let more = class["scheduling"]["tolerations"].as_array().cloned().unwrap_or_default();
+    let mut list = pod["spec"]["tolerations"].as_array().cloned().unwrap_or_default();
+    let new: Vec<Value> = more.into_iter().filter(|toleration| !list.contains(toleration)).collect();
+    list.extend(new);
+    pod["spec"]["tolerations"] = json!(list);
     Ok(())
 }
 

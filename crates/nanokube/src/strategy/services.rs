@@ -21,8 +21,9 @@ pub(super) fn create(target: &Target<'_>, service: &mut Value) -> Result<(), Api
     assign(target, service, None)
 }
 
-/// What was assigned stays while the service has the same type.
+/// What was assigned stays while the service has the same type, and goes with the type that needed it.
 pub(super) fn update(target: &Target<'_>, old: &Value, service: &mut Value) -> Result<(), ApiError> {
+    leave_behind(&old["spec"], &mut service["spec"]);
     let external = service["spec"]["type"] == "ExternalName";
     let address = service["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
     let before = old["spec"]["clusterIP"].as_str().unwrap_or_default();
@@ -36,6 +37,53 @@ pub(super) fn update(target: &Target<'_>, old: &Value, service: &mut Value) -> R
         }
     }
     assign(target, service, Some(old))
+}
+
+/// Who changes a service's type need not take out what only the old type had: unless it was changed by hand, too, it goes.
+fn leave_behind(old: &Value, new: &mut Value) {
+    let in_nodes = |spec: &Value| match spec["type"].as_str() {
+        Some("NodePort") => true,
+        Some("LoadBalancer") => spec["allocateLoadBalancerNodePorts"] != false,
+        _ => false,
+    };
+    let numbers = |spec: &Value| -> Vec<Value> {
+        spec["ports"].as_array().into_iter().flatten().map(|port| port["nodePort"].clone()).collect()
+    };
+    let balanced = |spec: &Value| spec["type"] == "LoadBalancer";
+    let outside = |spec: &Value| {
+        matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer"))
+            || (spec["type"] == "ClusterIP" && spec["externalIPs"].as_array().is_some_and(|list| !list.is_empty()))
+    };
+    let mut gone: Vec<&str> = Vec::new();
+    if old["type"] != "ExternalName" && new["type"] == "ExternalName" {
+        gone.extend(["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
+    }
+    if in_nodes(old) && !in_nodes(new) && numbers(old) == numbers(new) {
+        for port in new.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            port.as_object_mut().map(|port| port.remove("nodePort"));
+        }
+    }
+    if is_checked(old) && !is_checked(new) {
+        gone.push("healthCheckNodePort");
+    }
+    if balanced(old) && !balanced(new) {
+        gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    if outside(old) && !outside(new) {
+        gone.push("externalTrafficPolicy");
+    }
+    if let Some(spec) = new.as_object_mut() {
+        for name in gone {
+            if spec.get(name) == old.get(name) {
+                spec.remove(name);
+            }
+        }
+    }
+}
+
+/// Whether a load balancer asks the nodes which of them have a pod of the service.
+fn is_checked(spec: &Value) -> bool {
+    spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
 }
 
 /// Why an address cannot be one of the cluster's.
@@ -87,11 +135,25 @@ fn assign(target: &Target<'_>, service: &mut Value, old: Option<&Value>) -> Resu
         return Err(invalid(FieldError::invalid("spec.clusterIPs", &json!([wanted]), &text)));
     }
     spec["clusterIPs"] = json!([spec["clusterIP"]]);
-    if spec["ipFamilies"].is_null() {
-        spec["ipFamilies"] = json!(["IPv4"]);
-    }
+    // Who neither wants an address nor says which pods are meant may have endpoints of both families.
+    let free = spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
     if spec["ipFamilyPolicy"].is_null() {
-        spec["ipFamilyPolicy"] = json!("SingleStack");
+        spec["ipFamilyPolicy"] = json!(if free { "RequireDualStack" } else { "SingleStack" });
+    }
+    if spec["ipFamilies"].is_null() {
+        let both = free && spec["ipFamilyPolicy"] != "SingleStack";
+        spec["ipFamilies"] = if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
+    }
+    if !free {
+        if spec["ipFamilyPolicy"] == "RequireDualStack" {
+            let why = "this cluster is not configured for dual-stack services";
+            return Err(invalid(FieldError::invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], why)));
+        }
+        let families = spec["ipFamilies"].as_array().cloned().unwrap_or_default();
+        if let Some((at, family)) = families.iter().enumerate().find(|(_, family)| *family != "IPv4") {
+            let why = "not configured on this cluster";
+            return Err(invalid(FieldError::invalid(format!("spec.ipFamilies[{at}]"), family, why)));
+        }
     }
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
         let mut taken: BTreeSet<u64> = others
@@ -100,16 +162,14 @@ fn assign(target: &Target<'_>, service: &mut Value, old: Option<&Value>) -> Resu
             .filter_map(|port| port["nodePort"].as_u64())
             .collect();
         let before = old.map(|old| old["spec"]["ports"].clone()).unwrap_or_default();
-        for (index, port) in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
+        let numbered = kind == "NodePort" || spec["allocateLoadBalancerNodePorts"] != false;
+        let ports = spec.get_mut("ports").and_then(Value::as_array_mut).filter(|_| numbered);
+        for (index, port) in ports.into_iter().flatten().enumerate() {
             if port["nodePort"].as_u64().is_some_and(|number| number > 0) {
                 continue;
             }
             let kept = before[index]["nodePort"].as_u64();
-            let start = NODE_PORTS.start;
-            let count = NODE_PORTS.end - start;
-            let drawn = u16::try_from(target.core.draw(u32::from(count))).unwrap_or(0);
-            let free =
-                (0..count).map(|step| u64::from(start + (drawn + step) % count)).find(|number| !taken.contains(number));
+            let free = free_node_port(target, &taken);
             let number =
                 kept.or(free).ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
             taken.insert(number);
@@ -118,6 +178,20 @@ fn assign(target: &Target<'_>, service: &mut Value, old: Option<&Value>) -> Resu
         if spec["externalTrafficPolicy"].is_null() {
             spec["externalTrafficPolicy"] = json!("Cluster");
         }
+        if is_checked(spec) && spec["healthCheckNodePort"].as_u64().unwrap_or(0) == 0 {
+            let kept = old.and_then(|old| old["spec"]["healthCheckNodePort"].as_u64());
+            let number = kept.or_else(|| free_node_port(target, &taken));
+            let number = number.ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
+            spec["healthCheckNodePort"] = json!(number);
+        }
     }
     Ok(())
+}
+
+/// A port of the nodes that no service has.
+fn free_node_port(target: &Target<'_>, taken: &BTreeSet<u64>) -> Option<u64> {
+    let start = NODE_PORTS.start;
+    let count = NODE_PORTS.end - start;
+    let drawn = u16::try_from(target.core.draw(u32::from(count))).unwrap_or(0);
+    (0..count).map(|step| u64::from(start + (drawn + step) % count)).find(|number| !taken.contains(number))
 }

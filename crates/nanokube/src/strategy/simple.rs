@@ -42,16 +42,6 @@ pub(super) fn secret(object: &mut Value) {
     }
 }
 
-pub(super) fn event(target: &Target<'_>, object: &mut Value) {
-    // An event without an object's namespace belongs to the namespace it was written to.
-    let namespace = target.path.namespace.clone();
-    let field = if target.resource.group.is_empty() { "involvedObject" } else { "regarding" };
-    let regarding = entry(object, &[field]);
-    if !regarding.contains_key("namespace") && namespace != "default" {
-        regarding.insert("namespace".to_owned(), json!(namespace));
-    }
-}
-
 pub(super) fn daemonset(object: &mut Value) {
     let annotations = entry(object, &["metadata", "annotations"]);
     annotations.insert("deprecated.daemonset.template.generation".to_owned(), json!("1"));
@@ -73,7 +63,8 @@ pub(super) fn budget(object: &mut Value) {
     object["status"] = json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});
 }
 
-/// A job's pods are found by the job's uid unless the user brings a selector.
+/// A job's pods are found by the job's uid unless the user brings a selector and says so. What the user says besides
+/// stays, for the rules of jobs to find wrong.
 pub(super) fn job(object: &mut Value) {
     let uid = metadata_text(object, "uid").to_owned();
     let name = metadata_text(object, "name").to_owned();
@@ -86,17 +77,17 @@ pub(super) fn job(object: &mut Value) {
         ("controller-uid", &uid),
         ("job-name", &name),
     ];
-    let own_template_labels = object["spec"]["template"]["metadata"]["labels"].as_object().cloned();
     let template = entry(object, &["spec", "template", "metadata", "labels"]);
     for (key, value) in labels {
-        template.insert(key.to_owned(), json!(value));
+        template.entry(key).or_insert_with(|| json!(value));
     }
-    let no_labels = object["metadata"]["labels"].as_object().is_none_or(Map::is_empty);
-    if no_labels && own_template_labels.is_none_or(|labels| labels.is_empty()) {
+    // A job without labels has those of its template, as with any default.
+    if object["metadata"]["labels"].as_object().is_none_or(Map::is_empty) {
         let all = object["spec"]["template"]["metadata"]["labels"].clone();
         object["metadata"]["labels"] = all;
     }
-    object["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    let selector = entry(object, &["spec", "selector", "matchLabels"]);
+    selector.entry("batch.kubernetes.io/controller-uid").or_insert_with(|| json!(uid));
 }
 
 /// Selector and generated labels of a job do not change.

@@ -71,6 +71,9 @@ impl Target<'_> {
 
     /// Warnings every answer of this resource carries.
     fn warnings(&self) -> Vec<String> {
+        if self.resource.is("", "endpoints") {
+            return vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()];
+        }
         self.resource.custom.as_ref().and_then(|custom| custom.deprecation.clone()).into_iter().collect()
     }
 }

@@ -113,7 +113,7 @@ async fn finish_create(
         strategy::prepare(target, &candidate).await;
         strategy::create(target, &mut candidate)?;
         let about_name = metadata_text(&candidate, "name").to_owned();
-        let errors = problems(target, &candidate, None);
+        let errors = problems(target, None, &candidate, None);
         if !errors.is_empty() {
             return Err(ApiError::invalid(target.about_kind(&about_name), &errors));
         }
@@ -140,9 +140,9 @@ async fn finish_create(
 }
 
 /// What is wrong with an object: its shape, then what its definition's rules say.
-fn problems(target: &Target<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+fn problems(target: &Target<'_>, sub: Option<Sub>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let resource = &target.resource;
-    let mut errors = schemas::validate(resource, new, old);
+    let mut errors = schemas::validate(resource, sub, new, old);
     let scale = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref());
     for path in scale.iter().flat_map(|scale| [&scale.spec_replicas, &scale.status_replicas]) {
         if let Some(count) = jsonpaths::simple(new, path).filter(|count| count.as_i64().is_some_and(|count| count < 0))
@@ -335,7 +335,7 @@ pub(super) async fn finish_update(
     }
     // The rules of metadata are asked twice, for all kinds and by the kind: clients count on both causes.
     let mut errors = apimachinery::names::metadata_update(&new, &current);
-    errors.extend(problems(target, &new, Some(&current)));
+    errors.extend(problems(target, sub, &new, Some(&current)));
     if !errors.is_empty() {
         return Err(ApiError::invalid(target.about_kind(name), &errors));
     }

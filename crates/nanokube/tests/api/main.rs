@@ -1,6 +1,7 @@
 //! The server through its front door: real clients, paused time, one seed.
 
 mod access;
+mod admitted;
 mod bad_requests;
 mod definitions;
 mod discovery;

@@ -1,18 +1,30 @@
 //! The rules of built-in kinds that clients meet: required fields, names, what may not change, what must fit together.
 //! Custom resource definitions are judged by whoever serves them; reviews are questions and have no rules.
 
+mod access;
+mod at;
+mod containers;
+mod data;
+mod extension;
+mod jobs;
 mod network;
+mod pod_changes;
 mod pods;
-mod rest;
+mod resources;
+mod scaling;
+mod schedule;
+mod selectors;
+mod services;
+mod storage;
+mod volumes;
 mod workloads;
 
-use std::collections::BTreeSet;
-
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::field::{self, Cause, FieldError};
 use crate::names::{self, NameRule};
 use crate::schema::Schema;
+use at::At;
 
 /// Everything wrong with an object of a built-in kind, new (`old` absent) or changed. The object is in stored form, as
 /// [`super::default`] leaves it. A kind that is not built in has no rules here.
@@ -25,37 +37,82 @@ pub fn validate(api_version: &str, kind: &str, new: &Value, old: Option<&Value>)
     if let Some(old) = old {
         errors.extend(names::metadata_update(new, old));
     }
-    match kind {
-        "Pod" => pods::pod(new, old, &mut errors),
-        "PodTemplate" => pods::template("template", &new["template"], &mut errors),
-        "Deployment" | "DaemonSet" | "ReplicaSet" | "StatefulSet" => workloads::workload(kind, new, old, &mut errors),
-        "Job" => workloads::job("spec", &new["spec"], old.map(|o| &o["spec"]), &mut errors),
-        "CronJob" => workloads::cron_job(new, &mut errors),
-        "PodDisruptionBudget" => workloads::budget(new, &mut errors),
-        "Service" => rest::service(new, &mut errors),
-        "Secret" | "ConfigMap" => rest::data(kind, new, old, &mut errors),
-        "Role" | "ClusterRole" => rest::role(kind, new, &mut errors),
-        "RoleBinding" | "ClusterRoleBinding" => rest::binding(kind, new, &mut errors),
-        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => rest::webhooks(new, &mut errors),
-        "APIService" => rest::api_service(new, &mut errors),
-        "PriorityClass" => rest::priority_class(new, old, &mut errors),
-        "StorageClass" => rest::storage_class(new, old, &mut errors),
-        "PersistentVolumeClaim" => rest::claim(new, old, &mut errors),
-        "Lease" => rest::lease(new, &mut errors),
-        "HorizontalPodAutoscaler" => network::autoscaler(new, &mut errors),
-        "Ingress" => network::ingress(new, &mut errors),
-        "NetworkPolicy" => network::policy(new, &mut errors),
-        "EndpointSlice" => network::slice(new, old, &mut errors),
-        "PersistentVolume" => network::volume(new, &mut errors),
-        "RuntimeClass" => network::runtime_class(new, old, &mut errors),
-        "ReplicationController" => network::replication(new, &mut errors),
-        "CustomResourceDefinition" => return errors,
-        _ => {}
+    if kind == "CustomResourceDefinition" {
+        return errors;
     }
+    let ruled = rules(api_version, kind, new, old, &mut errors);
     if has_name(kind) {
-        rest_of_schema(schema, new, &mut errors);
+        rest_of_schema(schema, new, ruled, &mut errors);
     }
     errors
+}
+
+/// Everything wrong with a change of a part that has an endpoint of its own (`status`, `ephemeralcontainers`): what the
+/// rest of the object holds was judged when it was written.
+pub fn validate_part(kind: &str, part: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = names::metadata(new, name_rule(kind));
+    errors.extend(names::metadata_update(new, old));
+    match (kind, part) {
+        (_, "status") => workloads::status(kind, new, &mut errors),
+        ("Pod", "ephemeralcontainers") => {
+            pods::pod(new, &mut errors);
+            pod_changes::ephemeral(new, old, &mut errors);
+        }
+        _ => {}
+    }
+    errors
+}
+
+/// The rules of a kind; false for a kind that has none of its own.
+fn rules(api_version: &str, kind: &str, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) -> bool {
+    match kind {
+        "Pod" => {
+            pods::pod(new, errors);
+            match old {
+                Some(old) => pod_changes::pod(new, old, errors),
+                None => pods::created(new, errors),
+            }
+        }
+        "PodTemplate" => pods::template(&At::root(new).get("template"), errors),
+        "Deployment" => workloads::deployment(new, old, errors),
+        "DaemonSet" => workloads::daemon_set(new, old, errors),
+        "ReplicaSet" => workloads::replica_set(new, old, errors),
+        "StatefulSet" => workloads::stateful_set(new, old, errors),
+        "ReplicationController" => workloads::replication_controller(new, errors),
+        "Job" => jobs::job(new, old, errors),
+        "CronJob" => jobs::cron_job(new, old, errors),
+        "PodDisruptionBudget" => scaling::budget(new, errors),
+        "HorizontalPodAutoscaler" => scaling::autoscaler(new, errors),
+        "PriorityClass" => scaling::priority_class(new, old, errors),
+        "RuntimeClass" => scaling::runtime_class(new, old, errors),
+        "Service" => services::service(new, old, errors),
+        "Endpoints" => services::endpoints(new, errors),
+        "EndpointSlice" => services::slice(new, old, errors),
+        "Ingress" => network::ingress(new, old, errors),
+        "IngressClass" => network::ingress_class(new, old, errors),
+        "NetworkPolicy" => network::policy(new, errors),
+        "ConfigMap" => data::config_map(new, old, errors),
+        "Secret" => data::secret(new, old, errors),
+        "Lease" => data::lease(new, errors),
+        "Event" => data::event(api_version, new, old, errors),
+        "Role" | "ClusterRole" => access::role(kind, new, errors),
+        "RoleBinding" | "ClusterRoleBinding" => access::binding(kind, new, errors),
+        "PersistentVolumeClaim" => storage::claim(new, old, errors),
+        "PersistentVolume" => storage::volume(new, old, errors),
+        "StorageClass" => storage::class(new, old, errors),
+        "CSIDriver" => storage::driver(new, old, errors),
+        "ResourceQuota" => storage::quota(new, old, errors),
+        "LimitRange" => storage::limit_range(new, errors),
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => extension::webhooks(kind, new, errors),
+        "ValidatingAdmissionPolicy" => extension::validating_policy(new, errors),
+        "MutatingAdmissionPolicy" => extension::mutating_policy(new, errors),
+        "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding" => {
+            extension::policy_binding(kind, new, errors);
+        }
+        "APIService" => extension::api_service(new, errors),
+        _ => return false,
+    }
+    true
 }
 
 /// Reviews are questions, not objects.
@@ -79,8 +136,10 @@ fn name_rule(kind: &str) -> NameRule {
 
 /// Fields the type requires, and amounts that are none, where nobody complained yet. The status is the server's
 /// business.
-fn rest_of_schema(schema: &Schema, new: &Value, errors: &mut Vec<FieldError>) {
+fn rest_of_schema(schema: &Schema, new: &Value, ruled: bool, errors: &mut Vec<FieldError>) {
     let mut found = schema.validate(new);
+    // A kind with rules of its own says itself which of its lists and objects must be there.
+    found.retain(|e| !ruled || e.cause != Cause::Required);
     empty_texts(schema, "", new, &mut found);
     for e in found {
         let known = ["status", "metadata"].iter().any(|p| e.field.starts_with(p))
@@ -110,75 +169,6 @@ fn empty_texts(schema: &Schema, path: &str, value: &Value, errors: &mut Vec<Fiel
             }
         }
         _ => {}
-    }
-}
-
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_default()
-}
-
-fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value[name].as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// A text that must be one of a few.
-fn one_of(path: &str, value: &Value, allowed: &[&str], errors: &mut Vec<FieldError>) {
-    if value.as_str().is_none_or(|v| !allowed.contains(&v)) && !value.is_null() {
-        let allowed: Vec<Value> = allowed.iter().map(|a| json!(a)).collect();
-        errors.push(FieldError::not_supported(path, value, &allowed));
-    }
-}
-
-fn not_negative(path: &str, value: &Value, errors: &mut Vec<FieldError>) {
-    if value.as_i64().is_some_and(|n| n < 0) {
-        errors.push(FieldError::invalid(path, value, "must be greater than or equal to 0"));
-    }
-}
-
-fn port(path: &str, value: &Value, errors: &mut Vec<FieldError>) {
-    if !value.as_i64().is_some_and(|n| (1..=65535).contains(&n)) {
-        errors.push(FieldError::invalid(path, value, "must be between 1 and 65535, inclusive"));
-    }
-}
-
-/// A port by number or by name.
-fn port_or_name(path: &str, value: &Value, errors: &mut Vec<FieldError>) {
-    match value.as_str() {
-        Some(name) => errors.extend(names::port_name(name).iter().map(|why| FieldError::invalid(path, value, why))),
-        None => port(path, value, errors),
-    }
-}
-
-/// Says when the same name comes again.
-struct Unique(BTreeSet<String>);
-
-impl Unique {
-    fn new() -> Self {
-        Self(BTreeSet::new())
-    }
-
-    fn check(&mut self, path: &str, value: &Value, errors: &mut Vec<FieldError>) {
-        if !self.0.insert(value.to_string()) {
-            errors.push(FieldError::duplicate(path, value));
-        }
-    }
-}
-
-/// A name every item of a list must have.
-fn item_name(path: &str, item: &Value, unique: &mut Unique, errors: &mut Vec<FieldError>) {
-    let path = field::child(path, "name");
-    let name = text(item, "name");
-    if name.is_empty() {
-        errors.push(FieldError::required(path, ""));
-        return;
-    }
-    errors.extend(names::dns_label(name).iter().map(|why| FieldError::invalid(&path, &item["name"], why)));
-    unique.check(&path, &item["name"], errors);
-}
-
-fn immutable(path: &str, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-    if new != old {
-        errors.push(FieldError::invalid(path, new, "field is immutable"));
     }
 }
 

@@ -1,221 +1,242 @@
-//! Rules of kinds around pods: networks, volumes, autoscalers.
+//! Rules of the network around services: what comes in by name, and who may talk to whom.
 
-use serde_json::{Map, Value};
+use std::net::IpAddr;
 
-use super::{immutable, list, not_negative, one_of, pods, port_or_name, text};
-use crate::field::{self, FieldError};
+use serde_json::{Map, Value, json};
+
+use super::at::{At, Found};
+use super::{jobs, selectors};
+use crate::field::FieldError;
 use crate::names;
 
-pub(super) fn autoscaler(new: &Value, errors: &mut Vec<FieldError>) {
-    let spec = &new["spec"];
-    let least = spec["minReplicas"].as_i64().unwrap_or(1);
-    if least < 1 {
-        let why = "must be greater than or equal to 1";
-        errors.push(FieldError::invalid("spec.minReplicas", &spec["minReplicas"], why));
-    }
-    match spec["maxReplicas"].as_i64() {
-        None => {}
-        Some(most) if most < 1 => {
-            errors.push(FieldError::invalid("spec.maxReplicas", &spec["maxReplicas"], "must be greater than 0"));
-        }
-        Some(most) if most < least => {
-            let why = "must be greater than or equal to `minReplicas`";
-            errors.push(FieldError::invalid("spec.maxReplicas", &spec["maxReplicas"], why));
-        }
-        Some(_) => {}
-    }
-    for name in ["kind", "name"] {
-        if text(&spec["scaleTargetRef"], name).is_empty() {
-            errors.push(FieldError::required(field::child("spec.scaleTargetRef", name), ""));
-        }
-    }
-    const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
-    for (i, metric) in list(spec, "metrics").iter().enumerate() {
-        one_of(&field::child(&field::index("spec.metrics", i), "type"), &metric["type"], &TYPES, errors);
-    }
-}
+const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+/// The old way to name the class of an ingress.
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+/// The longest name of a controller of ingresses.
+const CONTROLLER_MAX: usize = 250;
+/// What a path must not hold, as it would lead elsewhere.
+const DETOURS: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
+const DETOURS_AT_END: [&str; 2] = ["/..", "/."];
 
-pub(super) fn ingress(new: &Value, errors: &mut Vec<FieldError>) {
-    let spec = &new["spec"];
-    if spec["defaultBackend"].is_null() && list(spec, "rules").is_empty() {
-        let why = "either `defaultBackend` or `rules` must be specified";
-        errors.push(FieldError::invalid("spec", spec, why));
+pub(super) fn ingress(new: &Value, old: Option<&Value>, found: &mut Found) {
+    let spec = At::root(new).get("spec");
+    let (rules, fallback, class) = (spec.get("rules"), spec.get("defaultBackend"), spec.get("ingressClassName"));
+    if rules.empty() && !fallback.given() {
+        spec.invalid("either `defaultBackend` or `rules` must be specified", found);
     }
-    if !spec["defaultBackend"].is_null() {
-        backend("spec.defaultBackend", &spec["defaultBackend"], errors);
+    if fallback.given() {
+        backend(&fallback, found);
     }
-    for (i, rule) in list(spec, "rules").iter().enumerate() {
-        let here = field::index("spec.rules", i);
-        let host = text(rule, "host");
-        let plain = host.strip_prefix("*.").unwrap_or(host);
-        if !host.is_empty() {
-            let path = field::child(&here, "host");
-            errors.extend(names::dns_subdomain(plain).iter().map(|why| FieldError::invalid(&path, &rule["host"], why)));
-        }
-        if rule["http"].is_null() {
+    for rule in rules.items() {
+        host(&rule.get("host"), true, found);
+        let http = rule.get("http");
+        if !http.given() {
             continue;
         }
-        let paths = field::child(&here, "http.paths");
-        if list(&rule["http"], "paths").is_empty() {
-            errors.push(FieldError::required(&paths, ""));
+        let paths = http.get("paths");
+        paths.must_be_given(found);
+        for path in paths.items() {
+            ingress_path(&path, found);
         }
-        for (j, path) in list(&rule["http"], "paths").iter().enumerate() {
-            ingress_path(&field::index(&paths, j), path, errors);
+    }
+    for tls in spec.get("tls").items() {
+        for name in tls.get("hosts").items() {
+            host(&name, false, found);
         }
+        tls.get("secretName").named(names::dns_subdomain, found);
+    }
+    class.named(names::dns_subdomain, found);
+    let annotation = At::root(new).get("metadata").get("annotations").get(CLASS_ANNOTATION);
+    if old.is_none() && annotation.given() && class.given() {
+        annotation.invalid("can not be set when the class field is also set", found);
     }
 }
 
-fn ingress_path(here: &str, path: &Value, errors: &mut Vec<FieldError>) {
-    let given = text(path, "path");
-    match path["pathType"].as_str() {
-        None => errors.push(FieldError::required(field::child(here, "pathType"), "pathType must be specified")),
-        Some(kind) => {
-            let allowed = ["Exact", "ImplementationSpecific", "Prefix"];
-            one_of(&field::child(here, "pathType"), &path["pathType"], &allowed, errors);
-            let needs_root = kind != "ImplementationSpecific" || !given.is_empty();
-            if needs_root && !given.starts_with('/') {
-                errors.push(FieldError::invalid(field::child(here, "path"), &path["path"], "must be an absolute path"));
+fn host(at: &At<'_>, no_address: bool, found: &mut Found) {
+    let name = at.text();
+    if no_address && name.parse::<IpAddr>().is_ok() {
+        at.invalid("must be a DNS name, not an IP address", found);
+    }
+    match name.strip_prefix("*.") {
+        Some(rest) => {
+            for why in names::dns_subdomain(rest) {
+                at.invalid(&why, found);
             }
         }
+        None => at.named(names::dns_subdomain, found),
     }
-    backend(&field::child(here, "backend"), &path["backend"], errors);
 }
 
-fn backend(here: &str, backend: &Value, errors: &mut Vec<FieldError>) {
-    let (service, resource) = (&backend["service"], &backend["resource"]);
-    match (service.is_null(), resource.is_null()) {
-        (true, true) => errors.push(FieldError::required(here, "port name or number is required")),
-        (false, false) => {
-            let why = "cannot set both resource and service backends";
-            errors.push(FieldError::invalid(here, backend, why));
+fn ingress_path(at: &At<'_>, found: &mut Found) {
+    let (path, kind) = (at.get("path"), at.get("pathType"));
+    let absolute = path.text().starts_with('/');
+    match kind.text() {
+        "" => kind.required("pathType must be specified", found),
+        "Exact" | "Prefix" => {
+            if !absolute {
+                path.invalid_as(&json!(path.text()), "must be an absolute path", found);
+            }
+            for part in DETOURS.iter().filter(|part| path.text().contains(**part)) {
+                path.invalid(&format!("must not contain '{part}'"), found);
+            }
+            for end in DETOURS_AT_END.iter().filter(|end| path.text().ends_with(**end)) {
+                path.invalid(&format!("cannot end with '{end}'"), found);
+            }
         }
-        (true, false) => {}
+        "ImplementationSpecific" => {
+            if !path.empty() && !absolute {
+                path.invalid("must be an absolute path", found);
+            }
+        }
+        _ => kind.not_supported(&["Exact", "ImplementationSpecific", "Prefix"], found),
+    }
+    backend(&at.get("backend"), found);
+}
+
+fn backend(at: &At<'_>, found: &mut Found) {
+    let (service, resource) = (at.get("service"), at.get("resource"));
+    match (service.given(), resource.given()) {
+        (true, true) => at.invalid_as(&json!(""), "cannot set both resource and service backends", found),
         (false, true) => {
-            let here = field::child(here, "service");
-            if text(service, "name").is_empty() {
-                errors.push(FieldError::required(field::child(&here, "name"), ""));
-            }
-            let port = &service["port"];
-            if port["name"].is_null() == port["number"].is_null() {
-                errors.push(FieldError::required(&here, "port name or number is required"));
-            } else {
-                let name = if port["name"].is_null() { "number" } else { "name" };
-                port_or_name(&field::child(&here, &format!("port.{name}")), &port[name], errors);
+            resource.get("kind").must_be_given(found);
+            resource.get("name").must_be_given(found);
+        }
+        (true, false) => {
+            service.get("name").must_be_named(names::letter_label, found);
+            let (name, number) = (service.get("port").get("name"), service.get("port").get("number"));
+            match (!name.empty(), number.number().is_some_and(|n| n != 0)) {
+                (true, true) => at.invalid_as(&json!(""), "cannot set both port name & port number", found),
+                (true, false) => name.named(names::port_name, found),
+                (false, true) => number.port(found),
+                (false, false) => at.required("port name or number is required", found),
             }
         }
+        (false, false) => at.invalid_as(&json!(""), "resource or service backend is required", found),
     }
 }
 
-pub(super) fn policy(new: &Value, errors: &mut Vec<FieldError>) {
-    let spec = &new["spec"];
-    for (i, kind) in list(spec, "policyTypes").iter().enumerate() {
-        one_of(&field::index("spec.policyTypes", i), kind, &["Egress", "Ingress"], errors);
+pub(super) fn ingress_class(new: &Value, old: Option<&Value>, found: &mut Found) {
+    let spec = At::root(new).get("spec");
+    let (controller, parameters) = (spec.get("controller"), spec.get("parameters"));
+    if controller.text().len() > CONTROLLER_MAX {
+        found.push(FieldError::too_long(&controller.path, CONTROLLER_MAX));
     }
+    jobs::domain_path(&controller, found);
+    if parameters.given() {
+        parameters.get("apiGroup").named(names::dns_subdomain, found);
+        parameters.get("kind").must_be_named(names::path_segment, found);
+        parameters.get("name").must_be_named(names::path_segment, found);
+        let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
+        match scope.text() {
+            "Namespace" => namespace.must_be_named(names::dns_label, found),
+            "Cluster" if namespace.given() => {
+                namespace.forbidden("`parameters.scope` is set to 'Cluster'", found);
+            }
+            "Cluster" => {}
+            "" => scope.required("", found),
+            _ => scope.not_supported(&["Cluster", "Namespace"], found),
+        }
+    }
+    if let Some(old) = old {
+        controller.immutable(&old["spec"]["controller"], found);
+    }
+}
+
+pub(super) fn policy(new: &Value, found: &mut Found) {
+    let spec = At::root(new).get("spec");
+    selectors::label_selector(&spec.get("podSelector"), found);
     for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
-        for (i, rule) in list(spec, direction).iter().enumerate() {
-            let here = field::index(&field::child("spec", direction), i);
-            for (j, port) in list(rule, "ports").iter().enumerate() {
-                let here = field::index(&field::child(&here, "ports"), j);
-                one_of(&field::child(&here, "protocol"), &port["protocol"], &["SCTP", "TCP", "UDP"], errors);
-                if !port["port"].is_null() {
-                    port_or_name(&field::child(&here, "port"), &port["port"], errors);
-                }
+        for rule in spec.get(direction).items() {
+            for port in rule.get("ports").items() {
+                policy_port(&port, found);
             }
-            for (j, peer) in list(rule, peers).iter().enumerate() {
-                let here = field::index(&field::child(&here, peers), j);
-                let given = peer.as_object().map_or(0, Map::len);
-                if given == 0 {
-                    errors.push(FieldError::required(&here, "must specify a peer"));
-                } else if !peer["ipBlock"].is_null() && given > 1 {
-                    let why = "may not specify both ipBlock and another peer";
-                    errors.push(FieldError::forbidden(&here, why));
-                }
+            for peer in rule.get(peers).items() {
+                policy_peer(&peer, found);
             }
         }
     }
+    let types = spec.get("policyTypes");
+    if types.items().count() > 2 {
+        types.invalid("may not specify more than two policyTypes", found);
+        return;
+    }
+    for kind in types.items() {
+        kind.one_of(&["Egress", "Ingress"], found);
+    }
 }
 
-pub(super) fn slice(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
-    let kind = text(new, "addressType");
-    if kind.is_empty() {
-        errors.push(FieldError::required("addressType", ""));
-    }
-    one_of("addressType", &new["addressType"], &["FQDN", "IPv4", "IPv6"], errors);
-    for (i, endpoint) in list(new, "endpoints").iter().enumerate() {
-        let here = field::child(&field::index("endpoints", i), "addresses");
-        if list(endpoint, "addresses").is_empty() {
-            errors.push(FieldError::required(&here, "must contain at least 1 address"));
+fn policy_port(at: &At<'_>, found: &mut Found) {
+    at.get("protocol").one_of(&PROTOCOLS, found);
+    let (port, end) = (at.get("port"), at.get("endPort"));
+    if !port.given() {
+        if end.given() {
+            end.invalid("may not be specified when `port` is not specified", found);
         }
-        for (j, address) in list(endpoint, "addresses").iter().enumerate() {
-            let given = address.as_str().unwrap_or_default();
-            let fits = match kind {
-                "IPv4" => given.parse::<std::net::Ipv4Addr>().is_ok(),
-                "IPv6" => given.parse::<std::net::Ipv6Addr>().is_ok(),
-                _ => names::dns_subdomain(given).is_empty(),
-            };
-            if !fits {
-                let why = format!("must be an address of type {kind}");
-                errors.push(FieldError::invalid(field::index(&here, j), address, &why));
+        return;
+    }
+    if port.value.is_string() && end.given() {
+        end.invalid("may not be specified when `port` is non-numeric", found);
+    }
+    port.port_or_name(found);
+    if let (Some(first), Some(last)) = (port.number(), end.number()) {
+        if last < first {
+            end.invalid("must be greater than or equal to `port`", found);
+        }
+        end.port(found);
+    }
+}
+
+fn policy_peer(at: &At<'_>, found: &mut Found) {
+    let given = at.value.as_object().map_or(0, Map::len);
+    selectors::label_selector(&at.get("podSelector"), found);
+    selectors::label_selector(&at.get("namespaceSelector"), found);
+    let addresses = at.get("ipBlock");
+    if addresses.given() {
+        ip_block(&addresses, found);
+    }
+    if given == 0 {
+        at.required("must specify a peer", found);
+    } else if given > 1 && addresses.given() {
+        at.forbidden("may not specify both ipBlock and another peer", found);
+    }
+}
+
+/// A range of addresses: the first one, and how many bits all of them share.
+pub(super) fn block(text: &str) -> Option<(IpAddr, u32)> {
+    let (address, bits) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let bits: u32 = bits.parse().ok()?;
+    (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, bits))
+}
+
+/// Whether `inner` is a smaller part of `outer`.
+fn strictly_within((inner, shared): (IpAddr, u32), (outer, wide): (IpAddr, u32)) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)) << 96,
+        IpAddr::V6(v6) => u128::from(v6),
+    };
+    let mask = if wide == 0 { 0 } else { u128::MAX << (128 - wide) };
+    inner.is_ipv4() == outer.is_ipv4() && shared > wide && bits(inner) & mask == bits(outer) & mask
+}
+
+fn ip_block(at: &At<'_>, found: &mut Found) {
+    const WRONG: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+    let whole = at.get("cidr");
+    if whole.empty() {
+        whole.required("", found);
+        return;
+    }
+    let Some(outer) = block(whole.text()) else {
+        whole.invalid(WRONG, found);
+        return;
+    };
+    for except in at.get("except").items() {
+        match block(except.text()) {
+            None => except.invalid(WRONG, found),
+            Some(inner) if !strictly_within(inner, outer) => {
+                except.invalid("must be a strict subset of `cidr`", found);
             }
+            Some(_) => {}
         }
     }
-    if let Some(old) = old {
-        immutable("addressType", &new["addressType"], &old["addressType"], errors);
-    }
-}
-
-pub(super) fn volume(new: &Value, errors: &mut Vec<FieldError>) {
-    let spec = &new["spec"];
-    if list(spec, "accessModes").is_empty() {
-        errors.push(FieldError::required("spec.accessModes", ""));
-    }
-    if spec["capacity"].as_object().is_none_or(Map::is_empty) {
-        errors.push(FieldError::required("spec.capacity", ""));
-    }
-    let policies = ["Delete", "Recycle", "Retain"];
-    one_of("spec.persistentVolumeReclaimPolicy", &spec["persistentVolumeReclaimPolicy"], &policies, errors);
-    const PLAIN: [&str; 9] = [
-        "accessModes",
-        "capacity",
-        "claimRef",
-        "mountOptions",
-        "nodeAffinity",
-        "persistentVolumeReclaimPolicy",
-        "storageClassName",
-        "volumeAttributesClassName",
-        "volumeMode",
-    ];
-    let sources = spec.as_object().into_iter().flat_map(Map::keys).filter(|name| !PLAIN.contains(&name.as_str()));
-    match sources.collect::<Vec<_>>().as_slice() {
-        [] => errors.push(FieldError::required("spec", "must specify a volume type")),
-        [_] => {}
-        [_, more, ..] => {
-            errors.push(FieldError::forbidden(field::child("spec", more), "may not specify more than 1 volume type"));
-        }
-    }
-}
-
-pub(super) fn runtime_class(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
-    let why = names::dns_label(text(new, "handler"));
-    errors.extend(why.iter().map(|why| FieldError::invalid("handler", &new["handler"], why)));
-    if let Some(old) = old {
-        immutable("handler", &new["handler"], &old["handler"], errors);
-    }
-}
-
-pub(super) fn replication(new: &Value, errors: &mut Vec<FieldError>) {
-    let spec = &new["spec"];
-    for count in ["replicas", "minReadySeconds"] {
-        not_negative(&field::child("spec", count), &spec[count], errors);
-    }
-    let selector = spec["selector"].as_object();
-    if selector.is_none_or(Map::is_empty) {
-        errors.push(FieldError::required("spec.selector", ""));
-    }
-    let labels = &spec["template"]["metadata"]["labels"];
-    if selector.is_some_and(|selector| selector.iter().any(|(key, value)| labels[key] != *value)) {
-        let why = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid("spec.template.metadata.labels", labels, why));
-    }
-    pods::template("spec.template", &spec["template"], errors);
 }
