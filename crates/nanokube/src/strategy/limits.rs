@@ -112,7 +112,13 @@ fn broken_by_pod(pod: &Value, limits: &[Value]) -> Vec<String> {
             Some("Container") => {
                 for container in containers("containers").iter().chain(&containers("initContainers")) {
                     let resources = &container["resources"];
-                    check("Container", limit, &amounts(&resources["requests"]), &amounts(&resources["limits"]), &mut broken);
+                    check(
+                        "Container",
+                        limit,
+                        &amounts(&resources["requests"]),
+                        &amounts(&resources["limits"]),
+                        &mut broken,
+                    );
                 }
             }
             Some("Pod") => {
@@ -178,7 +184,8 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_filled_in_and_noted() {
-        let limit = json!({"type": "Container", "default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {"cpu": "500m"}});
+        let limit =
+            json!({"type": "Container", "default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {"cpu": "500m"}});
         let mut given = pod(&json!({"limits": {"memory": "2Gi"}}));
         fill(&mut given, &limit);
         let want = json!({"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "500m"}});

@@ -135,7 +135,7 @@ fn security(at: &At<'_>, found: &mut Found) {
     at.get("runAsUser").id(found);
     at.get("runAsGroup").id(found);
     at.get("procMount").one_of(&["Default", "Unmasked"], found);
-    seccomp(&at.get("seccompProfile"), found);
+    kernel_profile(&at.get("seccompProfile"), found);
     if at.get("allowPrivilegeEscalation").value == false {
         if at.get("privileged").value == true {
             at.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true", found);
@@ -144,19 +144,11 @@ fn security(at: &At<'_>, found: &mut Found) {
             at.invalid("cannot set `allowPrivilegeEscalation` to false and add CAP_SYS_ADMIN", found);
         }
     }
-    app_armor(&at.get("appArmorProfile"), found);
-}
-
-pub(super) fn seccomp(at: &At<'_>, found: &mut Found) {
-    profile(at, found);
-}
-
-pub(super) fn app_armor(at: &At<'_>, found: &mut Found) {
-    profile(at, found);
+    kernel_profile(&at.get("appArmorProfile"), found);
 }
 
 /// A profile of the kernel: the runtime's, none, or one that lies on the node.
-fn profile(at: &At<'_>, found: &mut Found) {
+pub(super) fn kernel_profile(at: &At<'_>, found: &mut Found) {
     if !at.given() {
         return;
     }

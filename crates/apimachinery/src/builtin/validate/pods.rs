@@ -149,8 +149,8 @@ fn security(spec: &At<'_>, found: &mut Found) {
         seen.push(name.text());
     }
     at.get("fsGroupChangePolicy").one_of(&["Always", "OnRootMismatch"], found);
-    containers::seccomp(&at.get("seccompProfile"), found);
-    containers::app_armor(&at.get("appArmorProfile"), found);
+    containers::kernel_profile(&at.get("seccompProfile"), found);
+    containers::kernel_profile(&at.get("appArmorProfile"), found);
     at.get("supplementalGroupsPolicy").one_of(&["Merge", "Strict"], found);
 }
 

@@ -6,12 +6,8 @@ use crate::names;
 const OF_CONTAINERS: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
 /// Resources that are shared: a container may ask for less than its limit.
 const OVERCOMMITTED: [&str; 4] = ["cpu", "ephemeral-storage", "memory", "storage"];
-/// Names without a domain that mean something to somebody.
-const STANDARD: [&str; 22] = [
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "storage",
+/// Things that come whole.
+const COUNTED: [&str; 9] = [
     "pods",
     "services",
     "replicationcontrollers",
@@ -21,6 +17,13 @@ const STANDARD: [&str; 22] = [
     "persistentvolumeclaims",
     "services.nodeports",
     "services.loadbalancers",
+];
+/// Other names without a domain that mean something to somebody.
+const MEASURED: [&str; 13] = [
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "storage",
     "requests.cpu",
     "requests.memory",
     "requests.ephemeral-storage",
@@ -36,7 +39,9 @@ const NOT_IN_QUOTAS: [&str; 3] = ["storage", "bindings", "namespaces"];
 const HUGE: &str = "hugepages-";
 
 fn standard(name: &str) -> bool {
-    STANDARD.contains(&name) || ["", "requests.", "limits."].iter().any(|p| name.starts_with(&format!("{p}{HUGE}")))
+    COUNTED.contains(&name)
+        || MEASURED.contains(&name)
+        || ["", "requests.", "limits."].iter().any(|p| name.starts_with(&format!("{p}{HUGE}")))
 }
 
 /// A resource by name: qualified, or one that everybody knows.
@@ -81,17 +86,6 @@ pub(super) fn amount(at: &At<'_>, name: &str, found: &mut Found) {
     if amount.milli() < 0 {
         at.invalid("must be greater than or equal to 0", found);
     }
-    const COUNTED: [&str; 9] = [
-        "pods",
-        "services",
-        "replicationcontrollers",
-        "resourcequotas",
-        "secrets",
-        "configmaps",
-        "persistentvolumeclaims",
-        "services.nodeports",
-        "services.loadbalancers",
-    ];
     let extended = name.contains('/') && !name.contains("kubernetes.io/");
     if (COUNTED.contains(&name) || extended) && amount.milli() % 1000 != 0 {
         at.invalid("must be an integer", found);
