@@ -262,6 +262,7 @@ fn job(object: &mut Value) {
 /// How an autoscaler moves that says something about it: up fast, down to what is needed, in steps of a quarter of a
 /// minute.
 fn behavior(behavior: Option<&mut Value>) {
+    /// Autoscalers look at their metrics once in this time.
     const STEP_SECONDS: i64 = 15;
     let Some(behavior) = behavior else { return };
     let share = json!({"type": "Percent", "value": 100, "periodSeconds": STEP_SECONDS});

@@ -38,6 +38,7 @@ const RESOURCE_FIELDS: [&str; 6] = [
     "requests.ephemeral-storage",
     "requests.memory",
 ];
+/// Seconds of grace are a signed 32-bit number.
 const LONGEST_GRACE: i64 = i32::MAX as i64;
 
 /// The containers and then the init containers; a name is used once among both.

@@ -116,6 +116,7 @@ fn absolute(path: &At<'_>, found: &mut Found) {
 
 /// A driver of storage is named like a domain.
 pub(super) fn driver(at: &At<'_>, found: &mut Found) {
+    /// Drivers register with nodes by a name that must fit into a label.
     const LONGEST: usize = 63;
     if at.text().len() > LONGEST {
         found.push(crate::field::FieldError::too_long(&at.path, LONGEST));
