@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::version::Info;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -27,7 +28,7 @@ use kubevirt_runtime::net::memory::MemoryNet;
 use nanokube::{Pki, WriterSink};
 use nanokube_cli::images::Table;
 use nanokube_cli::{Cluster, Options};
-use nanokube_nodes::{Heartbeats, Latencies, Power, Processes};
+use nanokube_nodes::{Heartbeats, Latencies, Network, Power, Processes};
 use tokio_util::sync::CancellationToken;
 
 /// A server that is there answers its version in milliseconds; one behind a slow network in a few seconds.
@@ -238,7 +239,7 @@ async fn serve_until(up: Up, stop: CancellationToken) -> Result<()> {
     }
     let (_, client) = connect(&kubeconfig).await?;
     tokio::select! {
-        answered = answers(&client, &url) => answered?,
+        answered = answers(&client, &url) => drop(answered?),
         ended = cluster.ended() => return ended_early(ended),
         () = stop.cancelled() => return cluster.shut_down().await.map_err(Into::into),
     }
@@ -279,7 +280,7 @@ async fn join(nodes: Nodes) -> Result<()> {
     let images = Arc::new(kind.images()?);
     let (config, client) = connect(&kubeconfig).await?;
     let url = config.cluster_url.to_string();
-    answers(&client, &url).await?;
+    let network = network_for(&answers(&client, &url).await?);
     let options = nanokube_nodes::Options {
         client: client.clone(),
         connect: Arc::new(move |token: &str| {
@@ -290,7 +291,7 @@ async fn join(nodes: Nodes) -> Result<()> {
         count: nodes,
         first_number: first_node,
         images,
-        network: MemoryNet::new(),
+        network,
         latencies: kind.latencies(),
         heartbeats: Heartbeats::default(),
         power: Power::default(),
@@ -342,13 +343,18 @@ async fn connect(kubeconfig: &Path) -> Result<(Config, Client)> {
     Ok((config, client))
 }
 
-/// Returns once the server answers a request.
-async fn answers(client: &Client, url: &str) -> Result<()> {
+/// Where the pods of simulated nodes listen. A nanokube serves this machine only and reaches webhooks and aggregated APIs on
+/// its loopback network. Any other server may be elsewhere, and a real one refuses endpoints with loopback addresses.
+fn network_for(server: &Info) -> Network {
+    if server.git_version.contains("nanokube") { Network::Loopback } else { MemoryNet::new().into() }
+}
+
+/// What the server says of itself, once it answers a request.
+async fn answers(client: &Client, url: &str) -> Result<Info> {
     let version = tokio::time::timeout(FIRST_ANSWER, client.apiserver_version()).await;
     version
         .with_context(|| format!("{url} did not answer within {FIRST_ANSWER:?}"))?
-        .with_context(|| format!("ask {url}"))?;
-    Ok(())
+        .with_context(|| format!("ask {url}"))
 }
 
 fn audit_file(path: &Path) -> Result<Box<dyn nanokube::AuditSink>> {
@@ -367,4 +373,16 @@ fn signals() -> Result<CancellationToken> {
         cancel.cancel();
     });
     Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_on_the_loopback_network_of_a_nanokube_only() {
+        let info = |version: &str| Info { git_version: version.to_owned(), ..Info::default() };
+        assert!(matches!(network_for(&info("v1.36.0+nanokube.0.1.0")), Network::Loopback));
+        assert!(matches!(network_for(&info("v1.36.0")), Network::Memory(_)));
+    }
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Options;
+use crate::loopback::Blocks;
 use crate::node::Machine;
 use crate::pod;
 use crate::process::Shared;
@@ -80,10 +81,16 @@ struct Feed {
     node: String,
 }
 
-pub(crate) async fn run(options: Options, processes: Option<Arc<Shared>>, stop: CancellationToken) {
+/// Runs until `stop` is cancelled; `blocks` holds the addresses of the nodes if those are of the loopback network.
+pub(crate) async fn run(
+    options: Options,
+    blocks: Option<Blocks>,
+    processes: Option<Arc<Shared>>,
+    stop: CancellationToken,
+) {
     let numbers = options.first_number..options.first_number + options.count;
-    let machine = |number| match &processes {
-        Some(shared) => Machine::on_loopback(number, shared.block()),
+    let machine = |number| match blocks.as_ref().and_then(|blocks| blocks.subnet(number)) {
+        Some(subnet) => Machine::on_loopback(number, subnet, processes.is_some()),
         None => Machine::new(number),
     };
     let machines = numbers.map(machine).map(|machine| (machine.name.clone(), machine)).collect();

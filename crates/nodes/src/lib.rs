@@ -10,6 +10,7 @@ mod environment;
 mod fleet;
 mod guard;
 mod heartbeat;
+mod loopback;
 mod node;
 mod pod;
 mod power;
@@ -18,7 +19,8 @@ mod process;
 mod volumes;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::net::IpAddr;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +28,13 @@ use std::time::Duration;
 use kube::Client;
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::host::Program;
+use kubevirt_runtime::net::Net;
 use kubevirt_runtime::net::memory::MemoryNet;
+use kubevirt_runtime::net::os::AddressNet;
 use tokio_util::sync::CancellationToken;
 
+use loopback::Blocks;
+pub use loopback::NoAddresses;
 pub use power::Power;
 pub use process::{Processes, SetupError};
 
@@ -153,6 +159,40 @@ impl Default for Heartbeats {
     }
 }
 
+/// The network of the pods whose code runs in this program.
+#[derive(Clone)]
+pub enum Network {
+    /// In memory: who shares it reaches them, and nobody else.
+    Memory(Arc<MemoryNet>),
+    /// Sockets on loopback addresses of their own: every program of this machine reaches them. Needs tokio's IO and a clock
+    /// that runs. A real cluster takes no such address for an endpoint.
+    Loopback,
+}
+
+impl From<Arc<MemoryNet>> for Network {
+    fn from(net: Arc<MemoryNet>) -> Self {
+        Self::Memory(net)
+    }
+}
+
+impl Network {
+    /// The network as the host with this address sees it.
+    pub(crate) fn host(&self, ip: IpAddr) -> Arc<dyn Net> {
+        match self {
+            Self::Memory(net) => net.host(ip),
+            Self::Loopback => Arc::new(AddressNet::new(ip)),
+        }
+    }
+
+    /// A host is gone with all its connections. Those of sockets break with the programs that hold them.
+    pub(crate) fn leave(&self, host: IpAddr) {
+        match self {
+            Self::Memory(net) => net.reset(|from, to| from == host || to == host),
+            Self::Loopback => {}
+        }
+    }
+}
+
 /// What runs, where and how.
 #[derive(Clone)]
 pub struct Options {
@@ -165,7 +205,7 @@ pub struct Options {
     /// The number of the first one, from 1; node 1 is a control-plane node without a taint.
     pub first_number: u32,
     pub images: Arc<dyn Images>,
-    pub network: Arc<MemoryNet>,
+    pub network: Network,
     pub latencies: Latencies,
     pub heartbeats: Heartbeats,
     /// Which nodes have power.
@@ -184,6 +224,9 @@ pub enum Error {
     /// Numbers start at 1 and their addresses end.
     #[error("nodes {first} to {last} cannot be numbered: give a first number from 1 and a last one up to {max}")]
     Numbers { first: u32, last: u64, max: u32 },
+    /// There is no place on the loopback network.
+    #[error(transparent)]
+    Addresses(#[from] NoAddresses),
     /// What process nodes need is not there.
     #[error(transparent)]
     Processes(#[from] SetupError),
@@ -199,27 +242,36 @@ pub fn name(number: u32) -> String {
 /// # Errors
 /// Options that cannot be honoured. A server that fails is no error: requests are tried again.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
-    check_numbers(&options, node::MAX_NUMBER)?;
-    fleet::run(options, None, stop).await;
+    let numbers = numbers(&options, node::MAX_NUMBER)?;
+    let blocks = match options.network {
+        Network::Memory(_) => None,
+        Network::Loopback => Some(Blocks::claim(numbers)?),
+    };
+    fleet::run(options, blocks, None, stop).await;
     Ok(())
 }
 
 /// Runs nodes whose pods are child processes, where their image is an [`Image::Executable`], until `stop` is cancelled;
-/// then every process is killed. Needs tokio's IO and a clock that runs.
+/// then every process is killed. Their addresses are those of [`Network::Loopback`], whatever the options say.
 ///
 /// # Errors
 /// Options that cannot be honoured, or a machine that lacks what process nodes need.
 pub async fn run_processes(options: Options, processes: Processes, stop: CancellationToken) -> Result<(), Error> {
-    check_numbers(&options, process::MAX_NODES)?;
+    let blocks = Blocks::claim(numbers(&options, loopback::NODES)?)?;
     let shared = Arc::new(process::Shared::new(processes)?);
-    fleet::run(options, Some(shared), stop).await;
+    let options = Options { network: Network::Loopback, ..options };
+    fleet::run(options, Some(blocks), Some(shared), stop).await;
     Ok(())
 }
 
-fn check_numbers(options: &Options, max: u32) -> Result<(), Error> {
+/// The numbers of the nodes.
+fn numbers(options: &Options, max: u32) -> Result<Range<u32>, Error> {
     let first = options.first_number;
     let last = u64::from(first) + u64::from(options.count) - u64::from(options.count > 0);
-    if first == 0 || last > u64::from(max) { Err(Error::Numbers { first, last, max }) } else { Ok(()) }
+    if first == 0 || last > u64::from(max) {
+        return Err(Error::Numbers { first, last, max });
+    }
+    Ok(first..first + options.count)
 }
 
 /// A duration drawn for a name.

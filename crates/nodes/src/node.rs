@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
+use crate::loopback::Subnet;
 use crate::process::ENDPOINT_PORT;
 
 /// Numbers up to this have addresses of their own: 10.64.0.0/10 holds 16,384 subnets of 256.
@@ -22,8 +23,10 @@ pub(crate) struct Machine {
     pub(crate) name: String,
     /// The node's own address; host-network pods share it.
     pub(crate) ip: IpAddr,
-    /// Set on process nodes: where their addresses are.
-    pub(crate) loopback: Option<u8>,
+    /// Set where the addresses are of the loopback network.
+    pub(crate) loopback: Option<Subnet>,
+    /// Pods are processes, whose logs can be had from the node.
+    pub(crate) process: bool,
 }
 
 impl Machine {
@@ -35,20 +38,21 @@ impl Machine {
             name: format!("node{number:02}"),
             ip: IpAddr::V4(Ipv4Addr::new(172, 18, byte(high), byte(low))),
             loopback: None,
+            process: false,
         }
     }
 
-    /// A process node, with addresses of the loopback network.
-    pub(crate) fn on_loopback(number: u32, block: u8) -> Self {
-        let mut machine = Self { loopback: Some(block), ..Self::new(number) };
+    /// A node with addresses of the loopback network.
+    pub(crate) fn on_loopback(number: u32, subnet: Subnet, process: bool) -> Self {
+        let mut machine = Self { loopback: Some(subnet), process, ..Self::new(number) };
         machine.ip = machine.pod_ip(1);
         machine
     }
 
     /// The address of the pod with this number on the node.
     pub(crate) fn pod_ip(&self, number: u8) -> IpAddr {
-        if let Some(block) = self.loopback {
-            return IpAddr::V4(Ipv4Addr::new(127, block, byte(self.number), number));
+        if let Some(subnet) = self.loopback {
+            return subnet.ip(number);
         }
         IpAddr::V4(Ipv4Addr::new(10, 64 + byte(self.number / 256), byte(self.number % 256), number))
     }
@@ -104,7 +108,7 @@ impl Machine {
             last_transition_time: Some(Time(since)),
         };
         let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
-        let kind = if self.loopback.is_some() { "process" } else { "simulated" };
+        let kind = if self.process { "process" } else { "simulated" };
         NodeStatus {
             capacity: Some(amounts.clone()),
             allocatable: Some(amounts),
@@ -122,8 +126,8 @@ impl Machine {
             ]),
             // A simulated node serves nothing, and must not send anybody to an address that may be somebody else's.
             daemon_endpoints: self
-                .loopback
-                .map(|_| NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: ENDPOINT_PORT.into() }) }),
+                .process
+                .then(|| NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: ENDPOINT_PORT.into() }) }),
             node_info: Some(NodeSystemInfo {
                 architecture: "amd64".to_owned(),
                 operating_system: "linux".to_owned(),

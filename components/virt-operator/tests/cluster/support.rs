@@ -97,7 +97,7 @@ impl Cluster {
             count: nodes,
             first_number: 1,
             images: Arc::new(find),
-            network: Arc::clone(&network),
+            network: Arc::clone(&network).into(),
             latencies: Latencies::default(),
             heartbeats: Heartbeats::default(),
             power: nanokube_nodes::Power::default(),

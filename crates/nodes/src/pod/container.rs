@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::future::{BoxFuture, pending};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use kubevirt_runtime::host::{Host, Program};
-use kubevirt_runtime::net::Net;
 use nanokube_controllers::pods::draw;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -469,10 +468,7 @@ async fn probing(it: Probing, to: mpsc::Sender<(Kind, bool)>) {
     let Probing { context, container, kind, probe, began } = it;
     let Some(ip) = context.ip.get().copied() else { return pending().await };
     // The kubelet asks from the node, not from the pod.
-    let net: Arc<dyn Net> = match &context.fleet.processes {
-        Some(shared) => Arc::new(shared.network()),
-        None => context.fleet.options.network.host(context.machine.ip),
-    };
+    let net = context.fleet.options.network.host(context.machine.ip);
     let timing = Timing::of(&probe);
     let mut next = (began + timing.delay.max(FIRST_PROBE)).max(Instant::now());
     let mut count = Count::default();

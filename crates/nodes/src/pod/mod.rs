@@ -456,7 +456,7 @@ impl Worker {
         if let Some(ip) = context.ip.get()
             && *ip != context.machine.ip
         {
-            context.fleet.options.network.reset(|from, to| from == *ip || to == *ip);
+            context.fleet.options.network.leave(*ip);
             context.fleet.free_address(&context.machine, *ip);
         }
     }

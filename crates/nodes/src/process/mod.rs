@@ -1,7 +1,6 @@
 //! Process nodes: a pod's container is a child process with an address, files and memory of its own.
 //!
-//! The nodes share one machine, so each pod gets an address of the loopback network (the kernel serves all of 127.0.0.0/8
-//! without being told) and a private directory in which its volumes are files. A program learns both from its
+//! The nodes share one machine, so each pod gets an address of the loopback network and a private directory in which its volumes are files. A program learns both from its
 //! environment, see `kubevirt_runtime::process::place`. What a kernel would enforce is not enforced here: users,
 //! capabilities, limits of resources and network policies of a pod have no effect.
 
@@ -12,23 +11,17 @@ mod volumes;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-
-use kubevirt_runtime::net::os::OsNet;
 
 pub(crate) use child::{Exit, Start, run};
 pub(crate) use endpoint::serve;
 pub(crate) use log::Log;
 pub(crate) use volumes::{TOKEN_SECONDS, container_root, keep, mount};
 
-/// Nodes that have addresses: the third number of 127.x.N.y.
-pub(crate) const MAX_NODES: u32 = 254;
 /// Where a node serves logs; a kubelet's port.
 pub(crate) const ENDPOINT_PORT: u16 = 10250;
-/// The second number of the addresses; those below are left to whatever else uses loopback addresses.
-const BLOCKS: std::ops::RangeInclusive<u8> = 64..=250;
 /// The program (util-linux) that has a child killed when this process ends, however it ends.
 const SETPRIV: &str = "setpriv";
 
@@ -44,8 +37,6 @@ pub struct Processes {
 /// Why process nodes cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("no loopback addresses are free: 127.64.0.1 to 127.250.0.1 are all taken at port {ENDPOINT_PORT}")]
-    NoAddresses,
     #[error("listen on {addr}, where a node serves logs: {source}")]
     Listen { addr: SocketAddr, source: io::Error },
     #[error("process nodes need the program `{SETPRIV}` (Debian package util-linux) in PATH")]
@@ -54,24 +45,6 @@ pub enum SetupError {
     Directory { dir: PathBuf, source: io::Error },
     #[error("make the nodes' certificate: {0}")]
     Certificate(String),
-}
-
-/// The addresses of this run's nodes. Held by a socket, so that another run on this machine takes others.
-pub(crate) struct Block {
-    second: u8,
-    _claim: std::net::TcpListener,
-}
-
-impl Block {
-    fn claim() -> Result<Self, SetupError> {
-        for second in BLOCKS {
-            let addr = SocketAddr::from((Ipv4Addr::new(127, second, 0, 1), ENDPOINT_PORT));
-            if let Ok(claim) = std::net::TcpListener::bind(addr) {
-                return Ok(Self { second, _claim: claim });
-            }
-        }
-        Err(SetupError::NoAddresses)
-    }
 }
 
 /// The output of one container, newest run first.
@@ -85,13 +58,12 @@ pub(crate) struct Logs {
 pub(crate) struct Shared {
     pub(crate) options: Processes,
     pub(crate) setpriv: PathBuf,
-    block: Block,
     /// By pod uid and container.
     logs: Mutex<BTreeMap<(String, String), Logs>>,
 }
 
 impl Shared {
-    /// Checks what the machine offers and takes addresses.
+    /// Checks what the machine offers.
     pub(crate) fn new(options: Processes) -> Result<Self, SetupError> {
         #[allow(clippy::disallowed_methods, reason = "a program is looked for as a shell would")]
         let path = std::env::var("PATH").unwrap_or_default();
@@ -99,17 +71,7 @@ impl Shared {
         let setpriv = found.ok_or(SetupError::NoSetpriv)?;
         let failed = |source| SetupError::Directory { dir: options.dir.clone(), source };
         create_private(&options.dir).map_err(failed)?;
-        Ok(Self { options, setpriv, block: Block::claim()?, logs: Mutex::default() })
-    }
-
-    /// The second number of the nodes' addresses.
-    pub(crate) fn block(&self) -> u8 {
-        self.block.second
-    }
-
-    /// A network that connects from this machine.
-    pub(crate) fn network(&self) -> OsNet {
-        OsNet::new(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        Ok(Self { options, setpriv, logs: Mutex::default() })
     }
 
     /// The directory of a pod.

@@ -75,7 +75,7 @@ impl World {
             count,
             first_number: 1,
             images: Arc::new(images),
-            network: network.clone(),
+            network: network.clone().into(),
             latencies: Latencies::default(),
             heartbeats: Heartbeats::default(),
             power: Power::default(),

@@ -34,6 +34,35 @@ fn outward_ip() -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
+/// One of several loopback addresses of this machine, for a program that stands in for a pod: what listens on every address
+/// listens on this one only.
+#[derive(Clone, Debug)]
+pub struct AddressNet {
+    inner: OsNet,
+}
+
+impl AddressNet {
+    /// `address` is one of this machine's that no other program listens on.
+    pub fn new(address: IpAddr) -> Self {
+        Self { inner: OsNet::new(address) }
+    }
+}
+
+impl Net for AddressNet {
+    fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        let ip = if addr.ip().is_unspecified() { self.inner.own_ip } else { addr.ip() };
+        self.inner.listen(SocketAddr::new(ip, addr.port()))
+    }
+
+    fn connect(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<BoxStream>> {
+        self.inner.connect(addr)
+    }
+
+    fn own_ip(&self) -> IpAddr {
+        self.inner.own_ip
+    }
+}
+
 impl Net for OsNet {
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {

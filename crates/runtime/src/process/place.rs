@@ -6,17 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::host::Files;
-use crate::net::os::OsNet;
-use crate::net::{BoxStream, Listener, Net};
+use crate::net::Net;
+use crate::net::os::AddressNet;
 
 /// Directory below which this process finds the files that a container has at absolute paths.
 pub const ROOT: &str = "PROCESS_NODE_ROOT";
@@ -100,7 +99,7 @@ impl Place {
 
     /// The network with the pod's address.
     pub fn net(&self) -> Arc<dyn Net> {
-        Arc::new(PlacedNet { inner: OsNet::new(self.address), address: self.address })
+        Arc::new(AddressNet::new(self.address))
     }
 }
 
@@ -115,26 +114,6 @@ impl RootedFiles {
 impl Files for RootedFiles {
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         std::fs::read(self.place(path))
-    }
-}
-
-struct PlacedNet {
-    inner: OsNet,
-    address: IpAddr,
-}
-
-impl Net for PlacedNet {
-    fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
-        let ip = if addr.ip().is_unspecified() { self.address } else { addr.ip() };
-        self.inner.listen(SocketAddr::new(ip, addr.port()))
-    }
-
-    fn connect(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<BoxStream>> {
-        self.inner.connect(addr)
-    }
-
-    fn own_ip(&self) -> IpAddr {
-        self.address
     }
 }
 
