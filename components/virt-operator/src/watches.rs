@@ -24,14 +24,9 @@ use crate::follow::{RETRY_LONGEST, all, next, stand_still};
 use crate::nodes;
 use crate::reconcile::World;
 
-/// The kinds that are followed: those of ours that every cluster serves, the operator's own namespace, and the KubeVirt CR.
-/// Kinds of optional APIs and kinds that the operator's manifest creates, not the operator, are left out.
+/// The kinds that are followed one like the other. Of nodes only metadata is read, by a watch of its own.
 fn kinds() -> impl Iterator<Item = Kind> {
-    Kind::ALL.iter().copied().filter(|kind| match kind {
-        Kind::Node | Kind::PriorityClass | Kind::Job => false,
-        Kind::KubeVirt => true,
-        kind => matches!(kind.group(), "" | "apps" | "policy") || kind.group().ends_with(".k8s.io"),
-    })
+    Kind::ALL.iter().copied().filter(|kind| kind.care().follows() && *kind != Kind::Node)
 }
 
 /// Opens every watch. The tasks end when the set is dropped.
@@ -130,8 +125,8 @@ fn scope(kind: Kind, client: Client, namespace: &str) -> (Api<DynamicObject>, wa
     match kind {
         Kind::KubeVirt => (Api::all_with(client, &resource), all()),
         Kind::Namespace => (Api::all_with(client, &resource), all().fields(&format!("metadata.name={namespace}"))),
-        // Elsewhere the operator may not read secrets, and needs no configuration.
-        Kind::Secret | Kind::ConfigMap => (Api::namespaced_with(client, namespace, &resource), ours()),
+        // Elsewhere the operator keeps nothing, and may look at nothing.
+        kind if kind.namespaced() => (Api::namespaced_with(client, namespace, &resource), ours()),
         _ => (Api::all_with(client, &resource), ours()),
     }
 }

@@ -1,6 +1,7 @@
 //! The one registry of the kinds that a release may contain. A new kind is one line.
 //!
-//! It holds what a client must know to address an object, and in which phase objects of a kind are applied.
+//! It holds what a client must know to address an object, in which phase objects of a kind are applied, and what the
+//! operator does with them: its watches and its role are made of that.
 
 use std::fmt;
 
@@ -21,8 +22,37 @@ pub enum Phase {
     Extras,
 }
 
+/// What the operator does with objects of a kind. Kinds of a namespace it looks after in its own and nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Care {
+    /// Follows those that carry its label, makes them, keeps them as they should be, removes them.
+    Keeps,
+    /// As [`Self::Keeps`], for objects whose names are all known: it also finds those that lost their label.
+    KeepsKnown,
+    /// Follows one, and puts its label on it.
+    Labels,
+    /// Follows them all, and takes the suite's labels off.
+    Cleans,
+    /// Follows them all, and tells them what became of their wishes.
+    Serves,
+    /// Removes what others left behind.
+    Clears,
+    /// Nothing: the administrator's manifest brings them, or this release has none.
+    Leaves,
+}
+
+impl Care {
+    /// Whether objects of the kind are followed by a watch.
+    pub fn follows(self) -> bool {
+        match self {
+            Self::Keeps | Self::KeepsKnown | Self::Labels | Self::Cleans | Self::Serves => true,
+            Self::Clears | Self::Leaves => false,
+        }
+    }
+}
+
 macro_rules! kinds {
-    ($( $kind:ident $group:ident $version:ident $plural:literal $scope:ident $phase:ident; )*) => {
+    ($( $kind:ident $group:ident $version:ident $plural:literal $scope:ident $phase:ident $care:ident; )*) => {
         /// A kind of managed object. The order is that of phases, then of this table.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind { $( $kind, )* }
@@ -35,7 +65,7 @@ macro_rules! kinds {
                 match self {
                     $( Self::$kind => Facts {
                         name: stringify!($kind), group: $group, version: stringify!($version), plural: $plural,
-                        scope: Scope::$scope, phase: Phase::$phase,
+                        scope: Scope::$scope, phase: Phase::$phase, care: Care::$care,
                     }, )*
                 }
             }
@@ -50,6 +80,7 @@ struct Facts {
     plural: &'static str,
     scope: Scope,
     phase: Phase,
+    care: Care,
 }
 
 #[derive(PartialEq)]
@@ -75,35 +106,35 @@ const KUBEVIRT: &str = "kubevirt.io";
 
 #[rustfmt::skip]
 kinds! {
-//  kind                              group      version plural                               scope      phase
-    Namespace                         CORE       v1      "namespaces"                         Cluster    Definitions;
-    Node                              CORE       v1      "nodes"                              Cluster    Definitions;
-    CustomResourceDefinition          EXTENSIONS v1      "customresourcedefinitions"          Cluster    Definitions;
-    PriorityClass                     SCHEDULING v1      "priorityclasses"                    Cluster    Definitions;
-    ServiceAccount                    CORE       v1      "serviceaccounts"                    Namespaced Access;
-    ClusterRole                       RBAC       v1      "clusterroles"                       Cluster    Access;
-    ClusterRoleBinding                RBAC       v1      "clusterrolebindings"                Cluster    Access;
-    Role                              RBAC       v1      "roles"                              Namespaced Access;
-    RoleBinding                       RBAC       v1      "rolebindings"                       Namespaced Access;
-    SecurityContextConstraints        SECURITY   v1      "securitycontextconstraints"         Cluster    Access;
-    Service                           CORE       v1      "services"                           Namespaced Configuration;
-    ConfigMap                         CORE       v1      "configmaps"                         Namespaced Configuration;
-    Secret                            CORE       v1      "secrets"                            Namespaced Configuration;
-    Job                               BATCH      v1      "jobs"                               Namespaced Workloads;
-    DaemonSet                         APPS       v1      "daemonsets"                         Namespaced Workloads;
-    Deployment                        APPS       v1      "deployments"                        Namespaced Workloads;
-    PodDisruptionBudget               POLICY     v1      "poddisruptionbudgets"               Namespaced Workloads;
-    ValidatingAdmissionPolicyBinding  ADMISSION  v1      "validatingadmissionpolicybindings"  Cluster    Admission;
-    ValidatingAdmissionPolicy         ADMISSION  v1      "validatingadmissionpolicies"        Cluster    Admission;
-    ValidatingWebhookConfiguration    ADMISSION  v1      "validatingwebhookconfigurations"    Cluster    Admission;
-    MutatingWebhookConfiguration      ADMISSION  v1      "mutatingwebhookconfigurations"      Cluster    Admission;
-    APIService                        APISERVICE v1      "apiservices"                        Cluster    Admission;
-    Route                             ROUTE      v1      "routes"                             Namespaced Extras;
-    ServiceMonitor                    MONITORING v1      "servicemonitors"                    Namespaced Extras;
-    PrometheusRule                    MONITORING v1      "prometheusrules"                    Namespaced Extras;
-    VirtualMachineClusterInstancetype TYPES      v1beta1 "virtualmachineclusterinstancetypes" Cluster    Extras;
-    VirtualMachineClusterPreference   TYPES      v1beta1 "virtualmachineclusterpreferences"   Cluster    Extras;
-    KubeVirt                          KUBEVIRT   v1      "kubevirts"                          Namespaced Extras;
+//  kind                              group      version plural                               scope      phase         care
+    Namespace                         CORE       v1      "namespaces"                         Cluster    Definitions   Labels;
+    Node                              CORE       v1      "nodes"                              Cluster    Definitions   Cleans;
+    CustomResourceDefinition          EXTENSIONS v1      "customresourcedefinitions"          Cluster    Definitions   Keeps;
+    PriorityClass                     SCHEDULING v1      "priorityclasses"                    Cluster    Definitions   Leaves;
+    ServiceAccount                    CORE       v1      "serviceaccounts"                    Namespaced Access        Keeps;
+    ClusterRole                       RBAC       v1      "clusterroles"                       Cluster    Access        Keeps;
+    ClusterRoleBinding                RBAC       v1      "clusterrolebindings"                Cluster    Access        Keeps;
+    Role                              RBAC       v1      "roles"                              Namespaced Access        Keeps;
+    RoleBinding                       RBAC       v1      "rolebindings"                       Namespaced Access        Keeps;
+    SecurityContextConstraints        SECURITY   v1      "securitycontextconstraints"         Cluster    Access        Leaves;
+    Service                           CORE       v1      "services"                           Namespaced Configuration Keeps;
+    ConfigMap                         CORE       v1      "configmaps"                         Namespaced Configuration Keeps;
+    Secret                            CORE       v1      "secrets"                            Namespaced Configuration KeepsKnown;
+    Job                               BATCH      v1      "jobs"                               Namespaced Workloads     Clears;
+    DaemonSet                         APPS       v1      "daemonsets"                         Namespaced Workloads     Keeps;
+    Deployment                        APPS       v1      "deployments"                        Namespaced Workloads     Keeps;
+    PodDisruptionBudget               POLICY     v1      "poddisruptionbudgets"               Namespaced Workloads     Keeps;
+    ValidatingAdmissionPolicyBinding  ADMISSION  v1      "validatingadmissionpolicybindings"  Cluster    Admission     Keeps;
+    ValidatingAdmissionPolicy         ADMISSION  v1      "validatingadmissionpolicies"        Cluster    Admission     Keeps;
+    ValidatingWebhookConfiguration    ADMISSION  v1      "validatingwebhookconfigurations"    Cluster    Admission     Keeps;
+    MutatingWebhookConfiguration      ADMISSION  v1      "mutatingwebhookconfigurations"      Cluster    Admission     Keeps;
+    APIService                        APISERVICE v1      "apiservices"                        Cluster    Admission     Keeps;
+    Route                             ROUTE      v1      "routes"                             Namespaced Extras        Leaves;
+    ServiceMonitor                    MONITORING v1      "servicemonitors"                    Namespaced Extras        Leaves;
+    PrometheusRule                    MONITORING v1      "prometheusrules"                    Namespaced Extras        Leaves;
+    VirtualMachineClusterInstancetype TYPES      v1beta1 "virtualmachineclusterinstancetypes" Cluster    Extras        Leaves;
+    VirtualMachineClusterPreference   TYPES      v1beta1 "virtualmachineclusterpreferences"   Cluster    Extras        Leaves;
+    KubeVirt                          KUBEVIRT   v1      "kubevirts"                          Namespaced Extras        Serves;
 }
 
 impl Kind {
@@ -144,6 +175,10 @@ impl Kind {
 
     pub fn phase(self) -> Phase {
         self.facts().phase
+    }
+
+    pub fn care(self) -> Care {
+        self.facts().care
     }
 
     /// Whether objects of this kind make pods from a template.

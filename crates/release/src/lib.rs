@@ -28,7 +28,7 @@ pub use certificates::CertificateSpec;
 pub use config::DeploymentConfig;
 pub use desired::{Inputs, desired};
 pub use image::OwnImage;
-pub use kinds::{Kind, Phase};
+pub use kinds::{Care, Kind, Phase};
 pub use object::{Object, ObjectKey};
 pub use render::render;
 pub use strategy::Strategy;

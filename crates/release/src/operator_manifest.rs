@@ -1,21 +1,21 @@
 //! What an admin applies by hand: the operator's own objects (`kubevirt-operator.yaml`) and the CR
 //! (`kubevirt-cr.yaml`).
 
+pub mod role;
+
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{Container, EnvVar, Namespace, PodSpec, PodTemplateSpec, Probe};
-use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::names::{annotation, label};
 use serde_json::json;
 
-use crate::certificates;
 use crate::config::Component;
 use crate::desired::placement;
 use crate::image::reference;
 use crate::object::Object;
-use crate::rbac::{MANAGE, READ, named, paths, rule, union};
+use crate::rbac::rule;
 use crate::render::{self, HTTPS_PORT, PRIORITY_CLASS, pods};
 
 const NAME: &str = "virt-operator";
@@ -72,9 +72,9 @@ pub fn operator_manifest(options: &ManifestOptions) -> Vec<Object> {
         Object::of(&priority_class()),
         Object::of(&kubevirt_admin()),
         Object::of(&render::service_account(ACCOUNT, namespace)),
-        Object::of(&operator_role(namespace)),
+        Object::of(&render::role(ACCOUNT, namespace, role::namespace_rules(namespace))),
         Object::of(&render::role_binding("kubevirt-operator-rolebinding", namespace, ACCOUNT, account())),
-        Object::of(&render::cluster_role(ACCOUNT, cluster_rules())),
+        Object::of(&render::cluster_role(ACCOUNT, role::cluster_rules(namespace))),
         Object::of(&render::cluster_role_binding(ACCOUNT, ACCOUNT, account())),
         deployment(options),
     ]
@@ -129,69 +129,6 @@ fn kubevirt_admin() -> k8s_openapi::api::rbac::v1::ClusterRole {
     let label = "rbac.authorization.k8s.io/aggregate-to-admin".to_string();
     role.metadata.labels.get_or_insert_default().insert(label, "true".into());
     role
-}
-
-/// What the operator does itself, and what it hands out: nobody may grant a right that he does not hold.
-fn cluster_rules() -> Vec<PolicyRule> {
-    let own = vec![
-        rule("kubevirt.io", &["kubevirts"], &["get", "list", "watch", "update", "patch"]),
-        rule("kubevirt.io", &["kubevirts/status"], &["get", "update", "patch"]),
-        rule("apiextensions.k8s.io", &["customresourcedefinitions"], MANAGE),
-        rule("", &["serviceaccounts", "services"], MANAGE),
-        rule("apps", &["deployments", "daemonsets"], MANAGE),
-        // Who runs an old revision, and what came before it.
-        rule("apps", &["replicasets", "controllerrevisions"], READ),
-        rule("policy", &["poddisruptionbudgets"], MANAGE),
-        rule("rbac.authorization.k8s.io", &["clusterroles", "clusterrolebindings", "roles", "rolebindings"], MANAGE),
-        rule("", &["pods", "nodes"], READ),
-        // An uninstallation takes the suite's labels off again.
-        rule("", &["nodes"], &["patch"]),
-        rule("", &["namespaces"], &["get", "list", "watch", "patch"]),
-        rule(
-            "admissionregistration.k8s.io",
-            &[
-                "validatingwebhookconfigurations",
-                "mutatingwebhookconfigurations",
-                "validatingadmissionpolicies",
-                "validatingadmissionpolicybindings",
-            ],
-            MANAGE,
-        ),
-        rule("apiregistration.k8s.io", &["apiservices"], MANAGE),
-        // What an uninstallation that waits for the users' objects looks for.
-        rule(
-            "kubevirt.io",
-            &["virtualmachines", "virtualmachineinstances", "virtualmachineinstancereplicasets"],
-            &["list"],
-        ),
-        // Whose client certificates the API server shows to webhooks.
-        named("", &["configmaps"], &["extension-apiserver-authentication"], READ),
-        // Who may read the operator's metrics is asked of the API server.
-        rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
-        rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
-        paths(&["/metrics"], &["get"]),
-    ];
-    let granted = render::accesses().into_iter().flat_map(|access| access.cluster_rules);
-    union(own, granted.chain(render::user_rules()))
-}
-
-fn operator_role(namespace: &str) -> Role {
-    let secrets: Vec<&str> = certificates::all(namespace).iter().map(|c| c.secret).collect();
-    let own = vec![
-        // A new object has no name to check yet, and a watch has none either.
-        rule("", &["secrets"], &["create", "list", "watch"]),
-        named("", &["secrets"], &secrets, &["get", "update", "patch", "delete"]),
-        // Bundles of authorities and install strategies.
-        rule("", &["configmaps"], MANAGE),
-        // Install strategies of other versions.
-        rule("batch", &["jobs"], MANAGE),
-        // Whether what the API server is to call is there.
-        rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
-        rule("coordination.k8s.io", &["leases"], &["create"]),
-        named("coordination.k8s.io", &["leases"], &[NAME], &["get", "list", "watch", "update", "patch"]),
-        rule("", &["events"], &["create", "patch"]),
-    ];
-    render::role(ACCOUNT, namespace, union(own, render::accesses().into_iter().flat_map(|a| a.namespace_rules)))
 }
 
 fn deployment(options: &ManifestOptions) -> Object {

@@ -1,12 +1,10 @@
-//! Rules of access: short ways to write them down, their union, and whether one set covers another.
+//! Rules of access: short ways to write them down, and whether one set covers another.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 pub const READ: &[&str] = &["get", "list", "watch"];
-/// What a controller needs on objects that it makes, changes and removes.
-pub const MANAGE: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
 
 /// Verbs on resources of one API group; the core group is empty.
 pub fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
@@ -18,28 +16,14 @@ pub fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
     }
 }
 
-/// As [`rule`], for objects of the given names only. It can't cover `create`: a new object's name is not checked.
+/// As [`rule`], for objects of the given names only. It covers a `create` by server-side apply, which names the object;
+/// one by POST is asked for without a name.
 pub fn named(group: &str, resources: &[&str], names: &[&str], verbs: &[&str]) -> PolicyRule {
     PolicyRule { resource_names: Some(owned(names)), ..rule(group, resources, verbs) }
 }
 
-/// Verbs on paths that are not resources.
-pub fn paths(paths: &[&str], verbs: &[&str]) -> PolicyRule {
-    PolicyRule { non_resource_urls: Some(owned(paths)), verbs: owned(verbs), ..Default::default() }
-}
-
 fn owned(items: &[&str]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
-}
-
-/// `rules` and those of `more` that they do not cover yet, in order.
-pub fn union(mut rules: Vec<PolicyRule>, more: impl IntoIterator<Item = PolicyRule>) -> Vec<PolicyRule> {
-    for rule in more {
-        if !covers(&rules, &rule) {
-            rules.push(rule);
-        }
-    }
-    rules
 }
 
 /// Whether who holds `held` may grant `needed`: every single permission in it is held, as the API server checks it.
@@ -109,12 +93,9 @@ mod tests {
         assert!(!covers(&held, &rule("", &["pods"], &["list", "watch"])));
         assert!(!covers(&held, &rule("", &["secrets"], &["get"])));
         assert!(!covers(&held, &named("", &["secrets"], &["a", "b"], &["get"])));
-        assert!(!covers(&held, &paths(&["/metrics"], &["get"])));
-    }
-
-    #[test]
-    fn a_union_adds_only_what_is_missing() {
-        let rules = union(vec![rule("", &["pods"], READ)], [rule("", &["pods"], &["get"]), rule("", &["nodes"], READ)]);
-        assert_eq!(rules.len(), 2);
+        let path =
+            PolicyRule { non_resource_urls: Some(owned(&["/metrics"])), verbs: owned(&["get"]), ..Default::default() };
+        assert!(!covers(&held, &path));
+        assert!(covers(&[path.clone()], &path));
     }
 }

@@ -5,6 +5,7 @@ mod fields;
 mod installation;
 mod quiet;
 mod registrations;
+mod role;
 mod support;
 mod unready;
 mod versions;

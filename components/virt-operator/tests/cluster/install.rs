@@ -72,7 +72,7 @@ async fn three_nodes_get_two_apis_and_then_it_is_quiet() {
 async fn a_list_that_is_refused_is_named_and_nothing_is_decided_without_it() {
     let cluster = Cluster::start(1);
     let mut manifest = operator_manifest(&ManifestOptions::new(REGISTRY, "v0.1.0"));
-    let is_role = |object: &Object| object.kind() == Kind::ClusterRole && object.name() == "kubevirt-operator";
+    let is_role = |object: &Object| object.kind() == Kind::Role && object.name() == "kubevirt-operator";
     let role = manifest.iter_mut().find(|object| is_role(object)).expect("the operator has a role");
     let whole = role.clone();
     let rules = role.value_mut()["rules"].as_array_mut().expect("rules");

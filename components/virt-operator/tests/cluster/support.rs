@@ -13,6 +13,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams}
 use kube::core::GroupVersionKind;
 use kubevirt_release::operator_manifest::{ManifestOptions, cr_manifest, operator_manifest};
 use kubevirt_release::{Kind, Object};
+use kubevirt_runtime::admission::{Review, Verdict};
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::host::{Host, Program};
 use kubevirt_runtime::net::memory::MemoryNet;
@@ -149,22 +150,7 @@ impl Cluster {
             "apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": "none"},
             "metadata": {"name": "kube-root-ca.crt", "namespace": NAMESPACE},
         });
-        // A list that is narrowed to one name is checked under that name by a real API server. Where only the verb is
-        // checked, the operator's own role does not suffice.
-        let role = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-            "metadata": {"name": "lease", "namespace": NAMESPACE},
-            "rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["list", "watch"]}],
-        });
-        let binding = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": {"name": "lease", "namespace": NAMESPACE},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "lease"},
-            "subjects": [{"kind": "ServiceAccount", "name": "kubevirt-operator", "namespace": NAMESPACE}],
-        });
-        for object in [root, role, binding] {
-            self.apply(&[Object::from_value(object).expect("a registered kind")]).await;
-        }
+        self.apply(&[Object::from_value(root).expect("a registered kind")]).await;
     }
 
     /// Applies the CR of a release.

@@ -56,10 +56,5 @@ pub(crate) fn accesses() -> Vec<Access> {
     vec![virt_api::access(), virt_controller::access(), virt_handler::access()]
 }
 
-/// What the users' roles grant; the operator has to hold it to hand it out.
-pub(crate) fn user_rules() -> Vec<k8s_openapi::api::rbac::v1::PolicyRule> {
-    users::rules()
-}
-
 #[cfg(test)]
 mod tests;

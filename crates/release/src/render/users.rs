@@ -94,11 +94,6 @@ pub(super) fn objects() -> Vec<Object> {
     objects
 }
 
-/// Every rule of every user role.
-pub(super) fn rules() -> Vec<PolicyRule> {
-    roles().into_iter().flat_map(|role| role.rules.unwrap_or_default()).collect()
-}
-
 fn roles() -> Vec<ClusterRole> {
     vec![
         aggregated("admin", admin()),
