@@ -31,7 +31,9 @@ impl Kind {
         let mut waits = BTreeSet::new();
         for step in plan.steps() {
             let StepState::Waiting(reasons) = &step.state else { continue };
-            for reason in reasons.iter().filter(|reason| !matches!(reason, Reason::After { .. })) {
+            // That a write was not acted upon yet is over in a moment, or told with the next figures.
+            let lasts = |reason: &&Reason| !matches!(reason, Reason::After { .. } | Reason::NotObserved { .. });
+            for reason in reasons.iter().filter(lasts) {
                 let ails = if let Reason::PodNotReady { why, .. } = reason { ailment(why) } else { String::new() };
                 waits.insert((step.slot.code(), reason.code(), ails));
             }
@@ -99,14 +101,18 @@ impl Pace {
     }
 }
 
-/// Whether two states of the status differ in nothing but what their conditions' messages say.
+/// Whether two states of the status differ in nothing but what their conditions' messages say and which generations
+/// objects have: a roll-out changes them on its way.
 pub(super) fn is_figures_only(old: &KubeVirtStatus, new: &KubeVirtStatus) -> bool {
     let wordless = |status: &KubeVirtStatus| {
         let mut status = status.clone();
         for condition in status.conditions.iter_mut().flatten() {
             condition.message = None;
+            // Both are set anew by whatever changes, a sentence too.
             condition.last_probe_time = None;
+            condition.last_transition_time = None;
         }
+        status.generations = None;
         status
     };
     old != new && wordless(old) == wordless(new)
@@ -181,5 +187,14 @@ mod tests {
         assert!(is_figures_only(&status("1 of 3", true), &status("2 of 3", true)));
         assert!(!is_figures_only(&status("1 of 3", true), &status("1 of 3", true)), "nothing to tell");
         assert!(!is_figures_only(&status("1 of 3", true), &status("2 of 3", false)));
+        // A condition that was there before has a time of its last change as well.
+        let mut later = status("1 of 3", true);
+        let conditions = later.conditions.as_mut().expect("it has some");
+        let update =
+            ConditionUpdate::new(ConditionType::Progressing, true, Reason::DeploymentInProgress, "2 of 3".to_owned());
+        assert!(set_condition(conditions, &update, at(9)));
+        assert!(is_figures_only(&status("1 of 3", true), &later));
+        let recorded = KubeVirtStatus { generations: Some(Vec::new()), ..status("1 of 3", true) };
+        assert!(is_figures_only(&status("1 of 3", true), &recorded));
     }
 }
