@@ -83,6 +83,10 @@ pub struct Pod {
     pub name: String,
     /// The deployment ID it was made from.
     pub id: Option<String>,
+    /// The template it was made from, by the name its controller gave that.
+    pub revision: Option<String>,
+    /// When it was made, as the API server writes it: a later one is a greater text.
+    pub created: Option<String>,
     pub ready: bool,
     /// Why it is not ready, in the words of the kubelet or the scheduler.
     pub not_ready: Option<String>,

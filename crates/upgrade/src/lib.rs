@@ -6,6 +6,7 @@
 //!
 //! [`check`] verifies plans against a statement of the order that does not come from the planner.
 
+pub mod canary;
 pub mod check;
 mod input;
 mod order;

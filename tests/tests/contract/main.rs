@@ -7,8 +7,8 @@
 //! | `installation` | 1746, 3152, 4612, 4616, 8235, external CA blank, image pull secrets absent |
 //! | `drift` | 6254, 6255, 6256, 6308, 6309, 4613, 4617 |
 //! | `placement` | 4927, 4928, bad toleration of infra and workloads |
-//! | `configuration` | replicas 0, replicas 3-1-2, 6257, 6258, 6259, 6260, 6261, RoleAggregationStrategy |
-//! | `rollouts` | image pull secrets set |
+//! | `configuration` | replicas 0, replicas 3-1-2, 6257, 6258, 6259, 6260, 6261, RoleAggregationStrategy, ContainerPathVolumes |
+//! | `rollouts` | image pull secrets set, 4744, canary upgrade |
 //! | `certificates` | external CA managed, 4099, 4101, 4103, 4104, 4105, 4106 |
 //! | `removal` | 3146, 3683, single-replica custom resource |
 //!

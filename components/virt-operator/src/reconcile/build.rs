@@ -15,7 +15,7 @@ use kubevirt_upgrade::{Form, Identity, Input, Plan, Report, check, rbac};
 use super::snapshot::snapshot;
 use super::status::Ended;
 use super::validate::Target;
-use super::{World, held, registrations, secrets};
+use super::{World, held, registrations, rollout, secrets};
 use crate::cache::Nodes;
 use crate::certificates::Unfit;
 use crate::settings::Settings;
@@ -137,7 +137,13 @@ fn wanted(target: &Target, inputs: &Inputs<'_>, world: &World) -> Result<BTreeMa
     Ok(finals)
 }
 
-fn plan(cr: &KubeVirt, target: &Target, finals: BTreeMap<ObjectKey, Object>, world: &World) -> Result<Built, Error> {
+fn plan(
+    cr: &KubeVirt,
+    target: &Target,
+    mut finals: BTreeMap<ObjectKey, Object>,
+    world: &World,
+) -> Result<Built, Error> {
+    rollout::pace(&mut finals, cr, &target.id, world);
     // Of the old version only roles are of interest, which nothing customizes.
     let none = Customizations::none();
     let inputs = inputs(cr, &world.nodes, &none);

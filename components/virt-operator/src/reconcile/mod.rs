@@ -9,6 +9,7 @@ mod dereference;
 mod held;
 mod pace;
 mod registrations;
+mod rollout;
 mod secrets;
 mod snapshot;
 mod status;

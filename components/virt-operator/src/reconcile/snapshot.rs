@@ -89,7 +89,7 @@ fn number(live: &Value, pointer: &str) -> i64 {
     live.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
 }
 
-fn workload(key: &ObjectKey, live: &Live, pods: &Pods) -> Option<Workload> {
+pub(crate) fn workload(key: &ObjectKey, live: &Live, pods: &Pods) -> Option<Workload> {
     let kind = match key.kind {
         Kind::Deployment => WorkloadKind::Deployment,
         Kind::DaemonSet => WorkloadKind::DaemonSet,
@@ -140,6 +140,8 @@ fn pods_of(workload: &Value, pods: &Pods) -> Vec<Pod> {
             Pod {
                 name: name.clone(),
                 id: identifier(pod).map(str::to_owned),
+                revision: text(pod, "/metadata/labels/controller-revision-hash").map(str::to_owned),
+                created: text(pod, "/metadata/creationTimestamp").map(str::to_owned),
                 ready: not_ready.is_none(),
                 not_ready,
                 deleting: text(pod, "/metadata/deletionTimestamp").is_some(),

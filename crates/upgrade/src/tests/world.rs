@@ -107,6 +107,8 @@ impl World {
                     .map(|(index, pod)| Pod {
                         name: format!("{}-{index}", key.name),
                         id: Some(format!("id-{}", pod.version)),
+                        revision: None,
+                        created: None,
                         ready: pod.ready,
                         not_ready: (!pod.ready).then(|| self.not_ready_reason.clone()),
                         deleting: false,
