@@ -1,12 +1,13 @@
-//! The webhooks' side of admission. Where no rules are written yet ([`crate::rules`]), reviews are read and refused:
-//! letting an object pass that nobody judged would be a promise this build cannot keep. Pure.
+//! The webhooks' side of admission: what is open is filled in by [`crate::mutate`], what is asked is judged by
+//! [`crate::rules`]. Where no rules are written yet, reviews are read and refused: letting an object pass that nobody
+//! judged would be a promise this build cannot keep. Pure.
 
 use http::StatusCode;
 use kubevirt_component::Call;
 use kubevirt_runtime::admission::{Review, Verdict};
 use kubevirt_runtime::serve::{self, Response};
 
-use crate::{State, rules};
+use crate::{State, mutate, rules};
 
 /// One path a webhook configuration points at.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,7 @@ impl Webhook {
 }
 
 const fn mutating(path: &'static str, subject: &'static str) -> Webhook {
-    Webhook { path, mutates: true, judged: false, subject }
+    Webhook { path, mutates: true, judged: true, subject }
 }
 
 const fn validating(path: &'static str, subject: &'static str) -> Webhook {
@@ -74,7 +75,8 @@ pub(crate) const WEBHOOKS: &[Webhook] = &[
 pub(crate) fn review(state: &State, call: &Call) -> Response {
     match Review::parse(&call.body) {
         Ok(review) => {
-            let verdict = rules::judge(&call.path, &state.namespace, &review);
+            let verdict = rules::judge(&call.path, &state.namespace, &review)
+                .or_else(|| mutate::mutate(&call.path, &state.namespace, &review, &state.settings.now()));
             serve::json(StatusCode::OK, &review.answer(&verdict.unwrap_or_else(|| refuse(&call.path, &review)), &[]))
         }
         Err(error) => serve::text(StatusCode::BAD_REQUEST, format!("virt-api: {}: {error}\n", call.path)),

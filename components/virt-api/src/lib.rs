@@ -5,7 +5,9 @@
 
 mod admission;
 mod discovery;
+mod mutate;
 mod rules;
+mod settings;
 mod subresources;
 mod table;
 
@@ -21,6 +23,7 @@ use kubevirt_runtime::host::{Host, Program};
 use kubevirt_runtime::metrics::Metrics;
 use kubevirt_runtime::tls::Wanted;
 
+pub use settings::Settings;
 pub use table::table;
 
 /// The container's name, and the Service's.
@@ -38,6 +41,8 @@ const LINGER: Duration = Duration::from_secs(3);
 pub struct State {
     /// Where the suite is, and with it its accounts.
     pub namespace: String,
+    /// What the KubeVirt CR says.
+    pub settings: Settings,
 }
 
 /// Admission webhooks and the subresource API of KubeVirt
@@ -79,8 +84,13 @@ async fn run(host: Host) -> anyhow::Result<()> {
         ports: vec![(args.listen.addr(), table())],
         linger: LINGER,
     };
-    let state = State { namespace: host.namespace.clone() };
-    component.run(&host, Arc::new(state), Health::new(), Metrics::new()).await?;
+    let state = State { namespace: host.namespace.clone(), settings: Settings::default() };
+    let health = Health::new();
+    let following = state.settings.clone().follow(&host, health.clone());
+    tokio::select! {
+        ended = component.run(&host, Arc::new(state), health, Metrics::new()) => ended?,
+        never = following => match never {},
+    }
     Ok(())
 }
 

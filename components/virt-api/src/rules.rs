@@ -33,7 +33,8 @@ fn invalid(message: String) -> Verdict {
     Verdict::Deny { code: 422, reason: "Invalid", message }
 }
 
-fn is_own(namespace: &str, user: &str) -> bool {
+/// Whether a user is one of the accounts of the suite that drive guests.
+pub(crate) fn is_own(namespace: &str, user: &str) -> bool {
     ACCOUNTS.iter().any(|account| user == format!("system:serviceaccount:{namespace}:{account}"))
 }
 

@@ -1,5 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use base64::Engine as _;
 use http::{Method, StatusCode};
 use kubevirt_component::Verb;
 use kubevirt_runtime::net::Net;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 
 const EVENTS: &str = "/api/v1/namespaces/kubevirt/events";
+const KUBEVIRTS: &str = "/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts";
 const PROBE: &str = "/apis/subresources.kubevirt.io/v1/healthz";
 /// As the manifest writes it.
 const LINE: &str = "virt-api --port 8443 --console-server-port 8186 --subresources-only -v 2";
@@ -39,9 +41,19 @@ impl World {
     }
 }
 
-/// Starts the program in a simulated pod; returns when its port is open.
+/// Starts the program in a simulated pod; returns when its port is open and its settings were asked for.
 async fn start(files: MemoryFiles, line: &str) -> World {
+    start_with(files, line, |_, _, _| testing::Fault::None).await
+}
+
+/// As [`start`], with an API server that has faults.
+async fn start_with(
+    files: MemoryFiles,
+    line: &str,
+    rule: impl Fn(&str, &Method, &str) -> testing::Fault + Send + Sync + 'static,
+) -> World {
     let (net, api) = (MemoryNet::new(), TinyApi::new());
+    api.set_fault(rule);
     api.put("/api/v1/namespaces/kubevirt/pods/virt-api-1", json!({"metadata": {"name": "virt-api-1", "uid": "u-1"}}));
     let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
     let mut host = test_host("virt-api-1", "kubevirt", &api, &files, net.host(ip));
@@ -50,6 +62,14 @@ async fn start(files: MemoryFiles, line: &str) -> World {
     let process = tokio::spawn(program().run(host));
     while net.listening(ip).is_empty() && !process.is_finished() {
         tokio::task::yield_now().await;
+    }
+    if !process.is_finished() {
+        // It asks for its settings at once.
+        api.until(|api| {
+            api.seen().iter().any(|seen| seen.path == KUBEVIRTS && (seen.watch || seen.status != 200))
+                || process.is_finished()
+        })
+        .await;
     }
     let kubelet = net.host(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)));
     World { api, files, kubelet, addr: SocketAddr::new(ip, 8443), stop, process }
@@ -73,6 +93,7 @@ async fn it_is_ready_within_a_moment_and_writes_nothing() {
     let begin = Instant::now();
     let world = ready().await;
     expect_test::expect![[r#"
+        [+] settings: ok
         [+] certificate: ok
         [+] process: ok
     "#]]
@@ -80,7 +101,9 @@ async fn it_is_ready_within_a_moment_and_writes_nothing() {
     assert_eq!(begin.elapsed(), Duration::ZERO);
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(world.get(PROBE).await.0, StatusCode::OK);
-    assert_eq!(world.api.seen(), [], "an idle virt-api asks nothing");
+    let asked: Vec<(Method, String)> = world.api.seen().into_iter().map(|seen| (seen.method, seen.path)).collect();
+    let settings = (Method::GET, KUBEVIRTS.to_owned());
+    assert_eq!(asked, [settings.clone(), settings], "an idle virt-api asks for its settings, once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -241,6 +264,64 @@ async fn a_review_is_read_and_refused_in_words() {
     );
 }
 
+async fn reviewed(world: &World, path: &str) -> Value {
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "r-1", "operation": "CREATE", "namespace": "ns", "name": "guest", "userInfo": {"username": "me"},
+        "resource": {"group": "kubevirt.io", "version": "v1", "resource": "virtualmachineinstances"},
+        "object": {"metadata": {"name": "guest"}, "spec": {"domain": {}}}}});
+    let (status, body) = testing::post(&*world.kubelet, world.addr, path, review.to_string().into()).await.unwrap();
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    let patch =
+        base64::engine::general_purpose::STANDARD.decode(answer["response"]["patch"].as_str().unwrap()).unwrap();
+    serde_json::from_slice(&patch).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_is_filled_in_by_the_settings_of_the_moment() {
+    let world = ready().await;
+    let model = async || {
+        let patch = reviewed(&world, "/virtualmachineinstances-mutate?timeout=10s").await;
+        let changes = patch.as_array().unwrap();
+        let spec = changes.iter().find(|change| change["path"] == "/spec").unwrap();
+        spec["value"]["domain"]["cpu"]["model"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(model().await, "host-model");
+    let cr = json!({"apiVersion": "kubevirt.io/v1", "kind": "KubeVirt", "metadata": {"name": "kubevirt", "namespace": "kubevirt"},
+        "spec": {"configuration": {"cpuModel": "Penryn"}}});
+    world.api.put(&format!("{KUBEVIRTS}/kubevirt"), cr);
+    let followed = async {
+        while model().await != "Penryn" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), followed).await.expect("a changed setting counts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_settings_it_is_not_ready_and_says_why() {
+    let files = MemoryFiles::default();
+    put_certificate(&files, "virt-api.kubevirt.svc");
+    let world = start_with(files, LINE, |_, _, path| match path {
+        KUBEVIRTS => testing::Fault::Status(403),
+        _ => testing::Fault::None,
+    })
+    .await;
+    let refused = async {
+        while !world.get(PROBE).await.1.contains("[-] settings: SettingsUnknown: the KubeVirt CR cannot be read") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), refused).await.expect("the reason shows");
+    world.api.set_fault(|_, _, _| testing::Fault::None);
+    let ready = async {
+        while world.get(PROBE).await.0 != StatusCode::OK {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ready).await.expect("it goes on by itself");
+}
+
 #[test]
 fn the_document_is_the_table() {
     expect_test::expect_file!["../ENDPOINTS.md"].assert_eq(&table().document("Endpoints of virt-api"));
@@ -258,7 +339,10 @@ fn a_webhook_is_judged_where_rules_are_written() {
         "uid": "r", "operation": "UPDATE", "resource": {"version": "v1", "resource": "x"}, "object": {}, "oldObject": {}}});
     let review = kubevirt_runtime::admission::Review::parse(review.to_string().as_bytes()).unwrap();
     for webhook in admission::WEBHOOKS {
-        let has_rules = rules::judge(webhook.path, "kubevirt", &review).is_some();
+        let has_rules = match webhook.mutates {
+            true => mutate::mutate(webhook.path, "kubevirt", &review, &Settings::default().now()).is_some(),
+            false => rules::judge(webhook.path, "kubevirt", &review).is_some(),
+        };
         assert_eq!(webhook.judged, has_rules, "{}", webhook.path);
     }
 }

@@ -138,3 +138,26 @@ fn role_aggregation_strategy_manual_takes_roles_out_of_kubernetes_own() {
         }
     });
 }
+
+#[test]
+fn container_path_volumes_bring_and_take_the_mutator_of_launcher_pods() {
+    const GONE: Duration = Duration::from_secs(300);
+    const THERE: Duration = Duration::from_secs(60);
+    const NAME: &str = "virt-launcher-pod-mutator";
+    let gates = |on: &[&str]| json!({"configuration": {"developerConfiguration": {"featureGates": on}}});
+    CLUSTER.test(async |suite| {
+        let kind = Kind::MutatingWebhookConfiguration;
+        for _ in 0..2 {
+            suite.configure(gates(&["ContainerPathVolumes"])).await.expect("a gate");
+            let found = suite.until(kind, NAME, "registered", THERE, |_| true).await;
+            let webhook = &found["webhooks"][0];
+            assert_eq!(webhook["objectSelector"]["matchLabels"], json!({"kubevirt.io": "virt-launcher"}));
+            assert_eq!(
+                (&webhook["failurePolicy"], &webhook["reinvocationPolicy"]),
+                (&json!("Ignore"), &json!("IfNeeded"))
+            );
+            suite.configure(gates(&[])).await.expect("it is taken back");
+            suite.until_gone(kind, NAME, GONE).await;
+        }
+    });
+}

@@ -147,6 +147,7 @@ fn t4617_labels_that_were_wiped_come_back() {
             (Kind::APIService, "v1.subresources.kubevirt.io"),
             (Kind::ValidatingWebhookConfiguration, "virt-api-validator"),
             (Kind::ValidatingWebhookConfiguration, "virt-operator-validator"),
+            (Kind::MutatingWebhookConfiguration, "virt-api-mutator"),
         ] {
             let before = suite.get(kind, name).await.expect("it is installed");
             suite.edit(kind, name, json!([{"op": "replace", "path": "/metadata/labels", "value": {}}])).await;

@@ -30,10 +30,16 @@ fn virt_api_is_called_for_guests_and_for_its_own_api() {
             world.api_of("kubevirt.io", "v1", "VirtualMachineInstance", "virtualmachineinstances", Some(NAMESPACE));
         let guest = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "metadata": {"name": "guest"},
             "spec": {"domain": {"devices": {}}}});
-        guests
+        let stored = guests
             .create(&PostParams::default(), &serde_json::from_value(guest).expect("an object"))
             .await
-            .expect("stored");
+            .expect("stored")
+            .data;
+        let machine = &stored["spec"]["domain"]["machine"]["type"];
+        assert_eq!((machine, &stored["status"]["phase"]), (&json!("q35"), &json!("Pending")), "filled in by virt-api");
+        let pretended = Patch::Merge(json!({"status": {"phase": "Running"}}));
+        let kept = guests.patch("guest", &PatchParams::default(), &pretended).await.expect("it is not refused").data;
+        assert_eq!(kept["status"]["phase"], "Pending", "its status is the suite's");
         let merge = async |patch: Value| guests.patch("guest", &PatchParams::default(), &Patch::Merge(patch)).await;
         merge(json!({"metadata": {"labels": {"team": "blue"}}})).await.expect("labels are the user's");
         let refused = merge(json!({"spec": {"hostname": "other"}})).await.expect_err("the spec is not").to_string();

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::customize::{self, Customizations, Place, Refused};
 use crate::kinds::Kind;
 use crate::object::{self, Object, ObjectKey};
+use crate::render::POD_MUTATOR;
 use crate::strategy::Strategy;
 
 pub use replicas::{DEFAULT_API_REPLICAS, api_replicas};
@@ -75,9 +76,6 @@ pub fn unsupported(spec: &KubeVirtSpec, keys: &[ObjectKey]) -> Vec<Unsupported> 
     }
     found
 }
-
-/// The webhook that changes launcher pods; it exists while its gate is on.
-const POD_MUTATOR: &str = "virt-launcher-pod-mutator";
 
 /// The objects the cluster should have, ordered by key.
 ///

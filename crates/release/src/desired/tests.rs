@@ -302,14 +302,14 @@ fn an_api_server_takes_every_object() {
 
 #[test]
 fn launcher_pods_are_changed_while_the_gate_is_on() {
-    let mut strategy = strategy();
-    let mutator = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": "virt-launcher-pod-mutator"}, "webhooks": []});
-    strategy.objects.push(Object::from_value(mutator).unwrap());
-    let count = |gates: Value| {
+    let strategy = strategy();
+    let mutators = |gates: Value| -> Vec<String> {
         let spec = json!({"configuration": {"developerConfiguration": {"featureGates": gates}}});
         let spec: KubeVirtSpec = serde_json::from_value(spec).unwrap();
-        of(&strategy, &spec, 7, 3, 1).iter().filter(|o| o.kind() == Kind::MutatingWebhookConfiguration).count()
+        let objects = of(&strategy, &spec, 7, 3, 1);
+        let mutators = objects.iter().filter(|o| o.kind() == Kind::MutatingWebhookConfiguration);
+        mutators.map(|object| object.name().to_owned()).collect()
     };
-    assert_eq!((count(json!([])), count(json!(["ContainerPathVolumes"]))), (0, 1));
+    assert_eq!(mutators(json!([])), ["virt-api-mutator"]);
+    assert_eq!(mutators(json!(["ContainerPathVolumes"])), ["virt-api-mutator", "virt-launcher-pod-mutator"]);
 }

@@ -12,7 +12,7 @@ mod virt_controller;
 mod virt_handler;
 mod webhooks;
 
-pub use webhooks::VALIDATOR;
+pub use webhooks::{POD_MUTATOR, VALIDATOR};
 
 pub(crate) use access::{
     Access, account_subject, cluster_role, cluster_role_binding, role, role_binding, service_account,
