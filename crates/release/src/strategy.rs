@@ -22,6 +22,8 @@ use crate::yaml::{self, YamlError};
 
 /// The key of the ConfigMap's data.
 pub const DATA_KEY: &str = "manifests";
+/// Where the changes of `spec.customizeComponents` that were last made stand beside a kept strategy's objects.
+pub const CUSTOMIZED_KEY: &str = "customizeComponents";
 /// ConfigMaps get a generated name with this beginning.
 pub const GENERATE_NAME: &str = "kubevirt-install-strategy-";
 /// The value of the encoding annotation; without it the data is plain YAML.

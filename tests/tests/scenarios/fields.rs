@@ -12,7 +12,7 @@ use super::support::operator;
 
 /// One step into a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Field(String),
     Item,
     Key,
@@ -25,7 +25,7 @@ const UNKNOWN: &str = "ofTomorrow";
 /// The leaves of release 1.9; fewer would mean that the walk lost its way or the schema a field.
 const FEWEST: usize = 333;
 
-fn shown(path: &[Step]) -> String {
+pub(super) fn shown(path: &[Step]) -> String {
     let step = |step: &Step| match step {
         Step::Field(name) => format!(".{name}"),
         Step::Item => "[]".into(),
@@ -56,7 +56,7 @@ fn walk(schema: &Value, path: &mut Vec<Step>, leaves: &mut Vec<Vec<Step>>, objec
 }
 
 /// The smallest value a schema takes.
-fn smallest(schema: &Value) -> Value {
+pub(super) fn smallest(schema: &Value) -> Value {
     if let Some(first) = schema["enum"].as_array().and_then(|allowed| allowed.first()) {
         return first.clone();
     }
@@ -77,7 +77,7 @@ fn smallest(schema: &Value) -> Value {
 }
 
 /// A value of the schema that holds nothing but what it must, and `leaf` at the end of the path.
-fn around(schema: &Value, path: &[Step], leaf: &Value) -> Value {
+pub(super) fn around(schema: &Value, path: &[Step], leaf: &Value) -> Value {
     let Some((step, rest)) = path.split_first() else {
         return leaf.clone();
     };
@@ -99,7 +99,7 @@ fn at<'a>(value: &'a Value, path: &[Step]) -> &'a Value {
 }
 
 /// The schema of what lies at the end of a path.
-fn part<'a>(schema: &'a Value, path: &[Step]) -> &'a Value {
+pub(super) fn part<'a>(schema: &'a Value, path: &[Step]) -> &'a Value {
     path.iter().fold(schema, |schema, step| match step {
         Step::Field(name) => &schema["properties"][name],
         Step::Item => &schema["items"],
@@ -165,7 +165,7 @@ fn cr(content: Value) -> Value {
 }
 
 /// The schema, and the paths of its leaves and objects, without what belongs to every Kubernetes object.
-fn schema() -> (Value, Vec<Vec<Step>>, Vec<Vec<Step>>) {
+pub(super) fn schema() -> (Value, Vec<Vec<Step>>, Vec<Vec<Step>>) {
     let crd = definition();
     let mut schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
     for own in ["apiVersion", "kind", "metadata"] {

@@ -1,6 +1,7 @@
 //! The product as its users meet it: every scenario runs a whole cluster in this process, under paused time.
 
 mod customize;
+mod edits;
 mod fields;
 mod installation;
 mod quiet;

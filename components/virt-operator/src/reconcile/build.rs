@@ -217,6 +217,11 @@ fn kept_strategy(target: &Target, settings: &Settings) -> Option<Object> {
     let short = target.id.get(..SHORT_ID).unwrap_or(&target.id);
     map.metadata.name = Some(format!("{}{short}", kubevirt_release::strategy::GENERATE_NAME));
     map.metadata.generate_name = None;
+    // Beside it, how its objects were last changed: what is refused later does not keep them from being repaired.
+    let given = target.customizations.as_ref().map(Customizations::given).filter(|given| !given.is_empty());
+    if let (Some(given), Some(data)) = (given, &mut map.data) {
+        data.insert(kubevirt_release::strategy::CUSTOMIZED_KEY.to_owned(), given.to_owned());
+    }
     Some(Object::of(&map))
 }
 

@@ -157,6 +157,7 @@ fn kept(cr: &KubeVirt, world: &World, settings: &Settings) -> Option<Target> {
         stored(&strategies(world), &id, &config, settings).ok()?
     };
     let customizations = customizations(cr, &strategy, world, &settings.namespace).ok();
+    let customizations = customizations.or_else(|| last_made(cr, &strategy, world, settings, is_own));
     Some(Target { config, id, strategy, customizations, observed_strategy: None, is_own })
 }
 
@@ -169,12 +170,39 @@ fn customizations(
 ) -> Result<Customizations, Vec<Refused>> {
     let found = Customizations::read(cr.spec.customize_components.as_ref())?;
     if cr.spec.customize_components.is_some() {
-        desired(strategy, &inputs(cr, &world.nodes, &found))?;
-        for mut secret in certificates::blanks(namespace) {
-            found.apply(&mut secret).map_err(|refused| vec![refused])?;
-        }
+        try_out(&found, cr, strategy, world, namespace)?;
     }
     Ok(found)
+}
+
+fn try_out(
+    changes: &Customizations,
+    cr: &KubeVirt,
+    strategy: &Strategy,
+    world: &World,
+    namespace: &str,
+) -> Result<(), Vec<Refused>> {
+    desired(strategy, &inputs(cr, &world.nodes, changes))?;
+    for mut secret in certificates::blanks(namespace) {
+        changes.apply(&mut secret).map_err(|refused| vec![refused])?;
+    }
+    Ok(())
+}
+
+/// The changes that were made before those that are refused now, as this operator's own kept strategy tells. Beside
+/// another version's strategy nobody writes them down.
+fn last_made(
+    cr: &KubeVirt,
+    strategy: &Strategy,
+    world: &World,
+    settings: &Settings,
+    is_own: bool,
+) -> Option<Customizations> {
+    let maps = strategies(world);
+    let map = strategy::find(&maps, &strategy.id, &strategy.version, &strategy.registry).filter(|_| is_own)?;
+    let given = map.data.as_ref().and_then(|data| data.get(strategy::CUSTOMIZED_KEY));
+    let made = given.map_or_else(|| Some(Customizations::none()), |given| Customizations::recall(given))?;
+    try_out(&made, cr, strategy, world, &settings.namespace).is_ok().then_some(made)
 }
 
 /// The spec of a CR that follows the operator's own version.

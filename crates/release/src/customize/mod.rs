@@ -33,6 +33,7 @@ pub fn is_customizable(kind: Kind) -> bool {
             | Kind::MutatingWebhookConfiguration
             | Kind::APIService
             | Kind::Secret
+            | Kind::Job
     )
 }
 
@@ -42,6 +43,7 @@ pub struct Customizations {
     patches: Vec<Edit>,
     flags: Vec<Flags>,
     identifier: String,
+    given: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -135,7 +137,8 @@ impl Why {
 impl Customizations {
     /// No changes.
     pub fn none() -> Self {
-        Self { patches: vec![], flags: vec![], identifier: identifier(&CustomizeComponents::default()) }
+        let nothing = CustomizeComponents::default();
+        Self { patches: vec![], flags: vec![], identifier: identifier(&nothing), given: String::new() }
     }
 
     /// Reads what a CR asks for.
@@ -154,7 +157,21 @@ impl Customizations {
         if !refused.is_empty() {
             return Err(refused);
         }
-        Ok(Self { patches, flags: flags::read(given.flags.as_ref()), identifier: identifier(given) })
+        let (flags, identifier) = (flags::read(given.flags.as_ref()), identifier(given));
+        let text = serde_json::to_string(given).unwrap_or_default();
+        let given = if patches.is_empty() && flags.is_empty() { String::new() } else { text };
+        Ok(Self { patches, flags, identifier, given })
+    }
+
+    /// What was read, for [`Self::recall`]; empty when there are no changes.
+    pub fn given(&self) -> &str {
+        &self.given
+    }
+
+    /// Reads what [`Self::given`] gave.
+    pub fn recall(given: &str) -> Option<Self> {
+        let given: CustomizeComponents = serde_json::from_str(given).ok()?;
+        Self::read(Some(&given)).ok()
     }
 
     /// What tells two sets of changes apart: it stands on every customizable object as of its last write.

@@ -322,3 +322,27 @@ fn the_identifier_tells_sets_of_changes_apart_and_not_their_order() {
         objects.iter().filter_map(|object| object.annotation("kubevirt.io/customizer-identifier")).collect();
     assert_eq!(stamps.len(), 1);
 }
+
+#[test]
+fn a_job_is_changed_like_any_other_object() {
+    let change = json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}});
+    let changes =
+        read(json!({"patches": [patch("Job", "virt-operator-install-strategy", "strategic", change)]})).unwrap();
+    let mut job = Object::from_value(json!({"apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "virt-operator-install-strategy", "namespace": "kubevirt"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}))
+    .unwrap();
+    changes.apply(&mut job).unwrap();
+    assert_eq!(job.at("/spec/template/metadata/labels/a"), Some(&json!("b")));
+}
+
+#[test]
+fn changes_are_remembered_as_they_were_given() {
+    let given = json!({"patches": [patch("Service", "virt-api", "merge", json!({"metadata": {"labels": {"a": "b"}}}))],
+        "flags": {"api": {"v": "5"}}});
+    let changes = read(given).unwrap();
+    assert_eq!(Customizations::recall(changes.given()), Some(changes));
+    assert_eq!(Customizations::none().given(), "");
+    assert_eq!(read(json!({"patches": []})).unwrap().given(), "");
+    assert_eq!(Customizations::recall("no changes"), None);
+}
