@@ -4,6 +4,7 @@
 mod chart;
 mod operator;
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -155,6 +156,8 @@ struct Bench<'a> {
     measure: PathBuf,
     scratch: PathBuf,
     figures: Vec<Figure>,
+    /// How many servers were started; each has files of its own.
+    servers: Cell<u32>,
 }
 
 impl<'a> Bench<'a> {
@@ -164,7 +167,7 @@ impl<'a> Bench<'a> {
         std::fs::create_dir_all(&scratch).with_context(|| format!("create {}", scratch.display()))?;
         let release = target.join("release");
         let (nanokube, measure) = (release.join("nanokube"), release.join("examples").join("measure"));
-        let bench = Self { options, nanokube, measure, scratch, figures: Vec::new() };
+        let bench = Self { options, nanokube, measure, scratch, figures: Vec::new(), servers: Cell::new(0) };
         setup::run()?;
         bench.heading("Build");
         let build = ["build", "--release", "--package", "nanokube-cli", "--bin", "nanokube", "--example", "measure"];
@@ -188,6 +191,12 @@ impl<'a> Bench<'a> {
         if self.talks() {
             term::command(text);
         }
+    }
+
+    /// Waits on the clock, which is what is measured.
+    fn sleep(&self, time: Duration, why: &str) {
+        self.command(&format!("sleep {}   # {why}", time.as_secs()));
+        std::thread::sleep(time);
     }
 
     fn wants(&self, what: &str) -> bool {
@@ -251,12 +260,15 @@ impl<'a> Bench<'a> {
 
     /// Starts a server of its own; the nodes are simulated, unless the arguments say something else.
     fn up(&self, nodes: u32, more: &[&str]) -> Result<(Running, String)> {
-        let kubeconfig = self.scratch.join("kubeconfig").display().to_string();
+        let number = self.servers.get();
+        self.servers.set(number + 1);
+        let file = |name: &str| self.scratch.join(format!("{name}-{number}"));
+        let kubeconfig = file("kubeconfig").display().to_string();
         let count = nodes.to_string();
         let mut arguments = vec!["up", "--nodes", &count, "--kubeconfig", &kubeconfig];
         arguments.extend(more);
         self.command(&format!("nanokube {}", arguments.join(" ")));
-        let running = Running::start(&self.nanokube, &arguments, &self.scratch.join("nanokube.log"))?;
+        let running = Running::start(&self.nanokube, &arguments, &file("nanokube.log"))?;
         Ok((running, kubeconfig))
     }
 

@@ -17,6 +17,12 @@ use crate::{oci, paths, setup, term};
 
 /// The one platform that images are built for.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The profile of Cargo.toml for them.
+const PROFILE: &str = "image";
+/// An image holds nothing but the program, so that holds the C library, too. Tables for unwinding are of no use where a
+/// panic ends the process, and relocations take a tenth of their room when they are packed.
+const FLAGS: &[&str] =
+    &["-C target-feature=+crt-static", "-C force-unwind-tables=no", "-C link-arg=-Wl,-z,pack-relative-relocs"];
 /// Components whose images hold a program of this repository.
 const PROGRAMS: &[&str] = &["virt-operator", "virt-api", "virt-controller", "virt-handler"];
 
@@ -86,7 +92,7 @@ pub(crate) fn write(options: &Options) -> Result<Vec<String>> {
     // The index lists what the release contains; a component without a program of its own has no image yet.
     index.components.retain(|component| PROGRAMS.contains(&component.name.as_str()));
     if !manifests_only {
-        let programs = build()?;
+        let programs = build(PROGRAMS.iter().copied().chain(["virtctl"]))?;
         fs::create_dir_all(partial.join("images"))?;
         for component in &mut index.components {
             let image = oci::Image {
@@ -124,18 +130,20 @@ fn check_version(version: &str) -> Result<()> {
     Ok(())
 }
 
-/// Compiles every program, statically linked, and returns the folder they are in.
-fn build() -> Result<PathBuf> {
+/// Compiles programs as a release holds them, and returns the folder they are in.
+///
+/// # Errors
+/// Something does not compile.
+pub(crate) fn build<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<PathBuf> {
     let mut command = paths::cargo();
-    command.args(["build", "--release", "--locked", "--target", TARGET]);
-    for package in PROGRAMS.iter().chain(&["virtctl"]) {
+    command.args(["build", "--profile", PROFILE, "--locked", "--target", TARGET]);
+    for package in packages {
         command.args(["--package", package]);
     }
-    // An image holds nothing but the program: no dynamic linker, no C library.
-    command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
-    term::command(&format!("cargo build --release --target {TARGET} (static)"));
+    command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", FLAGS.join(" "));
+    term::command(&format!("cargo build --profile {PROFILE} --target {TARGET} (static)"));
     ensure!(command.status().context("run cargo build")?.success(), "the release does not build");
-    Ok(paths::target()?.join(TARGET).join("release"))
+    Ok(paths::target()?.join(TARGET).join(PROFILE))
 }
 
 /// Versions that were published to this place before.

@@ -13,15 +13,13 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::contest::{Contest, Contests};
+use crate::pods::{PodFacts, Pods};
 
 /// An object as it was last seen.
 pub type Live = Arc<Value>;
 
 /// All objects, of all kinds.
 pub type Objects = BTreeMap<ObjectKey, Live>;
-
-/// Pods of the suite, by name.
-pub type Pods = BTreeMap<String, Live>;
 
 /// What is kept of a node: it is counted, nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,8 +176,9 @@ impl Cache {
         }
     }
 
-    pub fn store_pod(&self, name: String, pod: Value) {
-        if store(&mut self.lock().pods, name, pod) {
+    /// Takes note of a pod. Most of what happens to one changes nothing that is looked at, and rings no bell.
+    pub fn store_pod(&self, name: String, pod: PodFacts) {
+        if insert_pod(&mut self.lock().pods, name, pod) {
             self.changed.notify_one();
         }
     }
@@ -217,8 +216,8 @@ impl Cache {
         }
     }
 
-    pub fn remove_pod(&self, name: &String, uid: Option<&str>) {
-        if remove(&mut self.lock().pods, name, uid) {
+    pub fn remove_pod(&self, name: &str) {
+        if self.lock().pods.remove(name).is_some() {
             self.changed.notify_one();
         }
     }
@@ -278,6 +277,18 @@ fn store<K: Ord>(known: &mut BTreeMap<K, Live>, key: K, object: Value) -> bool {
         known.insert(key, Arc::new(object));
     }
     is_news
+}
+
+/// Takes note of a pod; tells whether that was news.
+pub(crate) fn insert_pod(pods: &mut Pods, name: String, pod: PodFacts) -> bool {
+    if pods.get(&name) == Some(&pod) {
+        return false;
+    }
+    // Names of a workload's pods begin with its name, so the one before it is most likely of the same workload.
+    let before = pods.range(..name.clone()).next_back().map(|(_, other)| other);
+    let pod = pod.shared_with(before);
+    pods.insert(name, pod);
+    true
 }
 
 fn remove<K: Ord>(known: &mut BTreeMap<K, Live>, key: &K, uid: Option<&str>) -> bool {

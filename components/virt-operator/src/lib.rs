@@ -13,6 +13,7 @@
 //! | [`certificates`] | issuing certificates and judging stored ones |
 //! | [`metrics`] | what is counted |
 //! | `nodes` | what the suite writes on nodes |
+//! | [`pods`] | what is kept of the suite's pods |
 //! | [`preview`] | the plan for another version, without carrying it out |
 //!
 //! What a version consists of is `kubevirt-release`'s business, the order of a change `kubevirt-upgrade`'s, and writing
@@ -33,6 +34,7 @@ mod follow;
 pub mod instances;
 pub mod metrics;
 mod nodes;
+pub mod pods;
 pub mod preview;
 pub mod process;
 pub mod reconcile;

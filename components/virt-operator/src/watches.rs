@@ -12,17 +12,24 @@ use kube::core::{GroupVersionKind, PartialObjectMeta, TypeMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{conditions, wait, watcher as watch_objects};
 use kube::{Client, ResourceExt};
-use kubevirt_api::names::{annotation, label};
+use kubevirt_api::names::label;
 use kubevirt_apply::FIELD_MANAGER;
 use kubevirt_release::{Kind, ObjectKey};
 use kubevirt_runtime::causes::Causes;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::cache::{Cache, NodeFacts, Nodes, Objects, Pods, Source};
+use crate::cache::{Cache, NodeFacts, Nodes, Objects, Source, insert_pod};
 use crate::follow::{RETRY_LONGEST, all, next, stand_still};
 use crate::nodes;
+use crate::pods::{Pods, SuitePod};
 use crate::reconcile::World;
+
+/// How many nodes a list shows at once: their metadata alone has a kilobyte or two each.
+const NODES: u32 = 1000;
+
+/// How many pods a list shows at once: some ten kilobytes each, which are in memory while they are read.
+const PODS: u32 = 100;
 
 /// The kinds that are followed one like the other. Of nodes only metadata is read, by a watch of its own.
 fn kinds() -> impl Iterator<Item = Kind> {
@@ -73,7 +80,7 @@ pub async fn look(client: &Client, namespace: &str, but: &[Kind]) -> kube::Resul
         }
     }
     for pod in pods(client.clone(), namespace).list(&list(ours())).await?.items {
-        world.pods.insert(pod.name_any(), Arc::new(slim_pod(pod)));
+        insert_pod(&mut world.pods, pod.name_any(), pod.facts);
     }
     let listed: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
     for node in listed.list(&ListParams::default()).await?.items {
@@ -132,9 +139,8 @@ fn scope(kind: Kind, client: Client, namespace: &str) -> (Api<DynamicObject>, wa
 }
 
 /// The suite's pods, which are where the operator is: elsewhere a pod of the same label and name is somebody else's.
-fn pods(client: Client, namespace: &str) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods");
-    Api::namespaced_with(client, namespace, &resource)
+fn pods(client: Client, namespace: &str) -> Api<SuitePod> {
+    Api::namespaced(client, namespace)
 }
 
 async fn follow_kind(kind: Kind, client: Client, namespace: String, cache: Arc<Cache>) {
@@ -172,16 +178,16 @@ async fn until_established(client: &Client, definition: &str) {
 
 async fn follow_pods(client: Client, namespace: String, cache: Arc<Cache>) {
     let mut listing = Pods::new();
-    let mut events = std::pin::pin!(watch_objects(pods(client, &namespace), ours()));
+    let mut events = std::pin::pin!(watch_objects(pods(client, &namespace), ours().page_size(PODS)));
     while let Some(event) = next_of(Source::Pods, &mut events, &cache).await {
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(pod) => {
-                listing.insert(pod.name_any(), Arc::new(slim_pod(pod)));
+                insert_pod(&mut listing, pod.name_any(), pod.facts);
             }
             Event::InitDone => cache.replace_pods(std::mem::take(&mut listing)),
-            Event::Apply(pod) => cache.store_pod(pod.name_any(), slim_pod(pod)),
-            Event::Delete(pod) => cache.remove_pod(&pod.name_any(), pod.uid().as_deref()),
+            Event::Apply(pod) => cache.store_pod(pod.name_any(), pod.facts),
+            Event::Delete(pod) => cache.remove_pod(&pod.name_any()),
         }
     }
     stand_still().await;
@@ -191,7 +197,7 @@ async fn follow_pods(client: Client, namespace: String, cache: Arc<Cache>) {
 async fn follow_nodes(client: Client, cache: Arc<Cache>) {
     let mut listing = Nodes::new();
     let nodes: Api<PartialObjectMeta<Node>> = Api::all(client);
-    let mut events = std::pin::pin!(watch_objects(nodes, all()));
+    let mut events = std::pin::pin!(watch_objects(nodes, all().page_size(NODES)));
     while let Some(event) = next_of(Source::Nodes, &mut events, &cache).await {
         match event {
             Event::Init => listing.clear(),
@@ -233,20 +239,4 @@ fn slim(kind: Kind, mut object: DynamicObject) -> Value {
         entries.retain(ours);
     }
     serde_json::to_value(object).unwrap_or_default()
-}
-
-/// What decisions need of a pod. The rest, which on a large cluster is most of it, is dropped.
-fn slim_pod(mut pod: DynamicObject) -> Value {
-    pod.metadata.managed_fields = None;
-    if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|name, _| name == annotation::STRATEGY_IDENTIFIER);
-    }
-    if let Some(data) = pod.data.as_object_mut() {
-        data.retain(|name, _| name == "status");
-    }
-    const KEPT: [&str; 5] = ["phase", "reason", "conditions", "containerStatuses", "initContainerStatuses"];
-    if let Some(status) = pod.data.get_mut("status").and_then(Value::as_object_mut) {
-        status.retain(|name, _| KEPT.contains(&name.as_str()));
-    }
-    serde_json::to_value(pod).unwrap_or_default()
 }

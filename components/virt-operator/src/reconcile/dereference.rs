@@ -7,9 +7,10 @@ use kubevirt_api::names::label;
 use kubevirt_release::{Kind, ObjectKey, certificates};
 
 use super::uninstall::Instances;
-use crate::cache::{Cache, Live, Nodes, Objects, Pods};
+use crate::cache::{Cache, Live, Nodes, Objects};
 use crate::contest::Contests;
 use crate::endpoints::Slices;
+use crate::pods::Pods;
 use crate::watches;
 
 /// The cluster as one pass sees it.

@@ -3,31 +3,40 @@
 //! A step that begins, or is held up by something of another kind than before, is told at once. That one more of five
 //! thousand pods is ready is told after a pause, which grows while the step takes. The last state is always told.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use kubevirt_api::kubevirt::KubeVirtStatus;
 use kubevirt_upgrade::{Plan, Reason, StepState};
 
-/// The first pause: most steps of a small cluster are over before it is.
-const FIRST: SignedDuration = SignedDuration::from_secs(2);
+/// The first pause: most steps of a small cluster are over before it is. It doubles, so that minutes of a roll-out take a
+/// handful of writes.
+const FIRST: SignedDuration = SignedDuration::from_secs(5);
 
 /// The longest pause: who watches an hour of a large roll-out reads a new figure each minute.
 const LONGEST: SignedDuration = SignedDuration::from_secs(60);
 
+/// What holds a step up: the step's and the reason's code, and what ails a pod, without its name.
+type Wait = (&'static str, &'static str, String);
+
+/// The step of a plan that has none left.
+const DONE: usize = 0;
+
 /// What a plan's progress is beside its figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kind {
-    /// What is being brought about, and the step that is under way.
-    at: (String, usize),
-    /// What holds each step up: the step's and the reason's code, and what ails a pod, without its name.
-    waits: BTreeSet<(&'static str, &'static str, String)>,
+    /// What is being brought about.
+    target: String,
+    /// The step that is under way.
+    step: usize,
+    waits: BTreeSet<Wait>,
 }
 
 impl Kind {
     pub(super) fn of(plan: &Plan) -> Self {
-        let step = plan.steps().iter().find(|step| step.state != StepState::Done).map_or(0, |step| step.number);
+        let step = plan.steps().iter().find(|step| step.state != StepState::Done).map_or(DONE, |step| step.number);
         let mut waits = BTreeSet::new();
         for step in plan.steps() {
             let StepState::Waiting(reasons) = &step.state else { continue };
@@ -38,7 +47,7 @@ impl Kind {
                 waits.insert((step.slot.code(), reason.code(), ails));
             }
         }
-        Self { at: (plan.target().id.clone(), step), waits }
+        Self { target: plan.target().id.clone(), step, waits }
     }
 }
 
@@ -59,16 +68,20 @@ impl Progress {
     }
 }
 
-/// What was told last, and when the next figures are due. Only in memory: an operator that begins anew tells once more.
+/// What was told, and when the next figures are due. Only in memory: an operator that begins anew tells once more.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    told: Option<Told>,
+    /// The version that is being brought about.
+    target: String,
+    last: Option<Timestamp>,
+    /// By step, as far as anything was told of it. A busy cluster's pods fall behind and recover, and with them the plan
+    /// goes back and forth between its steps; each is news once.
+    steps: BTreeMap<usize, Told>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Told {
-    kind: Kind,
-    at: Timestamp,
+    waits: BTreeSet<Wait>,
     pause: SignedDuration,
 }
 
@@ -78,26 +91,34 @@ impl Pace {
     /// # Errors
     /// The time from which they may.
     pub(super) fn ask(&self, kind: &Kind, now: Timestamp) -> Result<(), Timestamp> {
-        let Some(told) = &self.told else { return Ok(()) };
+        let Some(last) = self.last.filter(|_| self.target == kind.target) else { return Ok(()) };
+        let Some(told) = self.steps.get(&kind.step) else { return Ok(()) };
         // What is no longer waited for is progress; what is waited for anew is news.
-        let is_news = told.kind.at != kind.at || !kind.waits.is_subset(&told.kind.waits);
-        let due = told.at.saturating_add(told.pause).unwrap_or(Timestamp::MAX);
+        let is_news = !kind.waits.is_subset(&told.waits);
+        let due = last.saturating_add(told.pause).unwrap_or(Timestamp::MAX);
         // A clock that was put back must not silence the operator.
-        if is_news || now >= due || now < told.at { Ok(()) } else { Err(due) }
+        if is_news || now >= due || now < last { Ok(()) } else { Err(due) }
     }
 
     /// Figures of this kind were told.
     pub(super) fn tell(&mut self, kind: Kind, now: Timestamp) {
-        self.told = Some(match self.told.take() {
-            Some(told) if told.kind.at == kind.at => {
-                // A kind that comes and goes within a step is news once.
-                let waits = told.kind.waits.union(&kind.waits).cloned().collect();
-                let is_due = now.duration_since(told.at) >= told.pause;
-                let pause = if is_due { told.pause.saturating_mul(2).min(LONGEST) } else { told.pause };
-                Told { kind: Kind { at: kind.at, waits }, at: now, pause }
+        let Kind { target, step, waits } = kind;
+        // What is complete begins anew, if it begins.
+        if self.target != target || step == DONE {
+            *self = Self { target, ..Self::default() };
+        }
+        let since = self.last.map_or(SignedDuration::MAX, |last| now.duration_since(last));
+        self.last = Some(now);
+        match self.steps.entry(step) {
+            Entry::Vacant(entry) => drop(entry.insert(Told { waits, pause: FIRST })),
+            Entry::Occupied(mut entry) => {
+                let told = entry.get_mut();
+                told.waits.extend(waits);
+                if since >= told.pause {
+                    told.pause = told.pause.saturating_mul(2).min(LONGEST);
+                }
             }
-            _ => Told { kind, at: now, pause: FIRST },
-        });
+        }
     }
 }
 
@@ -126,7 +147,8 @@ mod tests {
 
     fn kind(step: usize, waits: &[&'static str]) -> Kind {
         Kind {
-            at: ("id".to_owned(), step),
+            target: "id".to_owned(),
+            step,
             waits: waits.iter().map(|code| ("Handler", *code, String::new())).collect(),
         }
     }
@@ -146,8 +168,8 @@ mod tests {
                 told.push(second);
             }
         }
-        assert_eq!(told, [0, 2, 6, 14, 30, 62, 122, 182, 242, 302, 362, 422, 482, 542]);
-        assert_eq!(pace.ask(&kind(3, &["NotReady"]), at(600)), Err(at(602)), "the pass looks again then");
+        assert_eq!(told, [0, 5, 15, 35, 75, 135, 195, 255, 315, 375, 435, 495, 555]);
+        assert_eq!(pace.ask(&kind(3, &["NotReady"]), at(600)), Err(at(615)), "the pass looks again then");
     }
 
     #[test]
@@ -157,9 +179,25 @@ mod tests {
         assert_eq!(pace.ask(&kind(4, &["NotReady"]), at(1)), Ok(()));
         assert_eq!(pace.ask(&kind(3, &["NotReady", "PodNotReady"]), at(1)), Ok(()));
         pace.tell(kind(3, &["NotReady", "PodNotReady"]), at(1));
-        assert_eq!(pace.ask(&kind(3, &["NotReady"]), at(2)), Err(at(3)), "less to wait for");
-        pace.tell(kind(3, &["NotReady"]), at(3));
-        assert!(pace.ask(&kind(3, &["NotReady", "PodNotReady"]), at(4)).is_err(), "told before");
+        assert_eq!(pace.ask(&kind(3, &["NotReady"]), at(2)), Err(at(6)), "less to wait for");
+        pace.tell(kind(3, &["NotReady"]), at(6));
+        assert!(pace.ask(&kind(3, &["NotReady", "PodNotReady"]), at(7)).is_err(), "told before");
+    }
+
+    #[test]
+    fn a_plan_that_goes_back_and_forth_between_its_steps_is_told_of_each_once() {
+        let mut pace = Pace::default();
+        let mut told = Vec::new();
+        for second in 0..30 {
+            let (now, step) = (at(second), if second % 2 == 0 { 3 } else { 5 });
+            if pace.ask(&kind(step, &["NotReady"]), now).is_ok() {
+                pace.tell(kind(step, &["NotReady"]), now);
+                told.push(second);
+            }
+        }
+        assert_eq!(told, [0, 1, 6, 11, 21]);
+        pace.tell(kind(DONE, &[]), at(30));
+        assert_eq!(pace.ask(&kind(3, &["NotReady"]), at(31)), Ok(()), "another roll-out begins");
     }
 
     #[test]

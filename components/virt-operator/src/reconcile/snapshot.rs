@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::World;
 use crate::backends;
-use crate::cache::{Live, Pods, text};
+use crate::cache::{Live, text};
+use crate::pods::{Labels, PodFacts, Pods};
 
 /// Compares what exists with what is wanted.
 pub(crate) fn snapshot(
@@ -126,57 +127,22 @@ fn pods_of(workload: &Value, pods: &Pods) -> Vec<Pod> {
     let Some(selector) = workload.pointer("/spec/selector/matchLabels").and_then(Value::as_object) else {
         return Vec::new();
     };
-    let namespace = text(workload, "/metadata/namespace");
-    let is_one = |pod: &Live| {
-        let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
-        text(pod, "/metadata/namespace") == namespace
-            && labels.is_some_and(|labels| selector.iter().all(|(name, value)| labels.get(name) == Some(value)))
+    let namespace = text(workload, "/metadata/namespace").unwrap_or_default();
+    let is_one = |pod: &PodFacts| {
+        let Labels { namespace: own, labels, id: _ } = pod.labels.as_ref();
+        let matches = |(name, value): (&String, &Value)| labels.get(name).map(String::as_str) == value.as_str();
+        own == namespace && selector.iter().all(matches)
     };
-    let has_ended = |pod: &Live| matches!(text(pod, "/status/phase"), Some("Succeeded" | "Failed"));
     pods.iter()
-        .filter(|(_, pod)| is_one(pod) && !has_ended(pod))
-        .map(|(name, pod)| {
-            let not_ready = not_ready(pod);
-            Pod {
-                name: name.clone(),
-                id: identifier(pod).map(str::to_owned),
-                revision: text(pod, "/metadata/labels/controller-revision-hash").map(str::to_owned),
-                created: text(pod, "/metadata/creationTimestamp").map(str::to_owned),
-                ready: not_ready.is_none(),
-                not_ready,
-                deleting: text(pod, "/metadata/deletionTimestamp").is_some(),
-            }
+        .filter(|(_, pod)| is_one(pod) && !pod.ended)
+        .map(|(name, pod)| Pod {
+            name: name.clone(),
+            id: pod.labels.id.clone(),
+            revision: pod.labels.labels.get("controller-revision-hash").cloned(),
+            created: pod.created.as_deref().map(str::to_owned),
+            ready: pod.not_ready.is_none(),
+            not_ready: pod.not_ready.as_deref().map(str::to_owned),
+            deleting: pod.deleting,
         })
         .collect()
-}
-
-/// Why a pod is not ready, the most telling thing first: a container that cannot start, no node, the ready condition.
-fn not_ready(pod: &Value) -> Option<String> {
-    let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-    let condition = |name: &str| list("/status/conditions").find(|condition| text(condition, "/type") == Some(name));
-    if condition("Ready").is_some_and(|ready| text(ready, "/status") == Some("True")) {
-        return None;
-    }
-    let said = |reason: Option<&str>, message: Option<&str>| match (reason, message) {
-        (Some(reason), Some(message)) => Some(format!("{reason}: {message}")),
-        (Some(text), None) | (None, Some(text)) => Some(text.to_owned()),
-        (None, None) => None,
-    };
-    let containers = list("/status/initContainerStatuses").chain(list("/status/containerStatuses"));
-    let waiting = containers.filter_map(|container| {
-        let name = text(container, "/name").unwrap_or_default();
-        let reason = text(container, "/state/waiting/reason");
-        // These two are the ordinary way to a running container.
-        if matches!(reason, None | Some("ContainerCreating" | "PodInitializing")) {
-            let message = text(container, "/state/waiting/message")?;
-            return Some(format!("container {name}: {message}"));
-        }
-        said(reason, text(container, "/state/waiting/message")).map(|why| format!("container {name}: {why}"))
-    });
-    let unscheduled = condition("PodScheduled")
-        .filter(|scheduled| text(scheduled, "/status") == Some("False"))
-        .and_then(|scheduled| said(text(scheduled, "/reason"), text(scheduled, "/message")));
-    let unready = condition("Ready").and_then(|ready| said(text(ready, "/reason"), text(ready, "/message")));
-    let phase = || text(pod, "/status/phase").unwrap_or("Pending").to_owned();
-    waiting.into_iter().next().or(unscheduled).or(unready).or_else(|| Some(format!("it is {}", phase())))
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::cache::NodeFacts;
+use crate::pods::{Labels, PodFacts};
 
 fn live(name: &str, going: bool, finalizers: &[&str]) -> Value {
     let mut live = json!({"metadata": {"name": name, "finalizers": finalizers,
@@ -119,10 +120,13 @@ fn what_nobody_stamped_is_not_ours_but_strategies_are() {
 #[test]
 fn accounts_and_roles_stay_until_the_last_pod_of_the_suite_is_gone() {
     let mut world = world(&[(Kind::ServiceAccount, "kubevirt-handler", false)]);
-    let pod = |annotations| Arc::new(json!({"metadata": {"annotations": annotations}}));
-    world.pods.insert("virt-operator-1".to_owned(), pod(json!({})));
+    let pod = |id: Option<&str>| PodFacts {
+        labels: Arc::new(Labels { id: id.map(str::to_owned), ..Labels::default() }),
+        ..PodFacts::default()
+    };
+    world.pods.insert("virt-operator-1".to_owned(), pod(None));
     assert_eq!(stage(&world).expect("the account is left").part, Part::Access);
-    world.pods.insert("virt-handler-1".to_owned(), pod(json!({annotation::STRATEGY_IDENTIFIER: "id"})));
+    world.pods.insert("virt-handler-1".to_owned(), pod(Some("id")));
     let stage = stage(&world).expect("a pod is left");
     assert_eq!((stage.part, stage.delete.len()), (Part::Workloads, 0));
     assert!(stage.message().ends_with("waiting: Pod virt-handler-1 has not ended"));

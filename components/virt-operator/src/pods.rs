@@ -1,0 +1,270 @@
+//! What is kept of a pod of the suite: a few facts of some hundred bytes. There is one pod for each node, and of each the
+//! cluster has tens of kilobytes, so the rest is skipped while it is read.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kubevirt_api::names::annotation;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// Pods of the suite, by name.
+pub type Pods = BTreeMap<String, PodFacts>;
+
+/// What decisions need of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFacts {
+    /// All pods of a workload share them.
+    pub labels: Arc<Labels>,
+    /// It has ended and runs nothing.
+    pub ended: bool,
+    pub deleting: bool,
+    /// When it was made, as the server writes it: later ones sort behind earlier ones.
+    pub created: Option<Box<str>>,
+    /// Why it is not ready, the most telling thing first.
+    pub not_ready: Option<Box<str>>,
+}
+
+/// What the pods of a workload's revision have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    pub namespace: String,
+    pub labels: BTreeMap<String, String>,
+    /// The deployment ID it is stamped with.
+    pub id: Option<String>,
+}
+
+impl PodFacts {
+    /// Shares what a pod of the same workload has.
+    pub(crate) fn shared_with(mut self, other: Option<&Self>) -> Self {
+        if let Some(other) = other
+            && other.labels == self.labels
+        {
+            self.labels = Arc::clone(&other.labels);
+        }
+        self
+    }
+}
+
+/// A pod as it is read from the API: the facts, and what a watch needs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "Whole")]
+pub struct SuitePod {
+    metadata: ObjectMeta,
+    pub(crate) facts: PodFacts,
+}
+
+impl Resource for SuitePod {
+    type DynamicType = ();
+    type Scope = k8s_openapi::NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Cow::Borrowed("Pod")
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Cow::Borrowed("")
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        Cow::Borrowed("v1")
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Cow::Borrowed("pods")
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// What is looked at of a whole pod. Everything may be missing or null.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Whole {
+    metadata: Metadata,
+    status: Option<Status>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    creation_timestamp: Option<String>,
+    deletion_timestamp: Option<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Status {
+    phase: Option<String>,
+    conditions: Option<Vec<Condition>>,
+    init_container_statuses: Option<Vec<Container>>,
+    container_statuses: Option<Vec<Container>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Container {
+    name: String,
+    state: Option<State>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct State {
+    waiting: Option<Waiting>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Waiting {
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+fn said(reason: Option<&String>, message: Option<&String>) -> Option<String> {
+    match (reason, message) {
+        (Some(reason), Some(message)) => Some(format!("{reason}: {message}")),
+        (Some(text), None) | (None, Some(text)) => Some(text.clone()),
+        (None, None) => None,
+    }
+}
+
+impl From<Whole> for SuitePod {
+    fn from(Whole { metadata, status }: Whole) -> Self {
+        let Metadata {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            labels,
+            annotations,
+            creation_timestamp,
+            deletion_timestamp,
+        } = metadata;
+        let status = status.unwrap_or_default();
+        let facts = PodFacts {
+            labels: Arc::new(Labels {
+                namespace: namespace.clone().unwrap_or_default(),
+                labels: labels.unwrap_or_default(),
+                id: annotations.and_then(|mut all| all.remove(annotation::STRATEGY_IDENTIFIER)),
+            }),
+            ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            deleting: deletion_timestamp.is_some(),
+            created: creation_timestamp.map(String::into_boxed_str),
+            not_ready: not_ready(&status).map(String::into_boxed_str),
+        };
+        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        Self { metadata, facts }
+    }
+}
+
+/// A container that cannot start, no node, the ready condition.
+fn not_ready(status: &Status) -> Option<String> {
+    let condition = |name: &str| status.conditions.iter().flatten().find(|condition| condition.kind == name);
+    if condition("Ready").is_some_and(|ready| ready.status == "True") {
+        return None;
+    }
+    let mut containers =
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let waiting = containers.find_map(|Container { name, state }| {
+        let waiting = state.as_ref()?.waiting.as_ref()?;
+        // These two are the ordinary way to a running container.
+        let why = match waiting.reason.as_deref() {
+            None | Some("ContainerCreating" | "PodInitializing") => waiting.message.clone()?,
+            Some(_) => said(waiting.reason.as_ref(), waiting.message.as_ref())?,
+        };
+        Some(format!("container {name}: {why}"))
+    });
+    let because = |condition: &Condition| said(condition.reason.as_ref(), condition.message.as_ref());
+    let unscheduled = || condition("PodScheduled").filter(|it| it.status == "False").and_then(because);
+    let unready = || condition("Ready").and_then(because);
+    let phase = || format!("it is {}", status.phase.as_deref().unwrap_or("Pending"));
+    Some(waiting.or_else(unscheduled).or_else(unready).unwrap_or_else(phase))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(pod: Value) -> SuitePod {
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    fn why(status: Value) -> Option<String> {
+        read(json!({"metadata": {"name": "a"}, "status": status})).facts.not_ready.map(String::from)
+    }
+
+    #[test]
+    fn the_most_telling_reason_is_kept() {
+        let ready = |status: &str| json!({"type": "Ready", "status": status, "reason": "ContainersNotReady"});
+        assert_eq!(why(json!({"conditions": [ready("True")]})), None);
+        assert_eq!(why(json!({"conditions": [ready("False")]})).as_deref(), Some("ContainersNotReady"));
+        let unscheduled =
+            json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"});
+        let conditions = json!([ready("False"), unscheduled]);
+        assert_eq!(why(json!({"conditions": conditions})).as_deref(), Some("Unschedulable: no node"));
+        let waiting = |waiting: Value| json!([{"name": "fine"}, {"name": "c", "state": {"waiting": waiting}}]);
+        let both = |of: Value| json!({"conditions": conditions, "containerStatuses": waiting(of)});
+        assert_eq!(
+            why(both(json!({"reason": "ErrImagePull", "message": "no such image"}))).as_deref(),
+            Some("container c: ErrImagePull: no such image")
+        );
+        let creating = json!({"reason": "ContainerCreating"});
+        assert_eq!(why(both(creating)).as_deref(), Some("Unschedulable: no node"), "the ordinary way");
+        let slow = json!({"reason": "ContainerCreating", "message": "a volume is missing"});
+        assert_eq!(why(both(slow)).as_deref(), Some("container c: a volume is missing"));
+        assert_eq!(why(json!({"phase": "Running"})).as_deref(), Some("it is Running"));
+        assert_eq!(why(Value::Null).as_deref(), Some("it is Pending"));
+    }
+
+    #[test]
+    fn what_may_be_missing_may_be_null() {
+        let pod = read(json!({
+            "metadata": {"name": "a", "labels": null, "annotations": null, "deletionTimestamp": null},
+            "status": {"phase": null, "conditions": null, "containerStatuses": null},
+        }));
+        assert!(!pod.facts.deleting && !pod.facts.ended);
+        let pod =
+            read(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Failed"}}));
+        assert!(pod.facts.deleting && pod.facts.ended);
+    }
+
+    #[test]
+    fn pods_of_one_workload_share_what_they_have_in_common() {
+        let pod = |name: &str, app: &str| {
+            let annotations = json!({annotation::STRATEGY_IDENTIFIER: "id", "other": "x"});
+            read(json!({"metadata": {"name": name, "labels": {"app": app}, "annotations": annotations}})).facts
+        };
+        let first = pod("a", "x");
+        assert_eq!(first.labels.id.as_deref(), Some("id"));
+        assert!(Arc::ptr_eq(&pod("b", "x").shared_with(Some(&first)).labels, &first.labels));
+        assert!(!Arc::ptr_eq(&pod("c", "y").shared_with(Some(&first)).labels, &first.labels));
+    }
+}
