@@ -129,7 +129,7 @@ pub(super) fn is_figures_only(old: &KubeVirtStatus, new: &KubeVirtStatus) -> boo
         let mut status = status.clone();
         for condition in status.conditions.iter_mut().flatten() {
             condition.message = None;
-            // Both are set anew by whatever changes, a sentence too.
+            // Both change with the message.
             condition.last_probe_time = None;
             condition.last_transition_time = None;
         }
@@ -215,24 +215,21 @@ mod tests {
 
     #[test]
     fn only_messages_are_figures() {
-        let status = |message: &str, is: bool| {
-            let mut conditions = Vec::new();
+        // As they follow each other in a cluster, where every change has its time.
+        let then = |old: &KubeVirtStatus, second: i64, message: &str, is: bool| {
+            let mut conditions = old.conditions.clone().unwrap_or_default();
             let update =
                 ConditionUpdate::new(ConditionType::Progressing, is, Reason::DeploymentInProgress, message.to_owned());
-            set_condition(&mut conditions, &update, at(0));
+            set_condition(&mut conditions, &update, at(second));
             KubeVirtStatus { conditions: Some(conditions), ..KubeVirtStatus::default() }
         };
-        assert!(is_figures_only(&status("1 of 3", true), &status("2 of 3", true)));
-        assert!(!is_figures_only(&status("1 of 3", true), &status("1 of 3", true)), "nothing to tell");
-        assert!(!is_figures_only(&status("1 of 3", true), &status("2 of 3", false)));
-        // A condition that was there before has a time of its last change as well.
-        let mut later = status("1 of 3", true);
-        let conditions = later.conditions.as_mut().expect("it has some");
-        let update =
-            ConditionUpdate::new(ConditionType::Progressing, true, Reason::DeploymentInProgress, "2 of 3".to_owned());
-        assert!(set_condition(conditions, &update, at(9)));
-        assert!(is_figures_only(&status("1 of 3", true), &later));
-        let recorded = KubeVirtStatus { generations: Some(Vec::new()), ..status("1 of 3", true) };
-        assert!(is_figures_only(&status("1 of 3", true), &recorded));
+        let first = then(&KubeVirtStatus::default(), 0, "1 of 3", true);
+        let second = then(&first, 1, "2 of 3", true);
+        assert!(is_figures_only(&first, &second));
+        assert!(is_figures_only(&second, &then(&second, 5, "3 of 3", true)));
+        assert!(!is_figures_only(&second, &then(&second, 5, "2 of 3", true)), "nothing to tell");
+        assert!(!is_figures_only(&second, &then(&second, 5, "3 of 3", false)));
+        let recorded = KubeVirtStatus { generations: Some(Vec::new()), ..first.clone() };
+        assert!(is_figures_only(&first, &recorded));
     }
 }
