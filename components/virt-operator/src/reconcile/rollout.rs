@@ -70,6 +70,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::pods::SuitePod;
 
     fn cr(observed_generation: i64) -> KubeVirt {
         serde_json::from_value(
@@ -96,7 +97,8 @@ mod tests {
             let pod = json!({"metadata": {"name": name, "namespace": "kubevirt", "creationTimestamp": created,
                 "labels": {"a": "b", "controller-revision-hash": revision}},
                 "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
-            (name.to_owned(), Arc::new(pod))
+            let pod: SuitePod = serde_json::from_value(pod).expect("a pod");
+            (name.to_owned(), pod.facts)
         };
         let world = World {
             objects: [(key.clone(), Arc::new(live))].into(),
