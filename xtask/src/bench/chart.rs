@@ -42,6 +42,10 @@ const RIGHT: f64 = 28.0;
 const FOOT: f64 = 28.0;
 /// Colours that people with any colour vision tell apart, and that print.
 const COLOURS: [&str; 3] = ["#0b62a8", "#c25b00", "#3c7a3c"];
+/// How far above or below its point a figure stands.
+const ABOVE: f64 = 9.0;
+/// See [`ABOVE`]; text hangs from its foot.
+const BELOW: f64 = 18.0;
 /// Room above the highest point, so that its figure does not touch the frame.
 const HEADROOM: f64 = 1.12;
 
@@ -125,7 +129,7 @@ impl Place {
 }
 
 fn shown(value: f64) -> String {
-    let digits = if value < 10.0 && value.fract() != 0.0 { 1 } else { 0 };
+    let digits = if value < 100.0 && value.fract() != 0.0 { 1 } else { 0 };
     let plain = format!("{value:.digits$}");
     match plain.strip_suffix("000") {
         Some(thousands) if !thousands.is_empty() => format!("{thousands},000"),
@@ -177,12 +181,12 @@ fn draw(panel: &Panel<'_>) -> String {
             writeln!(out, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\" fill=\"#555\">{}</text>", shown(nodes));
     }
     for (line, colour) in panel.lines.iter().zip(COLOURS.iter().cycle()) {
-        out.push_str(&curve(line, colour, &place));
+        out.push_str(&curve(line, colour, &place, &panel.bounds));
     }
     out
 }
 
-fn curve(line: &Line<'_>, colour: &str, place: &Place) -> String {
+fn curve(line: &Line<'_>, colour: &str, place: &Place, bounds: &[(f64, &str)]) -> String {
     let at: Vec<String> =
         line.points.iter().map(|(nodes, value)| format!("{:.1} {:.1}", place.x(*nodes), place.y(*value))).collect();
     let mut out = format!("<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\n", at.join("L"));
@@ -196,11 +200,14 @@ fn curve(line: &Line<'_>, colour: &str, place: &Place) -> String {
             (_, true) => ("end", x + 6.0),
             _ => ("middle", x),
         };
+        // A figure stands above its point, unless a bound and its name are there.
+        let is_taken = bounds.iter().any(|(bound, _)| (y - 2.0 * ABOVE..=y + ABOVE / 2.0).contains(&place.y(*bound)));
+        let up = if is_taken { -BELOW } else { ABOVE };
         let text = format!("{name} {}", shown(*value));
         let _ = writeln!(
             out,
             "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" font-weight=\"bold\" fill=\"{colour}\">{}</text>",
-            y - 9.0,
+            y - up,
             text.trim()
         );
     }
@@ -239,6 +246,18 @@ mod tests {
             assert!(heights[0] > heights[1] && heights[1] > heights[2], "{heights:?}");
             assert!(heights.iter().all(|y| (TOP..HEIGHT - BOTTOM).contains(y)), "inside the frame: {heights:?}");
         }
+    }
+
+    #[test]
+    fn figures_keep_clear_of_a_bound_and_its_name() {
+        let at = |value: f64| {
+            let text = svg("", &[panel(Scale::Linear, &[(10.0, value)])], "");
+            let figure = text.lines().find(|line| line.contains(&format!(">leader {value}<"))).expect("a figure");
+            let y = figure.split("y=\"").nth(1).and_then(|rest| rest.split('"').next()?.parse::<f64>().ok());
+            y.expect("it is somewhere") - heights(&text)[0]
+        };
+        assert!(at(100.0) < 0.0, "above");
+        assert!(at(245.0) > 0.0, "the bound is above");
     }
 
     #[test]
