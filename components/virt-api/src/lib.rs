@@ -18,7 +18,7 @@ use clap::Parser;
 use futures::future::BoxFuture;
 use kubevirt_component::Component;
 use kubevirt_runtime::cli::{self, ListenArgs, ProcessArgs};
-use kubevirt_runtime::health::Health;
+use kubevirt_runtime::health::{Health, Probe};
 use kubevirt_runtime::host::{Host, Program};
 use kubevirt_runtime::metrics::Metrics;
 use kubevirt_runtime::tls::Wanted;
@@ -86,7 +86,9 @@ async fn run(host: Host) -> anyhow::Result<()> {
     };
     let state = State { namespace: host.namespace.clone(), settings: Settings::default() };
     let health = Health::new();
-    let following = state.settings.clone().follow(&host, health.clone());
+    // Told of here, not when it is first polled: what `select!` polls first is chance.
+    let known = health.part(Probe::Ready, "settings");
+    let following = state.settings.clone().follow(&host, known);
     tokio::select! {
         ended = component.run(&host, Arc::new(state), health, Metrics::new()) => ended?,
         never = following => match never {},

@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::watcher::{Config, Event, watcher};
-use kubevirt_runtime::health::{Health, Probe, Reason};
+use kubevirt_runtime::health::{Reason, Report};
 use kubevirt_runtime::host::Host;
 use serde_json::Value;
 
@@ -53,8 +53,7 @@ impl Settings {
 
     /// Keeps itself up to date. Never ends. Until the first list was seen, the process is not ready: what it filled in
     /// without it would be wrong for good.
-    pub(crate) async fn follow(self, host: &Host, health: Health) -> Infallible {
-        let report = health.part(Probe::Ready, "settings");
+    pub(crate) async fn follow(self, host: &Host, report: Report) -> Infallible {
         let kind = GroupVersionKind::gvk("kubevirt.io", "v1", "KubeVirt");
         let resource = ApiResource::from_gvk_with_plural(&kind, "kubevirts");
         let api: Api<DynamicObject> = Api::namespaced_with(host.client.clone(), &host.namespace, &resource);

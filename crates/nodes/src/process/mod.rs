@@ -1,8 +1,8 @@
 //! Process nodes: a pod's container is a child process with an address, files and memory of its own.
 //!
-//! The nodes share one machine, so each pod gets an address of the loopback network and a private directory in which its volumes are files. A program learns both from its
-//! environment, see `kubevirt_runtime::process::place`. What a kernel would enforce is not enforced here: users,
-//! capabilities, limits of resources and network policies of a pod have no effect.
+//! The nodes share one machine, so each pod gets an address of the loopback network and a private directory in which its
+//! volumes are files. A program learns both from its environment, see `kubevirt_runtime::process::place`. What a kernel
+//! would enforce is not enforced here: users, capabilities, limits of resources and network policies have no effect.
 
 mod child;
 mod endpoint;
