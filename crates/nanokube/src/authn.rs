@@ -79,7 +79,8 @@ pub(crate) fn impersonation(core: &Core, actor: &UserInfo, headers: &HeaderMap) 
         if groups.is_empty() && !headers.contains_key("impersonate-uid") {
             return Ok(None);
         }
-        return Err(ApiError::bad_request("requested to impersonate groups without impersonating a user"));
+        let text = "Internal Server Error: requested to impersonate groups without impersonating a user\n".to_owned();
+        return Err(ApiError { plain: true, ..ApiError::unexplained(text) });
     }
     let mut target = UserInfo { name, groups, ..UserInfo::default() };
     target.uid = all("impersonate-uid").into_iter().next().unwrap_or_default();

@@ -64,10 +64,101 @@ pub(crate) fn remember_storage_version(definition: &mut Value) {
     }
 }
 
-/// What is wrong with a definition, beside what the schema of definitions says.
-pub(crate) fn validate(definition: &Value) -> Vec<FieldError> {
+/// What cannot change: objects are stored under some of it, and clients hold them by the rest.
+fn changes(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut fields = vec!["group", "names/plural"];
+    if condition_is_true(&old["status"], "Established") {
+        fields.splice(0..0, ["scope", "names/kind"]);
+    }
+    let at =
+        |definition: &Value, field: &str| definition.pointer(&format!("/spec/{field}")).cloned().unwrap_or_default();
+    let changed = fields.into_iter().filter(|field| at(new, field) != at(old, field));
+    changed
+        .map(|field| {
+            FieldError::invalid(format!("spec.{}", field.replace('/', ".")), &at(new, field), "field is immutable")
+        })
+        .collect()
+}
+
+/// The versions in which objects may be stored, against those there are.
+fn stored_versions(definition: &Value) -> Vec<FieldError> {
+    let path = "status.storedVersions";
+    let stored = texts(&definition["status"]["storedVersions"]);
+    if stored.is_empty() {
+        return vec![FieldError::invalid(path, &json!([]), "must have at least one stored version")];
+    }
+    let storage = storage_version(&definition["spec"]);
+    let mut errors = Vec::new();
+    if !storage.is_empty() && !stored.contains(&storage) {
+        errors.push(FieldError::invalid(path, &json!(storage), &format!("must have the storage version {storage}")));
+    }
+    let known: Vec<&str> = versions(&definition["spec"]).iter().map(|version| text(version, "name")).collect();
+    for (index, name) in stored.iter().enumerate().filter(|(_, name)| !known.contains(&name.as_str())) {
+        errors.push(FieldError::invalid(format!("{path}[{index}]"), &json!(name), "must appear in spec.versions"));
+    }
+    errors
+}
+
+/// Says where a group of the Kubernetes project was reviewed.
+const APPROVAL: &str = "api-approved.kubernetes.io";
+
+/// What that annotation says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Approval {
+    Missing,
+    Invalid,
+    /// The annotation says that there is none.
+    Bypassed,
+    Approved,
+}
+
+fn is_protected(group: &str) -> bool {
+    ["k8s.io", "kubernetes.io"].iter().any(|home| group == *home || group.ends_with(&format!(".{home}")))
+}
+
+fn approval(definition: &Value) -> (Approval, &str) {
+    let said = definition["metadata"]["annotations"][APPROVAL].as_str().unwrap_or_default();
+    let place = said.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some());
+    let state = match said {
+        "" => Approval::Missing,
+        text if text.starts_with("unapproved") => Approval::Bypassed,
+        _ if place => Approval::Approved,
+        _ => Approval::Invalid,
+    };
+    (state, said)
+}
+
+/// Groups of the Kubernetes project need an approval; one that lacked it before may go on so.
+fn check_approval(new: &Value, old: Option<&Value>) -> Option<FieldError> {
+    if !is_protected(text(&new["spec"], "group")) {
+        return None;
+    }
+    let (state, said) = approval(new);
+    if old.is_some_and(|old| approval(old).0 == state) {
+        return None;
+    }
+    let field = format!("metadata.annotations[{APPROVAL}]");
+    match state {
+        Approval::Missing => Some(FieldError::required(field, "protected groups must say where they were approved")),
+        Approval::Invalid => {
+            let why = "must be the URL of the approval, or begin with \"unapproved\"";
+            Some(FieldError::invalid(field, &json!(said), why))
+        }
+        Approval::Bypassed | Approval::Approved => None,
+    }
+}
+
+/// What is wrong with a definition, beside what the schema of definitions says; `old` is the state it replaces.
+pub(crate) fn validate(definition: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = &definition["spec"];
     let mut errors = Vec::new();
+    if spec["preserveUnknownFields"] == true {
+        let why = "must be false: use x-kubernetes-preserve-unknown-fields in the schema instead";
+        errors.push(FieldError::invalid("spec.preserveUnknownFields", &json!(true), why));
+    }
+    errors.extend(check_approval(definition, old));
+    errors.extend(stored_versions(definition));
+    errors.extend(old.map(|old| changes(definition, old)).unwrap_or_default());
     let name = text(&definition["metadata"], "name");
     let (plural, group) = (text(&spec["names"], "plural"), text(spec, "group"));
     if name != format!("{plural}.{group}") {
@@ -143,6 +234,15 @@ pub(crate) fn settle(definition: &Value, table: &Table, now: &str) -> (Value, Ve
         ("NotAccepted", "not all names are accepted")
     };
     set_condition(&mut status, "Established", established, reason, message, now);
+    if is_protected(text(spec, "group")) {
+        let (approved, reason, message) = match approval(definition) {
+            (Approval::Approved, place) => (true, "ApprovedAnnotation", format!("approved in {place}")),
+            (Approval::Bypassed, said) => (false, "UnapprovedAnnotation", format!("not approved: {}", json!(said))),
+            (Approval::Missing, _) => (false, "MissingAnnotation", format!("there is no annotation {APPROVAL}")),
+            (Approval::Invalid, said) => (false, "InvalidAnnotation", format!("{} is no URL", json!(said))),
+        };
+        set_condition(&mut status, "KubernetesAPIApprovalPolicyConformant", approved, reason, &message, now);
+    }
     let resources = if established { resources(definition) } else { Vec::new() };
     (status, resources)
 }

@@ -10,6 +10,7 @@ use crate::aggregation;
 use crate::core::Core;
 use crate::kinds::Sub;
 use crate::openapi;
+use crate::probes;
 use crate::registry::{Resource, Table, join_version};
 use crate::reply::{JSON, Reply};
 use crate::server::Context;
@@ -29,7 +30,7 @@ pub(crate) fn handle(core: &Arc<Core>, context: &Context) -> Result<Reply, ApiEr
     let table = core.registry.table();
     let parts: Vec<&str> = context.info.path.trim_matches('/').split('/').collect();
     match parts.as_slice() {
-        ["healthz" | "readyz" | "livez", ..] => Ok(Reply::text(200, "ok")),
+        [probe @ ("healthz" | "readyz" | "livez"), check @ ..] => probes::answer(probe, check, &context.info.query),
         ["version"] => Ok(Reply::json(200, &version())),
         [""] => Ok(Reply::json(200, &json!({"paths": paths(&table)}))),
         ["api"] => {

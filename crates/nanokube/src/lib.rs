@@ -47,8 +47,10 @@ mod jsonpaths;
 mod kinds;
 mod logs;
 mod openapi;
+mod own;
 mod pace;
 mod pki;
+mod probes;
 mod protobuf;
 mod registry;
 mod reply;
@@ -157,6 +159,7 @@ impl Nanokube {
                 .expect("the store is empty");
         }
         authz::bootstrap(&core);
+        own::bootstrap(&core);
         Self { core }
     }
 
@@ -207,6 +210,9 @@ impl Nanokube {
         stop: CancellationToken,
     ) -> Result<(), ServeError> {
         self.publish_authority(pki);
+        if let Ok(address) = listener.local_addr() {
+            own::publish_address(&self.core, address);
+        }
         https::serve(self.core.clone(), listener, pki, stop).await
     }
 

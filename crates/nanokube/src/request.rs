@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
 use crate::status::ApiError;
 
 /// A parsed request line.
@@ -71,8 +73,9 @@ impl RequestInfo {
             query,
             resource: None,
         };
-        if let Some(resource) = parse_path(path) {
-            info.verb = verb_of(method, &resource, &info.query).to_owned();
+        if let Some((resource, watch)) = parse_path(path) {
+            let verb = verb_of(method, &resource, &info.query);
+            info.verb = if watch && matches!(verb, "get" | "list") { "watch" } else { verb }.to_owned();
             info.resource = Some(resource);
         }
         info
@@ -89,7 +92,8 @@ impl RequestInfo {
     }
 }
 
-fn parse_path(path: &str) -> Option<ResourcePath> {
+/// The resource of a path, and whether it is watched for the path alone.
+fn parse_path(path: &str) -> Option<(ResourcePath, bool)> {
     let mut parts = path.trim_matches('/').split('/').map(|part| decode(part, false));
     let (group, version) = match parts.next()?.as_str() {
         "api" => (String::new(), parts.next()?),
@@ -101,6 +105,10 @@ fn parse_path(path: &str) -> Option<ResourcePath> {
         return None;
     }
     // The old spelling of a watch: /api/v1/watch/...
+    let watch = parts.len() > 1 && parts[0] == "watch";
+    if watch {
+        parts.pop_front();
+    }
     let mut namespace = String::new();
     if parts.len() > 2
         && parts[0] == "namespaces"
@@ -115,7 +123,7 @@ fn parse_path(path: &str) -> Option<ResourcePath> {
     let mut next = || parts.pop_front().unwrap_or_default();
     let (plural, name, subresource) = (next(), next(), next());
     let rest = parts.into_iter().collect::<Vec<_>>().join("/");
-    Some(ResourcePath { group, version, namespace, plural, name, subresource, rest })
+    Some((ResourcePath { group, version, namespace, plural, name, subresource, rest }, watch))
 }
 
 fn verb_of(method: &str, resource: &ResourcePath, query: &Query) -> &'static str {
@@ -299,6 +307,10 @@ impl WriteOptions {
             let text = format!("Too long: may not be more than {FIELD_MANAGER_MAX} bytes");
             return Err(ApiError::invalid_option(kind, "fieldManager", "FieldValueTooLong", &text));
         }
+        if field_manager.chars().any(char::is_control) {
+            let text = format!("Invalid value: {}: should only contain printable characters", json!(field_manager));
+            return Err(ApiError::invalid_option(kind, "fieldManager", "FieldValueInvalid", &text));
+        }
         Ok(Self {
             dry_run: dry_run(query.all("dryRun"), kind)?,
             field_manager,
@@ -306,6 +318,18 @@ impl WriteOptions {
             field_validation,
         })
     }
+}
+
+/// Only an apply can be forced.
+///
+/// # Errors
+/// 422 where another patch says `force`.
+pub(crate) fn check_not_forced(query: &Query) -> Result<(), ApiError> {
+    if query.get("force").is_none() {
+        return Ok(());
+    }
+    let text = "Forbidden: may not be specified for non-apply patch";
+    Err(ApiError::invalid_option("PatchOptions", "force", "FieldValueForbidden", text))
 }
 
 /// A field manager's name is at most 128 characters: the limit of the API.
@@ -347,6 +371,8 @@ mod tests {
         );
         assert_eq!(shown("GET", "/api/v1/namespaces/a", ""), "get /v1 a:namespaces:a:");
         assert_eq!(shown("PUT", "/api/v1/namespaces/a/finalize", ""), "update /v1 a:namespaces:a:finalize");
+        assert_eq!(shown("GET", "/api/v1/watch/namespaces/a/pods/p", ""), "watch /v1 a:pods:p:");
+        assert_eq!(shown("GET", "/api/v1/watch/pods", ""), "watch /v1 :pods::");
         assert_eq!(shown("GET", "/api/v1/namespaces", ""), "list /v1 :namespaces::");
         assert_eq!(shown("GET", "/apis/apps/v1", ""), "get -");
         assert_eq!(shown("GET", "/version", ""), "get -");

@@ -239,6 +239,11 @@ impl ApiError {
         Self::detailed(500, "InternalError", format!("Internal error occurred: {message}"), details)
     }
 
+    /// A failure without a reason, as a server answers what its code did not expect.
+    pub(crate) fn unexplained(message: String) -> Self {
+        Self::new(500, "", message)
+    }
+
     pub(crate) fn unavailable(message: &str) -> Self {
         Self::new(503, "ServiceUnavailable", message.to_owned())
     }
@@ -269,8 +274,11 @@ impl ApiError {
         }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if let Some(details) = &self.details {
             status["details"] = details.to_value();
         }

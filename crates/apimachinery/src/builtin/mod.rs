@@ -86,6 +86,9 @@ impl Reader<'_> {
         if short == "Quantity" {
             made.limits = Some(Box::new(Limits { format: Some("quantity".into()), ..Limits::default() }));
         }
+        if short == "MicroTime" {
+            made.limits = Some(Box::new(Limits { format: Some("micro-time".into()), ..Limits::default() }));
+        }
         if tables::ATOMIC_TYPES.contains(&short) {
             made.map = MapType::Atomic;
         }

@@ -23,6 +23,8 @@ pub enum StrategicError {
     MissingKey { field: String, key: String },
     #[error("{field}: the directive must be a list")]
     DirectiveNotAList { field: String },
+    #[error("{field}: the patch sets {name:?}, which its $retainKeys does not retain")]
+    NotRetained { field: String, name: String },
     #[error("{field}: the order names {item}, which the patch does not bring and the object does not have")]
     OrderMismatch { field: String, item: String },
 }
@@ -70,6 +72,10 @@ fn merge_object(
     }
     if let Some(keys) = changes.get(RETAIN_KEYS) {
         let keys = list(path, keys)?;
+        let set = changes.iter().filter(|(name, v)| !name.starts_with('$') && !v.is_null()).map(|(name, _)| name);
+        if let Some(name) = set.into_iter().find(|name| !keys.iter().any(|k| k == *name)) {
+            return Err(StrategicError::NotRetained { field: path.to_owned(), name: name.clone() });
+        }
         base.retain(|name, _| keys.iter().any(|k| k == name));
     }
     let listed: BTreeSet<&str> =

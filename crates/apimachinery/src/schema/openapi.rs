@@ -99,7 +99,9 @@ impl Limits {
         }
         for (name, text) in [("pattern", pattern), ("format", format)] {
             if let Some(text) = text {
-                out.insert(name.into(), text.as_str().into());
+                // Our own name for times with a fraction; documents know but one of times.
+                let text = if text == "micro-time" { "date-time" } else { text };
+                out.insert(name.into(), text.into());
             }
         }
         for (name, number) in [("minimum", minimum), ("maximum", maximum), ("multipleOf", multiple_of)] {

@@ -78,6 +78,17 @@ impl Schema {
                         s.validate_at(&field::child(path, name), v, errors);
                     }
                 }
+                if self.embedded_resource {
+                    for name in ["apiVersion", "kind"] {
+                        let at = field::child(path, name);
+                        match map.get(name) {
+                            None => errors.push(FieldError::required(at, "must not be empty")),
+                            Some(v) if v == "" => errors.push(FieldError::invalid(at, v, "must not be empty")),
+                            Some(v) if !v.is_string() => errors.push(FieldError::invalid(at, v, "must be a string")),
+                            Some(_) => {}
+                        }
+                    }
+                }
                 for name in self.required.iter().filter(|n| !map.contains_key(*n)) {
                     errors.push(FieldError::required(field::child(path, name), ""));
                 }
@@ -139,9 +150,15 @@ impl Schema {
             return;
         }
         match value {
+            Value::Number(n) => {
+                let short = self.limits.as_ref().is_some_and(|l| l.format.as_deref() == Some("int32"));
+                if short && n.as_i64().is_none_or(|n| i32::try_from(n).is_err()) && !n.is_f64() {
+                    errors.push(FieldError::type_invalid(path, value, "must be of type int32"));
+                }
+            }
             Value::String(text) => {
                 let format = self.limits.as_ref().and_then(|l| l.format.as_deref()).unwrap_or_default();
-                if matches!(format, "quantity" | "date-time" | "byte") && !has_format(format, text) {
+                if matches!(format, "quantity" | "date-time" | "micro-time" | "byte") && !has_format(format, text) {
                     errors.push(FieldError::type_invalid(path, value, &format!("must be of type {format}")));
                 }
             }
@@ -316,10 +333,17 @@ impl Limits {
     }
 }
 
+/// Whether a time says its seconds to six digits, no fewer and no more.
+fn has_microseconds(text: &str) -> bool {
+    let fraction = text.split_once('.').map_or("", |(_, rest)| rest);
+    fraction.bytes().take_while(u8::is_ascii_digit).count() == 6
+}
+
 /// Formats that are checked; others are documentation.
 fn has_format(format: &str, text: &str) -> bool {
     match format {
         "date-time" | "datetime" => text.parse::<jiff::Timestamp>().is_ok(),
+        "micro-time" => text.parse::<jiff::Timestamp>().is_ok() && has_microseconds(text),
         "date" => text.parse::<jiff::civil::Date>().is_ok(),
         "ipv4" => text.parse::<std::net::Ipv4Addr>().is_ok(),
         "ipv6" => text.parse::<std::net::Ipv6Addr>().is_ok(),

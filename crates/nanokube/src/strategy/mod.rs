@@ -9,6 +9,8 @@ mod storage;
 
 use serde_json::Value;
 
+pub(crate) use storage::is_default_class;
+
 use crate::kinds::Sub;
 use crate::status::ApiError;
 use crate::verbs::Target;
@@ -68,22 +70,22 @@ pub(crate) fn update(target: &Target<'_>, sub: Option<Sub>, old: &Value, new: &m
 
 /// Rules for a new object that the schema cannot say.
 pub(crate) fn check_create(target: &Target<'_>, object: &Value) -> Result<(), ApiError> {
-    check_definition(target, object)
+    check_definition(target, object, None)
 }
 
 /// Rules for a changed object that the schema cannot say.
 pub(crate) fn check_update(target: &Target<'_>, sub: Option<Sub>, old: &Value, new: &Value) -> Result<(), ApiError> {
     if sub.is_none() {
-        check_definition(target, new)?;
+        check_definition(target, new, Some(old))?;
         simple::check_role_ref(target, old, new)?;
     }
     Ok(())
 }
 
-fn check_definition(target: &Target<'_>, object: &Value) -> Result<(), ApiError> {
+fn check_definition(target: &Target<'_>, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let resource = &target.resource;
     let errors = match (resource.group.as_str(), resource.plural.as_str()) {
-        ("apiextensions.k8s.io", "customresourcedefinitions") => crate::crd::validate(object),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => crate::crd::validate(object, old),
         ("admissionregistration.k8s.io", plural) => crate::admission::problems(plural, object),
         _ => return Ok(()),
     };

@@ -156,19 +156,26 @@ fn assign(target: &Target<'_>, service: &mut Value, old: Option<&Value>) -> Resu
         }
     }
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
-        let mut taken: BTreeSet<u64> = others
-            .iter()
-            .flat_map(|spec| spec["ports"].as_array().into_iter().flatten())
-            .filter_map(|port| port["nodePort"].as_u64())
-            .collect();
-        let before = old.map(|old| old["spec"]["ports"].clone()).unwrap_or_default();
+        let mut taken: BTreeSet<u64> = others.iter().flat_map(node_ports).collect();
+        let before = old.map(|old| old["spec"].clone()).unwrap_or_default();
+        let held = node_ports(&before);
+        for (index, port) in spec["ports"].as_array().into_iter().flatten().enumerate() {
+            let wanted = port["nodePort"].as_u64().filter(|number| *number > 0 && !held.contains(number));
+            if let Some((wanted, why)) = wanted.and_then(|wanted| Some((wanted, unavailable(wanted, &taken)?))) {
+                let field = format!("spec.ports[{index}].nodePort");
+                return Err(invalid(FieldError::invalid(field, &json!(wanted), &why)));
+            }
+        }
+        taken.extend(node_ports(spec));
         let numbered = kind == "NodePort" || spec["allocateLoadBalancerNodePorts"] != false;
         let ports = spec.get_mut("ports").and_then(Value::as_array_mut).filter(|_| numbered);
-        for (index, port) in ports.into_iter().flatten().enumerate() {
+        for port in ports.into_iter().flatten() {
             if port["nodePort"].as_u64().is_some_and(|number| number > 0) {
                 continue;
             }
-            let kept = before[index]["nodePort"].as_u64();
+            // A port is known again by its name.
+            let named = before["ports"].as_array().into_iter().flatten().find(|known| known["name"] == port["name"]);
+            let kept = named.and_then(|known| known["nodePort"].as_u64()).filter(|number| !taken.contains(number));
             let free = free_node_port(target, &taken);
             let number =
                 kept.or(free).ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
@@ -186,6 +193,22 @@ fn assign(target: &Target<'_>, service: &mut Value, old: Option<&Value>) -> Resu
         }
     }
     Ok(())
+}
+
+/// The node ports of a service.
+fn node_ports(spec: &Value) -> BTreeSet<u64> {
+    let ports = spec["ports"].as_array().into_iter().flatten();
+    ports.filter_map(|port| port["nodePort"].as_u64()).filter(|port| *port > 0).collect()
+}
+
+/// Why a node port that is asked for cannot be had.
+fn unavailable(wanted: u64, taken: &BTreeSet<u64>) -> Option<String> {
+    let (first, last) = (NODE_PORTS.start, NODE_PORTS.end - 1);
+    if !u16::try_from(wanted).is_ok_and(|port| NODE_PORTS.contains(&port)) {
+        let why = "provided port is not in the valid range. The range of valid ports is";
+        return Some(format!("{why} {first}-{last}"));
+    }
+    taken.contains(&wanted).then(|| "provided port is already allocated".to_owned())
 }
 
 /// A port of the nodes that no service has.

@@ -26,15 +26,17 @@ pub(super) fn volume(target: &Target<'_>, volume: &mut Value) {
     volume["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": target.core.now_text()});
 }
 
+/// Whether claims that name no class get this one.
+pub(crate) fn is_default_class(class: &Value) -> bool {
+    let annotations = &class["metadata"]["annotations"];
+    [DEFAULT_CLASS, DEFAULT_CLASS_OLD].iter().any(|name| annotations[*name] == "true")
+}
+
 /// The class that says it is the default; of several the newest, of equally new ones the first by name.
 fn default_class(target: &Target<'_>) -> Option<String> {
     let classes = target.core.store.list(&resource_key("storage.k8s.io", "storageclasses"), "").objects;
-    let says_so = |class: &Value| {
-        let annotations = &class["metadata"]["annotations"];
-        [DEFAULT_CLASS, DEFAULT_CLASS_OLD].iter().any(|name| annotations[*name] == "true")
-    };
     let values = classes.iter().map(|class| -> &Value { &class.value });
-    let mut defaults: Vec<&Value> = values.filter(|class| says_so(class)).collect();
+    let mut defaults: Vec<&Value> = values.filter(|class| is_default_class(class)).collect();
     defaults.sort_by_key(|class| metadata_text(class, "name"));
     let newest = defaults.iter().map(|class| metadata_text(class, "creationTimestamp")).max()?;
     let class = defaults.iter().find(|class| metadata_text(class, "creationTimestamp") == newest)?;

@@ -90,6 +90,14 @@ fn name_column() -> Column {
     column("Name", "string", 0, "The object's name.", |object, _| json!(metadata_text(object, "name")))
 }
 
+/// The name of a storage class, which says whether claims without one get it.
+fn class_name_column() -> Column {
+    column("Name", "string", 0, "The object's name.", |object, _| {
+        let name = metadata_text(object, "name");
+        json!(if crate::strategy::is_default_class(object) { format!("{name} (default)") } else { name.to_owned() })
+    })
+}
+
 pub(super) fn age_column() -> Column {
     column("Age", "string", 0, "Time since the object was created.", |object, now| {
         json!(age(metadata_text(object, "creationTimestamp"), now))
@@ -101,7 +109,8 @@ pub(super) fn of(resource: &Resource) -> Vec<Column> {
     if let Some(custom) = &resource.custom {
         return custom_columns(custom);
     }
-    let mut columns = vec![name_column()];
+    let class = resource.is("storage.k8s.io", "storageclasses");
+    let mut columns = vec![if class { class_name_column() } else { name_column() }];
     if let Some(more) = more::of(&resource.group, &resource.plural) {
         columns.extend(more);
     } else {
@@ -269,10 +278,6 @@ fn others(plural: &str) -> Vec<Column> {
         "clusterroles" | "roles" => {
             vec![column("Created At", "date", 0, "", |o, _| json!(metadata_text(o, "creationTimestamp")))]
         }
-        "priorityclasses" => vec![
-            number("Value", |o, _| json!(o["value"].as_i64().unwrap_or(0))),
-            text("Global-Default", |o, _| json!((o["globalDefault"] == true).to_string())),
-        ],
         "validatingwebhookconfigurations" | "mutatingwebhookconfigurations" => {
             vec![number("Webhooks", |o, _| json!(cells::count(&o["webhooks"])))]
         }

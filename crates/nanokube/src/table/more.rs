@@ -168,6 +168,12 @@ pub(super) fn of(group: &str, plural: &str) -> Option<Vec<Column>> {
             wide("Groups", |o, _| json!(subjects(o, "Group"))),
             wide("ServiceAccounts", |o, _| json!(subjects(o, "ServiceAccount"))),
         ],
+        ("scheduling.k8s.io", "priorityclasses") => vec![
+            number("Value", |o, _| json!(o["value"].as_i64().unwrap_or(0))),
+            super::columns::column("Global-Default", "boolean", 0, "", |o, _| json!(o["globalDefault"] == true)),
+            age_column(),
+            text("PreemptionPolicy", |o, _| json!(or(text_at(o, "/preemptionPolicy"), "PreemptLowerPriority"))),
+        ],
         ("storage.k8s.io", "storageclasses") => vec![
             text("Provisioner", |o, _| json!(text_at(o, "/provisioner"))),
             text("ReclaimPolicy", |o, _| json!(or(text_at(o, "/reclaimPolicy"), "Delete"))),

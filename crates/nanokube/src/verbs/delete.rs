@@ -17,6 +17,9 @@ use crate::store::{Name, StoreError, Stored};
 /// A delete that lost a race with another writer looks again this often.
 const ATTEMPTS: usize = 8;
 
+/// Namespaces without which there is no cluster.
+const IMMORTAL: [&str; 3] = ["default", "kube-public", "kube-system"];
+
 /// `DeleteOptions`, from body or query.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DeleteOptions {
@@ -106,6 +109,22 @@ impl DeleteOptions {
         Self { resource_version: if stated { changed.revision.to_string() } else { String::new() }, ..self }
     }
 
+    /// Chooses what becomes of dependents where the client does not: those of older kinds stay, unless a finalizer of the
+    /// object says otherwise. What to warn about.
+    fn complete(&mut self, resource: &Resource, live: &Stored) -> Vec<String> {
+        let job = resource.is("batch", "jobs");
+        if self.propagation.is_some() || !(job || resource.is("", "replicationcontrollers")) {
+            return Vec::new();
+        }
+        let says = ["orphan", "foregroundDeletion"];
+        if !meta::finalizers(&live.value).iter().any(|name| says.contains(name)) {
+            self.propagation = Some(Propagation::Orphan);
+        }
+        let warning = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+                       remove them or set propagationPolicy=Orphan to suppress this warning";
+        if job { vec![warning.to_owned()] } else { Vec::new() }
+    }
+
     pub(super) fn is_dry_run(&self) -> bool {
         self.dry_run
     }
@@ -120,23 +139,32 @@ pub(super) enum Outcome {
 }
 
 pub(super) async fn delete(target: &Target<'_>) -> Result<Reply, ApiError> {
-    let options = DeleteOptions::parse(target.query(), &options_body(target)?)?;
+    let mut options = DeleteOptions::parse(target.query(), &options_body(target)?)?;
     let name = target.name();
+    let resource = &target.resource;
+    let warnings = options.complete(resource, &*target.live()?);
     let outcome = remove(target, &name, &options).await?;
     let shape = negotiate(&target.context.accept)?;
-    let resource = &target.resource;
-    Ok(match outcome {
+    let reply = match outcome {
         Outcome::Gone(last) if !resource.shows_deleted => {
             Reply::json(200, &deleted(target.about(&name.name), metadata_text(&last.value, "uid")))
         }
         Outcome::Gone(stored) | Outcome::Begun(stored) => {
             render::render_object(target.core, resource, shape, target.query(), &stored, 200)
         }
-    })
+    };
+    Ok(reply.with_warnings(warnings))
 }
 
 fn options_body(target: &Target<'_>) -> Result<Value, ApiError> {
-    if target.context.body.is_empty() { Ok(json!({})) } else { body::parse(target, "DeleteOptions") }
+    if target.context.body.is_empty() {
+        return Ok(json!({}));
+    }
+    let options = body::parse(target, "DeleteOptions")?;
+    match options["kind"].as_str().unwrap_or_default() {
+        "" | "DeleteOptions" => Ok(options),
+        kind => Err(ApiError::bad_request(format!("a body of kind {kind} cannot be read as DeleteOptions"))),
+    }
 }
 
 pub(super) async fn delete_collection(target: &Target<'_>) -> Result<Reply, ApiError> {
@@ -146,7 +174,10 @@ pub(super) async fn delete_collection(target: &Target<'_>) -> Result<Reply, ApiE
     let namespace = if target.resource.namespaced { target.path.namespace.as_str() } else { "" };
     let snapshot = target.core.store.list(&target.resource.key, namespace);
     let objects: Vec<_> = snapshot.objects.into_iter().filter(|stored| filter.matches(&stored.value)).collect();
+    let mut warnings = Vec::new();
     for stored in &objects {
+        let mut options = options.clone();
+        warnings = options.complete(&target.resource, stored);
         let name = Name::new(metadata_text(&stored.value, "namespace"), metadata_text(&stored.value, "name"));
         match remove(target, &name, &options).await {
             Err(error) if error.reason == "NotFound" => {}
@@ -155,7 +186,8 @@ pub(super) async fn delete_collection(target: &Target<'_>) -> Result<Reply, ApiE
     }
     let list = render::List { version: snapshot.revision.to_string(), objects, token: String::new(), remaining: None };
     let shape = negotiate(&target.context.accept)?;
-    Ok(render::render_list(target.core, &target.resource, shape, target.query(), &list))
+    let reply = render::render_list(target.core, &target.resource, shape, target.query(), &list);
+    Ok(reply.with_warnings(warnings))
 }
 
 /// Deletes one object, or begins to.
@@ -164,6 +196,9 @@ pub(super) async fn remove(target: &Target<'_>, name: &Name, options: &DeleteOpt
         let found = target.core.store.get(&target.resource.key, name);
         let live = found.ok_or_else(|| ApiError::not_found(target.about(&name.name)))?;
         check_preconditions(target, &live, options)?;
+        if target.resource.is("", "namespaces") && IMMORTAL.contains(&name.name.as_str()) {
+            return Err(ApiError::forbidden(target.about(&name.name), "this namespace may not be deleted"));
+        }
         if !options.admitted {
             let asked = Asked { target, operation: Operation::Delete, name: &name.name, dry_run: options.dry_run };
             admission::ask(&asked, &mut Value::Null, &render::versioned(&target.resource, &live.value)).await?;

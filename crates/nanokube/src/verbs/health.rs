@@ -20,7 +20,6 @@ pub(super) fn read(target: &Target<'_>) -> Result<Reply, ApiError> {
     let shape = negotiate(&target.context.accept)?;
     let name = target.path.name.as_str();
     let stored = |name: &str| Stored::unstored(part(name));
-    let deprecated = || vec!["v1 ComponentStatus is deprecated in v1.19+".to_owned()];
     if name.is_empty() {
         let list = render::List {
             version: String::new(),
@@ -28,12 +27,10 @@ pub(super) fn read(target: &Target<'_>) -> Result<Reply, ApiError> {
             token: String::new(),
             remaining: None,
         };
-        let reply = render::render_list(target.core, &target.resource, shape, target.query(), &list);
-        return Ok(reply.with_warnings(deprecated()));
+        return Ok(render::render_list(target.core, &target.resource, shape, target.query(), &list));
     }
     if !PARTS.contains(&name) {
         return Err(ApiError::not_found(target.about(name)));
     }
-    let reply = render::render_object(target.core, &target.resource, shape, target.query(), &stored(name), 200);
-    Ok(reply.with_warnings(deprecated()))
+    Ok(render::render_object(target.core, &target.resource, shape, target.query(), &stored(name), 200))
 }

@@ -24,7 +24,7 @@ pub(crate) use render::partial;
 pub(crate) use write::{record_owner, write_own};
 
 use crate::core::Core;
-use crate::kinds::{Keeping, Sub};
+use crate::kinds::{Keeping, Refused, Sub};
 use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::request::ResourcePath;
@@ -71,10 +71,15 @@ impl Target<'_> {
 
     /// Warnings every answer of this resource carries.
     fn warnings(&self) -> Vec<String> {
-        if self.resource.is("", "endpoints") {
-            return vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()];
-        }
-        self.resource.custom.as_ref().and_then(|custom| custom.deprecation.clone()).into_iter().collect()
+        let own = self.resource.custom.as_ref().and_then(|custom| custom.deprecation.clone());
+        let built_in = || match (self.resource.group.as_str(), self.resource.plural.as_str()) {
+            ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+".to_owned()),
+            ("", "endpoints") => {
+                Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned())
+            }
+            _ => None,
+        };
+        own.or_else(built_in).into_iter().collect()
     }
 }
 
@@ -115,7 +120,7 @@ async fn main(target: &Target<'_>) -> Result<Reply, ApiError> {
         _ if namespace_missing => Err(ApiError::method_not_allowed()),
         "get" => read::get(target),
         "create" if target.path.name.is_empty() => write::create(target).await,
-        "update" => write::update(target, None).await,
+        "update" if !target.path.name.is_empty() => write::update(target, None).await,
         "patch" if !target.path.name.is_empty() => write::patch(target, None).await,
         "delete" => delete::delete(target).await,
         "deletecollection" if target.resource.is("", "namespaces") => Err(ApiError::method_not_allowed()),
@@ -140,7 +145,13 @@ async fn subresource(target: &Target<'_>) -> Result<Reply, ApiError> {
         (Sub::Eviction, "create") => subresources::evict(target).await,
         (Sub::Token, "create") => subresources::token(target).await,
         (Sub::Log, "get") => logs::get(target).await,
-        (Sub::Refused(_), verb) if sub.verbs().contains(&verb) => {
+        (Sub::Refused(refused), verb) if sub.verbs().contains(&verb) => {
+            let live = target.live()?;
+            let on_node = matches!(refused, Refused::Attach | Refused::Exec | Refused::PortForward);
+            if on_node && live.value["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
+                let text = format!("pod {} does not have a host assigned", target.path.name);
+                return Err(ApiError::bad_request(text));
+            }
             Err(ApiError::not_implemented(&format!("{}/{}", target.resource.plural, target.path.subresource)))
         }
         _ => Err(ApiError::method_not_allowed()),

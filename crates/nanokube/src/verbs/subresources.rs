@@ -16,7 +16,7 @@ use crate::jsonpaths;
 use crate::kinds::Sub;
 use crate::registry::{Resource, resource_key};
 use crate::reply::Reply;
-use crate::request::WriteOptions;
+use crate::request::{WriteOptions, check_not_forced};
 use crate::status::{ApiError, created};
 use crate::store::{Name, Stored};
 use crate::tokens::{AUDIENCE, Claims};
@@ -80,6 +80,7 @@ pub(super) async fn patch_scale(target: &Target<'_>) -> Result<Reply, ApiError> 
     let current = scale_of(&target.resource, &live);
     let scale = match media.as_str() {
         "application/merge-patch+json" | "application/json-patch+json" | "application/strategic-merge-patch+json" => {
+            check_not_forced(target.query())?;
             let patch: Value = serde_json::from_slice(&target.context.body)
                 .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
             // Scale has only maps: a strategic merge is a merge.
@@ -130,6 +131,14 @@ async fn set_scale(target: &Target<'_>, live: &Arc<Stored>, mut scale: Value, ki
     let asked = Asked { operation: Operation::Update, ..asked(target, options.dry_run) };
     admission::ask(&asked, &mut scale, &scale_of(resource, live)).await?;
     let replicas = &scale["spec"]["replicas"];
+    if replicas.as_i64().is_some_and(|count| i32::try_from(count).is_err()) {
+        let why = format!("spec.replicas: {replicas} is no number of type int32");
+        return Err(if kind == "PatchOptions" {
+            ApiError::invalid_patch(&apimachinery::FieldError::invalid("patch", &scale, &why))
+        } else {
+            ApiError::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: json: {why}"))
+        });
+    }
     let replicas = match replicas {
         Value::Null => 0,
         value => value.as_i64().filter(|count| *count >= 0).ok_or_else(|| {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use apimachinery::managed::{self, ApplyError, Manager};
+use apimachinery::patch::StrategicError;
 use apimachinery::{FieldError, Schema, patch};
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ use crate::jsonpaths;
 use crate::kinds::Sub;
 use crate::registry::{Resource, resource_key};
 use crate::reply::{Reply, negotiate};
-use crate::request::{FieldValidation, WriteOptions};
+use crate::request::{FieldValidation, WriteOptions, check_not_forced};
 use crate::status::{About, ApiError, StatusCause};
 use crate::store::{Name, StoreError, Stored};
 use crate::{admission, authz, rules, schemas, strategy};
@@ -195,6 +196,7 @@ pub(super) async fn update(target: &Target<'_>, sub: Option<Sub>) -> Result<Repl
     check_name(target, &new)?;
     let stated = metadata_text(&new, "resourceVersion").to_owned();
     if stated.is_empty() && target.resource.custom.is_some() {
+        target.live()?;
         let error =
             apimachinery::FieldError::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
         return Err(ApiError::invalid(target.about_kind(&target.path.name), &[error]));
@@ -310,6 +312,12 @@ pub(super) async fn finish_update(
             resource.plural
         );
         return Err(ApiError::conflict(target.about(name), &why));
+    }
+    let ends = metadata_text(&new, "deletionTimestamp");
+    if sub.is_none() && !ends.is_empty() && ends != metadata_text(&current, "deletionTimestamp") {
+        let why = "field is immutable; may only be changed via deletion";
+        let error = FieldError::invalid("metadata.deletionTimestamp", &json!(ends), why);
+        return Err(ApiError::invalid(target.about_kind(name), &[error]));
     }
     meta::keep_server_owned(&mut new, &current);
     confine(resource, sub, &current, &mut new);
@@ -465,6 +473,7 @@ pub(super) async fn patch(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply
 }
 
 async fn modify(target: &Target<'_>, sub: Option<Sub>, media: &str) -> Result<Reply, ApiError> {
+    check_not_forced(target.query())?;
     let options = WriteOptions::parse(target.query(), "PatchOptions")?;
     let patch: Value = serde_json::from_slice(&target.context.body)
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
@@ -477,6 +486,7 @@ async fn modify(target: &Target<'_>, sub: Option<Sub>, media: &str) -> Result<Re
         body::check_patched(&target.resource, &new, options.field_validation)?;
         let warnings = body::prune(target, &mut new, options.field_validation)?;
         body::check_namespace(target, &mut new)?;
+        check_uid(target, &new, &current)?;
         let stated = metadata_text(&new, "resourceVersion").to_owned();
         // A patch that does not mention the version carries the live one along.
         let mentioned = stated != live.revision.to_string();
@@ -495,15 +505,43 @@ async fn modify(target: &Target<'_>, sub: Option<Sub>, media: &str) -> Result<Re
     Err(ApiError::stale(target.about(&target.path.name)))
 }
 
+/// An update that names another uid means an object that is gone, which is a conflict; a patch would change the uid.
+fn check_uid(target: &Target<'_>, new: &Value, current: &Value) -> Result<(), ApiError> {
+    let (wanted, own) = (metadata_text(new, "uid"), metadata_text(current, "uid"));
+    if wanted.is_empty() || wanted == own {
+        return Ok(());
+    }
+    let error = FieldError::invalid("metadata.uid", &json!(wanted), "field is immutable");
+    Err(ApiError::invalid(target.about_kind(&target.path.name), &[error]))
+}
+
 /// The object with a patch applied.
 pub(super) fn patched(resource: &Resource, current: &Value, patch: &Value, media: &str) -> Result<Value, ApiError> {
     match media {
-        "application/json-patch+json" => patch::json(current, patch).map_err(|_| ApiError::unprocessable()),
+        "application/json-patch+json" => {
+            if !patch.as_array().is_some_and(|list| list.iter().all(Value::is_object)) {
+                return Err(ApiError::bad_request("error decoding patch: a JSON patch is a list of objects"));
+            }
+            patch::json(current, patch).map_err(|_| ApiError::unprocessable())
+        }
         "application/merge-patch+json" => Ok(patch::merge(current, patch)),
         _ => {
             let schema = schema_of(resource);
-            patch::strategic(schema, current, patch).map_err(|error| ApiError::bad_request(error.to_string()))
+            patch::strategic(schema, current, patch).map_err(strategic_error)
         }
+    }
+}
+
+/// A patch of the wrong form is the client's fault; one that does not fit the object is one a real server stumbles over.
+fn strategic_error(error: StrategicError) -> ApiError {
+    let text = error.to_string();
+    match error {
+        StrategicError::NotAnObject { .. }
+        | StrategicError::DirectiveNotAList { .. }
+        | StrategicError::NotRetained { .. } => ApiError::bad_request(text),
+        StrategicError::UnknownDirective { .. }
+        | StrategicError::MissingKey { .. }
+        | StrategicError::OrderMismatch { .. } => ApiError::unexplained(text),
     }
 }
 
@@ -514,9 +552,7 @@ async fn apply(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError>
         return Err(ApiError::invalid_option("PatchOptions", "fieldManager", "FieldValueRequired", text));
     }
     let mut config = body::parse_yaml(&target.context.body)?;
-    body::check_kind(&target.resource, &mut config)?;
-    body::check_types(&target.resource, &config)?;
-    let warnings = body::prune(target, &mut config, options.field_validation)?;
+    let warnings = body::check_applied(target, &mut config, options.field_validation)?;
     body::check_namespace(target, &mut config)?;
     confine_config(&target.resource, sub, &mut config);
     let manager = manager(target, &options, sub_name(sub));
@@ -533,6 +569,12 @@ async fn apply(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError>
                 meta::metadata_mut(&mut new).insert("name".to_owned(), json!(target.path.name));
             }
             check_name(target, &new)?;
+            let uid = metadata_text(&config, "uid");
+            if !uid.is_empty() {
+                let why =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                return Err(ApiError::conflict(target.about(&target.path.name), &why));
+            }
             meta::clear_for_create(&mut new);
             drop_status(&target.resource, &mut new);
             schemas::default(&target.resource, &mut new);
@@ -544,13 +586,10 @@ async fn apply(target: &Target<'_>, sub: Option<Sub>) -> Result<Reply, ApiError>
             }
         };
         let current = versioned(&target.resource, &live.value);
-        let mut new = managed::apply(schema, Some(&current), &config, &manager, options.force).map_err(apply_error)?;
+        let new = managed::apply(schema, Some(&current), &config, &manager, options.force).map_err(apply_error)?;
         check_name(target, &new)?;
         let stated = metadata_text(&config, "resourceVersion").to_owned();
-        let uid = metadata_text(&config, "uid").to_owned();
-        if !uid.is_empty() {
-            meta::metadata_mut(&mut new).insert("uid".to_owned(), json!(uid));
-        }
+        check_uid(target, &config, &current)?;
         let change = Change { new, sub, manager: None, stated: &stated };
         match finish_update(target, &options, &live, change).await {
             Err(error) if error.code == 409 && stated.is_empty() && is_race(target, &live) => {}
@@ -608,7 +647,7 @@ fn apply_error(error: ApplyError) -> ApiError {
             ApiError::apply_conflict(message, causes)
         }
         ApplyError::ManagedFieldsSet | ApplyError::Stored(_) => ApiError::bad_request(message),
-        ApplyError::Duplicate(_) => ApiError::internal(&message),
+        ApplyError::Duplicate(_) => ApiError::unexplained(message),
     }
 }
 

@@ -5,6 +5,7 @@ mod admitted;
 mod bad_requests;
 mod definitions;
 mod discovery;
+mod exchanges;
 mod fault_plans;
 mod faults;
 mod https;

@@ -1,6 +1,7 @@
 //! The built-in controllers and simulated nodes against nanokube, in process and with paused time.
 
 mod probes;
+mod protection;
 mod world;
 
 use futures::FutureExt;
