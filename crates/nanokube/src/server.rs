@@ -188,7 +188,7 @@ where
 }
 
 pub(crate) fn call(context: &Context) -> Call<'_> {
-    Call { user: &context.user, request: &context.info, user_agent: &context.user_agent }
+    Call { user: &context.user, request: &context.info, user_agent: &context.user_agent, body: &context.body }
 }
 
 fn refusal(code: u16, retry_after: Option<u32>) -> ApiError {

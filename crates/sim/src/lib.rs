@@ -5,9 +5,13 @@
 //! here is known to the operator, and nothing of how it decides is known here: whatever breaks it is found by what
 //! users would see. The same script gives the same trace.
 
+mod course;
+mod expect;
 mod invariants;
+mod lead;
 mod log;
 mod monkey;
+mod pool;
 mod process;
 mod referee;
 mod registry;
@@ -18,11 +22,12 @@ mod strike;
 pub mod sweep;
 mod world;
 
+pub use course::{Branches, Point};
 pub use invariants::{Writer, statements};
 pub use monkey::{Prank, Victim};
-pub use referee::{Findings, Violation};
+pub use referee::{Findings, Tally, Violation};
 pub use registry::Sickness;
-pub use run::{Done, Outcome, Script, run};
+pub use run::{Done, Outcome, Script, run, run_parting};
 pub use story::{Act, Error};
 pub use strike::{Blow, CUT_OFF, Strike};
 pub use world::{Mischief, Moment, TooLate, Trouble};

@@ -14,6 +14,16 @@ thread_local! {
     static CURRENT: RefCell<Option<Errors>> = const { RefCell::new(None) };
 }
 
+thread_local! {
+    /// What is done with a panic that ends the process, where panics do.
+    static LAST_WORDS: RefCell<Option<Box<dyn Fn(&str)>>> = const { RefCell::new(None) };
+}
+
+/// Where the code was built to end with its first panic, `say` is called before it does.
+pub(crate) fn set_last_words(say: impl Fn(&str) + 'static) {
+    LAST_WORDS.set(Some(Box::new(say)));
+}
+
 /// Errors of one run.
 #[derive(Clone, Default)]
 pub(crate) struct Errors(Arc<Mutex<Vec<String>>>);
@@ -30,6 +40,12 @@ impl Errors {
                 });
                 if !is_ours {
                     usual(info);
+                } else if cfg!(panic = "abort") {
+                    LAST_WORDS.with_borrow(|last| {
+                        if let Some(say) = last {
+                            say(&format!("panic: {info}"));
+                        }
+                    });
                 }
             }));
         });

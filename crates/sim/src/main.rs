@@ -32,6 +32,9 @@ struct Arguments {
     /// What CI runs: blows strike at some writes, third parties only when nothing else happens.
     #[arg(long)]
     quick: bool,
+    /// Play each run from its beginning, not from where it parts from the others: the same runs, more slowly.
+    #[arg(long)]
+    from_scratch: bool,
     /// Leave out what goes through every write.
     #[arg(long)]
     no_exhaustive: bool,
@@ -70,17 +73,25 @@ fn main() -> ExitCode {
         job.script.keeps_lines = arguments.trace;
     }
     let total = jobs.len();
-    let finished = sweep::run_all(&jobs, &reference, |count, one| {
+    let trace = arguments.trace;
+    let finished = sweep::run_all(&jobs, &reference, arguments.from_scratch, move |count, one| {
         if !one.outcome.is_good() {
             println!("[{count}/{total}] {} FAILED", one.job.name);
             complain(&one.outcome);
         } else if count % 100 == 0 {
             println!("[{count}/{total}] {:.0} s", began.elapsed().as_secs_f64());
         }
-        if arguments.trace {
-            one.outcome.findings.lines.iter().for_each(|line| println!("{line}"));
+        if trace {
+            one.outcome.findings.lines.iter().for_each(|line| println!("{} | {line}", one.job.name));
         }
     });
+    let finished = match finished {
+        Ok(finished) => finished,
+        Err(error) => {
+            println!("the machine does not let runs be played: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let summary = Summary::of(&finished, began);
     print(&summary, &finished);
     if summary.good == summary.worlds { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kubevirt_release::Kind;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::invariants::{is_managed, text};
@@ -19,16 +20,18 @@ pub enum Prank {
     Edit,
     /// F10: labels, annotations, finalizers and owners are removed.
     Strip,
+    /// F9: it gets a label and an annotation of somebody else's, which are to stay.
+    Mark,
     /// F11: it is deleted, and somebody makes one of the same name at once.
     Recreate,
 }
 
 impl Prank {
-    pub const ALL: [Self; 4] = [Self::Delete, Self::Edit, Self::Strip, Self::Recreate];
+    pub const ALL: [Self; 5] = [Self::Delete, Self::Edit, Self::Mark, Self::Strip, Self::Recreate];
 
     pub fn class(self) -> &'static str {
         match self {
-            Self::Delete | Self::Edit => "F9",
+            Self::Delete | Self::Edit | Self::Mark => "F9",
             Self::Strip => "F10",
             Self::Recreate => "F11",
         }
@@ -40,6 +43,7 @@ impl fmt::Display for Prank {
         f.write_str(match self {
             Self::Delete => "delete",
             Self::Edit => "edit",
+            Self::Mark => "mark",
             Self::Strip => "strip",
             Self::Recreate => "recreate",
         })
@@ -47,8 +51,9 @@ impl fmt::Display for Prank {
 }
 
 /// An object, named so that a run can be asked for again.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Victim {
+    #[serde(with = "kind_by_name")]
     pub kind: Kind,
     pub namespace: String,
     pub name: String,
@@ -57,6 +62,23 @@ pub struct Victim {
 impl fmt::Display for Victim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+/// A kind is written as its name.
+mod kind_by_name {
+    use kubevirt_release::Kind;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+    pub(super) fn serialize<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(kind.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let found = Kind::ALL.iter().copied().find(|kind| kind.name() == name);
+        found.ok_or_else(|| D::Error::custom(format!("there is no kind {name:?}")))
     }
 }
 
@@ -80,6 +102,15 @@ pub(crate) fn exists(victim: &Victim, world: &World) -> bool {
     world.cluster.api.stored(kind.group(), kind.plural(), &victim.namespace, &victim.name).is_some()
 }
 
+/// Whether an object that was marked still is; one that went and came anew need not be.
+pub(crate) fn is_marked(victim: &Victim, world: &World) -> bool {
+    let kind = victim.kind;
+    let found = world.cluster.api.stored(kind.group(), kind.plural(), &victim.namespace, &victim.name);
+    let mark = state::MARK.replace('/', "~1");
+    let has = |object: &Value, field: &str| text(object, &format!("/metadata/{field}/{mark}")) == "kept";
+    found.is_none_or(|object| has(&object, "labels") && has(&object, "annotations"))
+}
+
 /// Plays a prank on an object if it exists. Tells what was done; `None` when there was nothing to do it to.
 ///
 /// # Errors
@@ -91,6 +122,12 @@ pub(crate) async fn play(prank: Prank, victim: &Victim, world: &World) -> Result
         Prank::Delete => {
             api.delete(&victim.name, &DeleteParams::default()).await?;
             "deleted".to_owned()
+        }
+        Prank::Mark => {
+            let mark = json!({(state::MARK): "kept"});
+            let change = json!({"metadata": {"labels": mark, "annotations": mark}});
+            api.patch(&victim.name, &PatchParams::default(), &Patch::Merge(change)).await?;
+            "marked".to_owned()
         }
         Prank::Strip => {
             let change =

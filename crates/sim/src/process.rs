@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use kubevirt_runtime::host::{Host, Program};
+use nanokube::Injector;
 use tokio::sync::Notify;
 
 /// The switches of all wrapped processes, by host name. Clones are the same switches.
@@ -16,8 +18,9 @@ pub(crate) struct Lives(Arc<Mutex<BTreeMap<String, Arc<Notify>>>>);
 
 impl Lives {
     /// The program, with a switch for each process that runs it.
-    pub(crate) fn mortal(&self, program: Arc<dyn Program>) -> Arc<dyn Program> {
-        Arc::new(Mortal { program, lives: self.clone() })
+    /// The injector's slow timers hit it.
+    pub(crate) fn mortal(&self, program: Arc<dyn Program>, injector: Option<Arc<Injector>>) -> Arc<dyn Program> {
+        Arc::new(Mortal { program, lives: self.clone(), injector })
     }
 
     /// Kills the process on a host; tells whether there was one.
@@ -48,6 +51,7 @@ impl Lives {
 struct Mortal {
     program: Arc<dyn Program>,
     lives: Lives,
+    injector: Option<Arc<Injector>>,
 }
 
 impl Program for Mortal {
@@ -55,6 +59,10 @@ impl Program for Mortal {
         let (name, lives) = (host.hostname.clone(), self.lives.clone());
         let switch = lives.born(&name);
         let program = self.program.run(host);
+        let program = match &self.injector {
+            Some(injector) => injector.slow(program).boxed(),
+            None => program,
+        };
         Box::pin(async move {
             let ended = tokio::select! {
                 biased;

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use kubevirt_runtime::clock::Clock;
 use nanokube::{After, Before, Call, Faults, Injector, Nanokube, OnEvent, Read};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use crate::course::{Course, Point};
 use crate::invariants::{self, Invariant, OPERATOR, Sight, Verdict, Writer};
 use crate::process::Lives;
 use crate::strike::{Blow, CUT_OFF, Strike};
@@ -21,9 +23,10 @@ const POD: &str = "authentication.kubernetes.io/pod-name";
 const NEVER: Duration = Duration::from_secs(86_400);
 
 /// An invariant that did not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
-    pub id: &'static str,
+    /// Its name in the catalogue of checks.
+    pub id: String,
     pub what: String,
     /// Since the beginning of the run.
     pub at: Duration,
@@ -39,12 +42,9 @@ struct State {
     cut: Option<(String, Blow, Instant)>,
     seen: u64,
     rules: Vec<Box<dyn Invariant>>,
-    checked: BTreeMap<&'static str, u64>,
+    checked: BTreeMap<String, u64>,
     violations: Vec<Violation>,
-    /// Objects made and removed by the operator, by resource and name.
-    made: BTreeMap<String, u32>,
-    removed: BTreeMap<String, u32>,
-    updated: BTreeMap<String, u32>,
+    tally: Tally,
     hash: Sha256,
     lines: Option<Vec<String>>,
     struck: Vec<String>,
@@ -59,41 +59,41 @@ pub(crate) struct Referee {
     began: Instant,
     lives: Lives,
     injector: Option<Arc<Injector>>,
+    /// Every write is a point at which runs part.
+    course: Course,
     state: Mutex<State>,
 }
 
 impl Referee {
-    pub(crate) fn new(
-        clock: Clock,
-        lives: Lives,
-        strike: Option<Strike>,
-        injector: Option<Arc<Injector>>,
-        keeps_lines: bool,
-    ) -> Self {
+    pub(crate) fn new(clock: Clock, lives: Lives, injector: Option<Arc<Injector>>, course: Course) -> Self {
+        let script = course.script();
         let state = State {
             writes: 0,
             arrivals: 0,
-            strike,
+            strike: script.trouble.strike,
             cut: None,
             seen: 0,
             rules: invariants::all(),
             checked: BTreeMap::new(),
             violations: Vec::new(),
-            made: BTreeMap::new(),
-            removed: BTreeMap::new(),
-            updated: BTreeMap::new(),
+            tally: Tally::default(),
             hash: Sha256::new(),
-            lines: keeps_lines.then(Vec::new),
+            lines: script.keeps_lines.then(Vec::new),
             struck: Vec::new(),
             is_calm: false,
         };
-        Self { api: OnceLock::new(), clock, began: Instant::now(), lives, injector, state: Mutex::new(state) }
+        Self { api: OnceLock::new(), clock, began: Instant::now(), lives, injector, course, state: Mutex::new(state) }
     }
 
     /// Gives it the server to look into, once that exists.
     pub(crate) fn attach(&self, api: Nanokube) {
         // Err: attached already, to the same server.
         let _ = self.api.set(api);
+    }
+
+    /// What the operator has done so far.
+    pub(crate) fn tally(&self) -> Tally {
+        self.lock().tally.clone()
     }
 
     /// The operator's writes so far.
@@ -139,9 +139,6 @@ impl Referee {
             violations: state.violations.clone(),
             checked: state.checked.clone(),
             writes: state.writes,
-            made: state.made.clone(),
-            removed: state.removed.clone(),
-            updated: state.updated.clone(),
             hash: state.hash.clone().finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
             lines: state.lines.clone().unwrap_or_default(),
             struck,
@@ -183,13 +180,14 @@ impl Referee {
                 })
             });
             let writer = call.filter(|_| is_calls).map(|(_, writer)| writer);
-            let sight = Sight { transition, writer, api, now };
+            let sent = call.filter(|_| is_calls).map_or(&[][..], |(call, _)| call.body);
+            let sight = Sight { transition, writer, sent, api, now };
             if sight.by_operator() {
                 let key = format!("{} {}", transition.resource, transition.name());
                 let tally = match (transition.before(), transition.after()) {
-                    (None, _) => &mut state.made,
-                    (_, None) => &mut state.removed,
-                    _ => &mut state.updated,
+                    (None, _) => &mut state.tally.made,
+                    (_, None) => &mut state.tally.removed,
+                    _ => &mut state.tally.updated,
                 };
                 *tally.entry(key).or_default() += 1;
             }
@@ -199,12 +197,12 @@ impl Referee {
                     Verdict::NotConcerned => continue,
                     Verdict::Holds => {}
                     Verdict::Broken(what) => {
-                        let violation = Violation { id: rule.id(), what, at: self.began.elapsed() };
+                        let violation = Violation { id: rule.id().to_owned(), what, at: self.began.elapsed() };
                         self.write_down(&mut state, format!("VIOLATION {} {}", violation.id, violation.what));
                         state.violations.push(violation);
                     }
                 }
-                *state.checked.entry(rule.id()).or_default() += 1;
+                *state.checked.entry(rule.id().to_owned()).or_default() += 1;
             }
             state.rules = rules;
         }
@@ -214,6 +212,9 @@ impl Referee {
     fn strike(&self, call: &Call<'_>, writer: &Writer) -> After {
         let mut state = self.lock();
         state.writes += 1;
+        if let Some(script) = self.course.reach(Point::Write(state.writes)) {
+            state.strike = script.trouble.strike;
+        }
         let Some(strike) = state.strike.filter(|strike| strike.write == state.writes && strike.blow != Blow::Twice)
         else {
             return After::Reply;
@@ -239,16 +240,27 @@ impl Referee {
     }
 }
 
-/// What a referee has found.
-#[derive(Clone, Debug, Default)]
-pub struct Findings {
-    pub violations: Vec<Violation>,
-    /// Commits that each invariant was concerned with.
-    pub checked: BTreeMap<&'static str, u64>,
-    pub writes: u32,
+/// What the operator has done since the beginning of a run, by resource and name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
     pub made: BTreeMap<String, u32>,
     pub removed: BTreeMap<String, u32>,
     pub updated: BTreeMap<String, u32>,
+    /// Writes of the lease that were carried out, by pod.
+    pub leases: BTreeMap<String, u32>,
+    /// Events told.
+    pub events: u32,
+    /// Requests of all kinds but those for the lease.
+    pub requests: u32,
+}
+
+/// What a referee has found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Findings {
+    pub violations: Vec<Violation>,
+    /// Commits that each invariant was concerned with.
+    pub checked: BTreeMap<String, u64>,
+    pub writes: u32,
     /// Over every line written down: equal runs, equal hash.
     pub hash: String,
     pub lines: Vec<String>,
@@ -265,6 +277,10 @@ fn is_lease(call: &Call<'_>) -> bool {
     call.request.resource.as_ref().is_some_and(|path| path.plural == "leases")
 }
 
+fn is_event(call: &Call<'_>) -> bool {
+    call.request.resource.as_ref().is_some_and(|path| path.plural == "events")
+}
+
 /// The writes that are counted: those that change what the operator is for.
 fn counts(call: &Call<'_>) -> bool {
     call.user.name == OPERATOR
@@ -278,6 +294,9 @@ impl Faults for Referee {
             let mut state = self.lock();
             if counts(&call) {
                 state.arrivals += 1;
+                if let Some(script) = self.course.reach(Point::Arrival(state.arrivals)) {
+                    state.strike = script.trouble.strike;
+                }
                 if let Some(strike) =
                     state.strike.filter(|strike| strike.blow == Blow::Twice && strike.write == state.arrivals)
                 {
@@ -310,7 +329,16 @@ impl Faults for Referee {
         if call.user.name == OPERATOR {
             let who = writer.pod.as_deref().unwrap_or("operator");
             let line = format!("{who} {} {} {code}", call.request.verb, call.request.path);
-            self.write_down(&mut self.lock(), line);
+            let mut state = self.lock();
+            let is_done = call.request.is_write() && (200..300).contains(&code);
+            if !is_lease(&call) {
+                state.tally.requests += 1;
+                state.tally.events += u32::from(is_done && is_event(&call));
+            } else if is_done {
+                *state.tally.leases.entry(who.to_owned()).or_default() += 1;
+            }
+            self.write_down(&mut state, line);
+            drop(state);
         }
         if counts(&call) && (200..300).contains(&code) {
             match self.strike(&call, &writer) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nanokube::Injector;
 use nanokube_cli::images::Table;
 use nanokube_nodes::{Image, Images};
 
@@ -25,12 +26,13 @@ pub enum Sickness {
 pub(crate) struct Registry {
     suite: Table,
     lives: Lives,
+    injector: Option<Arc<Injector>>,
     sick: Arc<Mutex<BTreeMap<String, Sickness>>>,
 }
 
 impl Registry {
-    pub(crate) fn new(versions: &[&str], lives: Lives) -> Self {
-        Self { suite: Table::suite(REGISTRY, versions), lives, sick: Arc::default() }
+    pub(crate) fn new(versions: &[&str], lives: Lives, injector: Option<Arc<Injector>>) -> Self {
+        Self { suite: Table::suite(REGISTRY, versions), lives, injector, sick: Arc::default() }
     }
 
     /// Makes a component's image sick, or well again.
@@ -54,7 +56,7 @@ impl Images for Registry {
         }
         match self.suite.find(image)? {
             Image::Program(program) if image.contains("/virt-operator:") => {
-                Some(Image::Program(self.lives.mortal(program)))
+                Some(Image::Program(self.lives.mortal(program, self.injector.clone())))
             }
             other => Some(other),
         }

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::sleep;
 
+use crate::course::{Branches, Course, Point};
+use crate::expect;
 use crate::log::Errors;
-use crate::monkey::{self, Victim};
-use crate::referee::{Findings, Violation};
+use crate::monkey::{self, Prank, Victim, is_marked};
+use crate::referee::{Findings, Tally, Violation};
 use crate::state::{self, EndState};
 use crate::story::{Act, Error, PATIENCE};
 use crate::world::{Moment, Trouble, VERSIONS, World};
@@ -28,6 +32,9 @@ const SECRETS_REPAIRED: Duration = Duration::from_secs(10);
 
 /// When drawn faults end at the latest, so that a run can be asked whether it converges.
 const CALM_AFTER: Duration = Duration::from_secs(120);
+
+/// An edit that concerns one component: its workload, what is told of it, and the reads of a pass.
+const EDIT_REQUESTS: u32 = 10;
 
 /// What is to be run.
 #[derive(Clone, Debug)]
@@ -48,7 +55,7 @@ impl Script {
 }
 
 /// How an act went.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Done {
     pub act: Act,
     /// From the administrator's request until the cluster was as asked for.
@@ -57,12 +64,14 @@ pub struct Done {
     pub writes: u32,
     /// What the operator managed then.
     pub victims: Vec<Victim>,
+    /// What the operator had done by then.
+    pub tally: Tally,
     pub(crate) managed: EndState,
     pub(crate) told: EndState,
 }
 
 /// How a run went.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     pub done: Vec<Done>,
     pub findings: Findings,
@@ -73,8 +82,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn object(&mut self, id: &'static str, what: String) {
-        self.objections.push(Violation { id, what, at: Duration::ZERO });
+    pub(crate) fn object(&mut self, id: &str, what: String) {
+        self.objections.push(Violation { id: id.to_owned(), what, at: Duration::ZERO });
     }
 
     /// Whether every invariant held and no oracle objects.
@@ -107,8 +116,8 @@ impl Outcome {
         }
         differing.into_iter().for_each(|what| self.object("O1", what));
         self.compare_reverted();
-        if self.done.len() == reference.done.len() && is_undisturbed {
-            self.compare_writes(&reference.findings);
+        if is_undisturbed {
+            self.compare_writes(reference);
         }
     }
 
@@ -132,26 +141,29 @@ impl Outcome {
     }
 
     /// O2: an object is made and removed as often as without trouble, and not rewritten over and over.
-    fn compare_writes(&mut self, reference: &Findings) {
+    fn compare_writes(&mut self, reference: &Self) {
         /// A write is repeated when its answer was lost or its writer died; more than that is fighting.
         const MORE_UPDATES: u32 = 3;
         let mut objections = Vec::new();
-        let mut object = |what: String| objections.push(what);
-        let same =
-            [("made", &self.findings.made, &reference.made), ("removed", &self.findings.removed, &reference.removed)];
-        for (verb, own, wanted) in same {
-            for (key, count) in own {
+        for own in &self.done {
+            let Some(wanted) = reference.done.iter().find(|wanted| wanted.act == own.act) else { continue };
+            let mut object = |what: String| objections.push(format!("after {}: {what}", own.act.name()));
+            let same =
+                [("made", &own.tally.made, &wanted.tally.made), ("removed", &own.tally.removed, &wanted.tally.removed)];
+            for (verb, own, wanted) in same {
                 // Events are told again; that is no harm.
-                let usual = wanted.get(key).copied().unwrap_or(0);
-                if *count > usual && !key.starts_with("events") {
-                    object(format!("{key} was {verb} {count} times, without trouble {usual} times"));
+                for (key, count) in own.iter().filter(|(key, _)| !key.starts_with("events")) {
+                    let usual = wanted.get(key).copied().unwrap_or(0);
+                    if *count > usual {
+                        object(format!("{key} was {verb} {count} times, without trouble {usual} times"));
+                    }
                 }
             }
-        }
-        for (key, count) in &self.findings.updated {
-            let usual = reference.updated.get(key).copied().unwrap_or(0);
-            if *count > usual * 2 + MORE_UPDATES && !key.starts_with("leases") && !key.starts_with("events") {
-                object(format!("{key} was written {count} times, without trouble {usual} times"));
+            for (key, count) in &own.tally.updated {
+                let usual = wanted.tally.updated.get(key).copied().unwrap_or(0);
+                if *count > usual * 2 + MORE_UPDATES && !key.starts_with("leases") && !key.starts_with("events") {
+                    object(format!("{key} was written {count} times, without trouble {usual} times"));
+                }
             }
         }
         objections.into_iter().for_each(|what| self.object("O2", what));
@@ -160,47 +172,58 @@ impl Outcome {
 
 /// Runs a script on this thread, in simulated time.
 pub fn run(script: &Script) -> Outcome {
+    follow(&Course::new(script.clone(), None))
+}
+
+/// The same, but at each point the run may go on as another one: the outcome is that of the script followed last.
+pub fn run_parting(script: &Script, branches: Arc<dyn Branches>) -> Outcome {
+    follow(&Course::new(script.clone(), Some(branches)))
+}
+
+fn follow(course: &Course) -> Outcome {
     let errors = Errors::default();
     let outcome = errors.collect(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
+            .enable_time()
             .start_paused(true)
             .build()
             .expect("a runtime without network needs nothing of the system");
         // A panic of the code under test is a finding; nothing of the world is used after it.
-        std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(live(script))))
+        std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(live(course))))
     });
     let mut outcome = outcome.unwrap_or_else(|_| {
         let mut outcome = Outcome::default();
-        outcome.objections.push(Violation { id: "O7", what: "a panic ended the run".to_owned(), at: Duration::ZERO });
+        outcome.object("O7", "a panic ended the run".to_owned());
         outcome
     });
     for what in errors.take() {
-        outcome.objections.push(Violation { id: "O7", what, at: Duration::ZERO });
+        outcome.object("O7", what);
     }
     outcome
 }
 
-async fn live(script: &Script) -> Outcome {
-    let world = World::start(script.nodes, script.seed, &script.trouble, script.keeps_lines);
+async fn live(course: &Course) -> Outcome {
+    let world = World::start(course.clone());
     let mut outcome = Outcome::default();
-    for act in &script.acts {
-        match play(*act, script, &world, &mut outcome).await {
-            Ok(()) => {}
-            Err(error) => {
-                // O3: after the faults have stopped, the cluster becomes as asked for.
-                outcome.objections.push(Violation { id: "O3", what: error.to_string(), at: Duration::ZERO });
-                break;
-            }
+    let mut played = 0;
+    // The script may become another one at any point, and have more acts then, or fewer.
+    while let Some(act) = course.script().acts.get(played).copied() {
+        if let Err(error) = play(act, course, &world, &mut outcome).await {
+            // O3: after the faults have stopped, the cluster becomes as asked for.
+            outcome.object("O3", error.to_string());
+            break;
         }
+        played += 1;
     }
     outcome.findings = world.referee.findings();
     outcome
 }
 
-async fn play(act: Act, script: &Script, world: &World, outcome: &mut Outcome) -> Result<(), Error> {
-    let writes = world.referee.writes();
+async fn play(act: Act, course: &Course, world: &World, outcome: &mut Outcome) -> Result<(), Error> {
+    let (writes, tally) = (world.referee.writes(), world.referee.tally());
+    let contents = state::contents(&world.cluster.api);
     act.begin(world).await?;
+    let script = course.reach(Point::Begun(act)).unwrap_or_else(|| course.script());
     let moment = match act {
         Act::Install => Some(Moment::Installing),
         Act::Configure => Some(Moment::Configuring),
@@ -223,6 +246,11 @@ async fn play(act: Act, script: &Script, world: &World, outcome: &mut Outcome) -
         if act.is_done(world).is_ok() {
             outcome.object("O3", format!("installed although the image of {component} is of no use"));
         }
+        // O7: whoever looks is told what holds it up.
+        let told = world.kubevirt().map(|cr| cr["status"]["conditions"].to_string()).unwrap_or_default();
+        if !told.contains(component) {
+            outcome.object("O7", format!("no condition names {component}, whose image is of no use: {told}"));
+        }
         world.referee.note(&format!("the image of {component} is mended"));
         world.registry.set(component, VERSIONS[0], None);
     }
@@ -235,21 +263,43 @@ async fn play(act: Act, script: &Script, world: &World, outcome: &mut Outcome) -
         }
         Err(error) => return Err(error),
     };
+    // It may have parted at one of the act's writes.
+    let script = course.script();
     // A fault may strike at the very last write: what follows from it belongs to the act.
-    if !world.referee.is_at_peace() {
+    let is_hit = script.trouble.strike.is_none() || script.acts.last() == Some(&act);
+    if is_hit && !world.referee.is_at_peace() {
         sleep(CALM_AFTER).await;
         world.referee.calm();
         act.end(world, PATIENCE).await?;
+    }
+    if let Some(mischief) = script.trouble.mischief.as_ref().filter(|mischief| mischief.prank == Prank::Mark) {
+        // F9: what is not the operator's it leaves alone, also where it writes.
+        let wiped =
+            mischief.victims.iter().filter(|victim| Some(mischief.moment) == moment && !is_marked(victim, world));
+        let wiped: Vec<String> = wiped.map(ToString::to_string).collect();
+        if !wiped.is_empty() {
+            outcome.object("O1", format!("somebody's labels or annotations were wiped: {}", wiped.join(", ")));
+        }
     }
     if act == Act::Restart && world.referee.writes() > writes {
         // O4: on its own output an operator that knows nothing of it finds nothing to do.
         let more = world.referee.writes() - writes;
         outcome.object("O4", format!("an operator that started anew on a settled cluster wrote {more} times"));
     }
-    // What comes before the act that is hit is the run without trouble, move by move; that one was watched already.
-    if script.trouble.strike.is_none() || script.acts.last() == Some(&act) {
-        stays(act, world, outcome).await;
+    stays(act, world, outcome).await;
+    for what in expect::wrong(act, world) {
+        outcome.object("O11", format!("after {}: {what}", act.name()));
     }
+    if script.trouble.is_none() {
+        needless(act, world, &contents, &tally, outcome);
+    }
+    if act == Act::Edit {
+        let requests = world.referee.tally().requests - tally.requests;
+        if requests > EDIT_REQUESTS {
+            outcome.object("O2", format!("a setting of one component led to {requests} requests"));
+        }
+    }
+    let script = course.reach(Point::Ended(act)).unwrap_or(script);
     if act == Act::Install
         && let Some(mischief) = script.trouble.mischief.as_ref().filter(|mischief| mischief.moment == Moment::Settled)
     {
@@ -270,20 +320,39 @@ async fn play(act: Act, script: &Script, world: &World, outcome: &mut Outcome) -
         took,
         writes: world.referee.writes(),
         victims: monkey::victims(&world.cluster.api),
+        tally: world.referee.tally(),
         managed: state::managed(&world.cluster.api),
         told: state::told(&world.cluster.api),
     });
     Ok(())
 }
 
-/// O3, second half: what is in sync stays in sync, without a write.
+/// O2: without trouble nothing is written that is as wanted already, and nothing over and over.
+fn needless(act: Act, world: &World, before: &BTreeMap<String, Value>, tally: &Tally, outcome: &mut Outcome) {
+    /// A registration gets its authority and an object what depends on others; nothing is built up in more steps.
+    const STEPS: u32 = 3;
+    let after = state::contents(&world.cluster.api);
+    for (key, count) in &world.referee.tally().updated {
+        let count = count - tally.updated.get(key).unwrap_or(&0);
+        let Some(content) = after.get(key) else { continue };
+        if count > STEPS {
+            outcome.object("O2", format!("{} wrote {key} {count} times", act.name()));
+        } else if count > 0 && before.get(key) == Some(content) {
+            outcome.object("O2", format!("{} wrote {key} without changing it", act.name()));
+        }
+    }
+}
+
+/// O3, second half: what is in sync stays in sync, without a write and nearly without a question.
 async fn stays(act: Act, world: &World, outcome: &mut Outcome) {
+    /// The leader renews its lease every five seconds; the last of them may fall on the edge.
+    const LEASES: u32 = 12 * 125 / 60 + 1;
+    /// Watches are renewed every five minutes, one for each kind; everything else is known.
+    const REQUESTS: u32 = 40;
     let (versions, writes) = (state::versions(&world.cluster.api), world.referee.writes());
+    let before = world.referee.tally();
     sleep(QUIET).await;
-    let mut object = |what: String| {
-        let what = format!("after {}: {what}", act.name());
-        outcome.objections.push(Violation { id: "O3", what, at: Duration::ZERO });
-    };
+    let mut object = |what: String| outcome.object("O3", format!("after {}: {what}", act.name()));
     if let Err(why) = act.is_done(world) {
         object(format!("it did not last: {why}"));
     }
@@ -294,6 +363,20 @@ async fn stays(act: Act, world: &World, outcome: &mut Outcome) {
     let changed: Vec<String> = differing(&versions, &state::versions(&world.cluster.api));
     if !changed.is_empty() {
         object(format!("changed although nothing was asked for: {}", changed.join(", ")));
+    }
+    let after = world.referee.tally();
+    let told = after.events - before.events;
+    if told > 0 {
+        object(format!("{told} events although nothing happened"));
+    }
+    let asked = after.requests - before.requests;
+    if asked > REQUESTS {
+        object(format!("{asked} requests in {} s although nothing happened", QUIET.as_secs()));
+    }
+    let renewals = after.leases.iter().map(|(pod, count)| (pod, count - before.leases.get(pod).unwrap_or(&0)));
+    let renewals: Vec<(&String, u32)> = renewals.filter(|(_, count)| *count > 0).collect();
+    if renewals.len() > 1 || renewals.iter().any(|(_, count)| *count > LEASES) {
+        object(format!("the lease was written too often, or by several: {renewals:?}"));
     }
 }
 

@@ -24,6 +24,39 @@ pub(crate) fn managed(api: &Nanokube) -> EndState {
     state
 }
 
+/// Its names alone.
+pub(crate) fn names(api: &Nanokube) -> Vec<String> {
+    let kinds = Kind::ALL.iter().filter(|kind| **kind != Kind::KubeVirt);
+    let all = kinds.flat_map(|kind| {
+        let objects = api.stored_all(kind.group(), kind.plural());
+        objects.into_iter().filter(|object| is_managed(object)).map(move |object| key(*kind, &object))
+    });
+    all.collect()
+}
+
+/// What the operator manages now with all that it could write, secrets and certificates included: equal means there was
+/// nothing to write. The stamps of the last write are left out, and so is what the server fills in.
+pub(crate) fn contents(api: &Nanokube) -> BTreeMap<String, Value> {
+    let mut contents = BTreeMap::new();
+    for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::KubeVirt) {
+        for object in api.stored_all(kind.group(), kind.plural()) {
+            if is_managed(&object) {
+                let resource = if kind.group().is_empty() {
+                    kind.plural().to_owned()
+                } else {
+                    format!("{}.{}", kind.plural(), kind.group())
+                };
+                let mut content = unstamped(&object);
+                for field in ["status", "apiVersion", "kind"] {
+                    content.as_object_mut().and_then(|map| map.remove(field));
+                }
+                contents.insert(format!("{resource} {}", text(&object, "/metadata/name")), content);
+            }
+        }
+    }
+    contents
+}
+
 /// `Kind namespace/name` of an object.
 fn key(kind: Kind, object: &Value) -> String {
     let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
@@ -52,22 +85,19 @@ pub(crate) fn told(api: &Nanokube) -> EndState {
     state
 }
 
-/// An object without what the server writes, what is drawn, and what is secret.
-fn masked(object: &Value) -> Value {
+/// The metadata that somebody outside of the suite puts on objects, which is nobody else's business.
+pub(crate) const MARK: &str = "example.org/mark";
+
+/// An object without what the server writes, the stamps of the last write, and what third parties put beside.
+fn unstamped(object: &Value) -> Value {
     let mut object = object.clone();
-    let kind = text(&object, "/kind").to_owned();
-    if let Some(map) = object.as_object_mut() {
-        map.remove("status");
-        match kind.as_str() {
-            // Keys and certificates are made anew in every run; other configuration is not.
-            "Secret" | "ConfigMap" => blank(map.get_mut("data")),
-            _ => {}
-        }
-    }
     if let Some(metadata) = object.pointer_mut("/metadata").and_then(Value::as_object_mut) {
         metadata.retain(|name, _| {
             ["name", "namespace", "labels", "annotations", "finalizers", "ownerReferences"].contains(&name.as_str())
         });
+        for field in ["labels", "annotations"] {
+            metadata.get_mut(field).and_then(Value::as_object_mut).map(|map| map.remove(MARK));
+        }
     }
     if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.retain(|name, _| {
@@ -77,6 +107,21 @@ fn masked(object: &Value) -> Value {
                 && name != "kubevirt.io/generation"
                 && name != "kubevirt.io/customizer-identifier"
         });
+    }
+    object
+}
+
+/// An object without what the server writes, what is drawn, and what is secret.
+fn masked(object: &Value) -> Value {
+    let mut object = unstamped(object);
+    let kind = text(&object, "/kind").to_owned();
+    if let Some(map) = object.as_object_mut() {
+        map.remove("status");
+        match kind.as_str() {
+            // Keys and certificates are made anew in every run; other configuration is not.
+            "Secret" | "ConfigMap" => blank(map.get_mut("data")),
+            _ => {}
+        }
     }
     if kind == "Service"
         && let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut)

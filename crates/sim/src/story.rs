@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kubevirt_release::Kind;
 use kubevirt_release::operator_manifest::{ManifestOptions, cr_manifest, operator_manifest};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -19,11 +20,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// A lease lives for 15 s.
 const LEASE_RUNS_OUT: Duration = Duration::from_secs(20);
 
+/// When the lease is given up another leads within its retry period of two seconds; one that is not runs for 15 s.
+const HANDED_OVER: Duration = Duration::from_secs(8);
+
 /// Longer than the certificates of [`brief_certificates`] live.
 const AWAY: Duration = Duration::from_secs(40 * 60);
 
 /// One thing the administrator does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Act {
     /// Applies the operator, then the custom resource.
     Install,
@@ -31,8 +35,12 @@ pub enum Act {
     Configure,
     /// Takes the change of settings back.
     Revert,
+    /// Changes a setting that concerns one component.
+    Edit,
     /// Kills every process of the operator.
     Restart,
+    /// Asks the leading operator to stop, as a roll-out or a drained node does.
+    HandOver,
     /// Lets certificates live for minutes, and the operator be away until they have expired.
     Expire,
     /// Deletes the custom resource.
@@ -45,7 +53,9 @@ impl Act {
             Self::Install => "install",
             Self::Configure => "configure",
             Self::Revert => "revert",
+            Self::Edit => "edit",
             Self::Restart => "restart",
+            Self::HandOver => "hand over",
             Self::Expire => "expire",
             Self::Uninstall => "uninstall",
         }
@@ -93,6 +103,10 @@ fn settings() -> Value {
     }})
 }
 
+fn one_setting() -> Value {
+    json!({"spec": {"customizeComponents": {"flags": {"handler": {"log-format": "json"}}}}})
+}
+
 fn no_settings() -> Value {
     json!({"spec": {
         "infra": null, "workloads": null, "productName": null, "productVersion": null, "customizeComponents": null,
@@ -126,10 +140,23 @@ impl Act {
         match self {
             Self::Install => {
                 world.apply(&operator_manifest(&ManifestOptions::new(REGISTRY, "v0.1.0"))).await?;
+                world.remember();
                 world.apply(&[cr_manifest(NAMESPACE)]).await?;
             }
             Self::Configure => world.merge(Kind::KubeVirt, "kubevirt", &settings()).await?,
             Self::Revert => world.merge(Kind::KubeVirt, "kubevirt", &no_settings()).await?,
+            Self::Edit => world.merge(Kind::KubeVirt, "kubevirt", &one_setting()).await?,
+            Self::HandOver => {
+                let leader = world.leader();
+                world.delete_pod(&leader).await?;
+                let is_another = |world: &World| {
+                    let now = world.leader();
+                    if now.is_empty() || now == leader { Err(format!("{now:?} holds it")) } else { Ok(()) }
+                };
+                world
+                    .until("led by another operator, to which the lease was given up", HANDED_OVER, is_another)
+                    .await?;
+            }
             Self::Restart => {
                 for host in world.lives.hosts() {
                     world.lives.kill(&host);
@@ -153,7 +180,9 @@ impl Act {
     /// Whether the cluster is as the administrator asked for; what is missing otherwise.
     pub(crate) fn is_done(self, world: &World) -> Result<(), String> {
         match self {
-            Self::Install | Self::Configure | Self::Revert | Self::Restart => is_settled(world),
+            Self::Install | Self::Configure | Self::Revert | Self::Edit | Self::Restart | Self::HandOver => {
+                is_settled(world)
+            }
             Self::Expire => is_settled(world).and_then(|()| are_certificates_valid(world)),
             Self::Uninstall => is_gone(world),
         }
@@ -191,6 +220,6 @@ fn is_gone(world: &World) -> Result<(), String> {
     if let Some(cr) = world.kubevirt() {
         return Err(format!("the custom resource is still there: {}", cr["status"]["conditions"]));
     }
-    let left = state::managed(&world.cluster.api);
-    if left.is_empty() { Ok(()) } else { Err(format!("left: {}", left.keys().cloned().collect::<Vec<_>>().join(", "))) }
+    let left = state::names(&world.cluster.api);
+    if left.is_empty() { Ok(()) } else { Err(format!("left: {}", left.join(", "))) }
 }

@@ -1,17 +1,19 @@
-//! Many runs: every blow at every write, and faults drawn from seeds; spread over the machine's cores.
+//! Many runs: every blow at every write, and faults drawn from seeds; spread over the machine's processors.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kubevirt_release::Kind;
 use nanokube::{FaultPlan, Scope};
 
+use crate::course::{Branches, Point};
 use crate::invariants::OPERATOR;
+use crate::lead::Lead;
 use crate::monkey::{Prank, Victim};
 use crate::registry::Sickness;
-use crate::run::{Outcome, Script, run};
+use crate::run::{Outcome, Script, run, run_parting};
 use crate::story::Act;
 use crate::strike::{Blow, Strike};
 use crate::world::{Mischief, Moment, Trouble};
@@ -41,6 +43,8 @@ pub struct Job {
     /// The fault class it belongs to, for the table.
     pub class: &'static str,
     pub script: Script,
+    /// Up to where it is the run without trouble; none if it is another one from the beginning.
+    pub parts: Option<Point>,
 }
 
 /// A finished run of a sweep.
@@ -72,7 +76,8 @@ pub fn exhaustive(reference: &Outcome, quick: bool) -> Vec<Job> {
                 trouble: Trouble { strike: Some(strike), ..Trouble::default() },
                 ..Script::undisturbed(SEED, &STORY[..acts.min(STORY.len())])
             };
-            jobs.push(Job { name: format!("{blow}@{write}"), class: blow.class(), script });
+            let parts = Some(if blow == Blow::Twice { Point::Arrival(write) } else { Point::Write(write) });
+            jobs.push(Job { name: format!("{blow}@{write}"), class: blow.class(), script, parts });
         }
     }
     jobs
@@ -101,7 +106,12 @@ pub fn mischief(reference: &Outcome, quick: bool) -> Vec<Job> {
                     ..Script::undisturbed(SEED, acts)
                 };
                 let name = format!("{prank}@{moment:?}/{kind}");
-                jobs.push(Job { name, class: prank.class(), script });
+                let parts = Some(match moment {
+                    Moment::Installing => Point::Begun(Act::Install),
+                    Moment::Settled => Point::Ended(Act::Install),
+                    Moment::Configuring => Point::Begun(Act::Configure),
+                });
+                jobs.push(Job { name, class: prank.class(), script, parts });
             }
         }
     }
@@ -115,18 +125,21 @@ pub fn special() -> Vec<Job> {
         for (name, sickness) in [("missing", Sickness::Missing), ("crashing", Sickness::Crashes)] {
             let trouble = Trouble { sick: Some((component, sickness)), ..Trouble::default() };
             let script = Script { trouble, ..Script::undisturbed(SEED, &[Act::Install]) };
-            jobs.push(Job { name: format!("{name} {component}"), class: "F17", script });
+            jobs.push(Job { name: format!("{name} {component}"), class: "F17", script, parts: None });
         }
     }
-    let stories: [(&str, &str, &[Act]); 3] = [
+    let stories: [(&str, &str, &[Act]); 5] = [
         ("expiry", "F16", &[Act::Install, Act::Expire]),
         ("restart", "none", &[Act::Install, Act::Restart]),
+        ("hand-over", "none", &[Act::Install, Act::HandOver]),
+        ("edit", "none", &[Act::Install, Act::Edit]),
         ("revert", "none", &[Act::Install, Act::Configure, Act::Revert]),
     ];
     jobs.extend(stories.map(|(name, class, acts)| Job {
         name: name.to_owned(),
         class,
         script: Script::undisturbed(SEED, acts),
+        parts: acts.iter().rev().nth(1).copied().map(Point::Ended),
     }));
     jobs
 }
@@ -138,34 +151,37 @@ pub fn seeded(first: u64, count: u64) -> Vec<Job> {
         let plan = FaultPlan::draw(seed, scope.clone());
         let script =
             Script { trouble: Trouble { plan: Some(plan), ..Trouble::default() }, ..Script::undisturbed(seed, &STORY) };
-        Job { name: format!("seed {seed}"), class: "F2-F8", script }
+        Job { name: format!("seed {seed}"), class: "F2-F8", script, parts: None }
     });
     jobs.collect()
 }
 
-/// Runs all jobs; `told` is called after each, from any thread.
-pub fn run_all(jobs: &[Job], reference: &Outcome, told: impl Fn(usize, &Finished) + Sync) -> Vec<Finished> {
-    let (next, finished) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(job) = jobs.get(at) else { return };
-                    let mut outcome = run(&job.script);
-                    let trouble = &job.script.trouble;
-                    let is_undisturbed = trouble.mischief.is_none() && trouble.sick.is_none();
-                    outcome.compare(reference, is_undisturbed);
-                    let one = Finished { job: job.clone(), outcome };
-                    let mut all = finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    told(all.len() + 1, &one);
-                    all.insert(at, one);
-                }
-            });
+/// Runs all jobs, as many at once as the machine has processors; `told` is called after each.
+///
+/// What runs have in common is played once, unless each is to be played `from_scratch`. This process must have one thread.
+///
+/// # Errors
+/// The machine has no memory or no process left.
+pub fn run_all(
+    jobs: &[Job],
+    reference: &Outcome,
+    from_scratch: bool,
+    told: impl FnMut(usize, &Finished) + Send + 'static,
+) -> io::Result<Vec<Finished>> {
+    let lead = Arc::new(Lead::new(jobs, reference, told));
+    for number in 0..jobs.len() {
+        match jobs[number].parts {
+            Some(point) if !from_scratch => lead.expect(point, number),
+            _ => lead.start(number)?,
         }
-    });
-    finished.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_values().collect()
+    }
+    if lead.expects() {
+        let keeps_lines = jobs.iter().any(|job| job.script.keeps_lines);
+        let common = Script { keeps_lines, ..Script::undisturbed(SEED, &STORY) };
+        let outcome = run_parting(&common, Arc::clone(&lead) as Arc<dyn Branches>);
+        lead.end_if_run(outcome)?;
+    }
+    lead.finish()
 }
 
 /// What a sweep amounts to.
@@ -178,7 +194,7 @@ pub struct Summary {
     /// Faults that struck, by class.
     pub struck: BTreeMap<String, usize>,
     /// Commits that each invariant was concerned with.
-    pub checked: BTreeMap<&'static str, u64>,
+    pub checked: BTreeMap<String, u64>,
     /// From the administrator's request until the cluster was as asked for, in simulated time, by act.
     pub converged: BTreeMap<&'static str, Vec<Duration>>,
     /// From a third party's change until it was repaired.
@@ -197,7 +213,7 @@ impl Summary {
                 *summary.struck.entry(class.to_owned()).or_default() += 1;
             }
             for (id, count) in &one.outcome.findings.checked {
-                *summary.checked.entry(id).or_default() += count;
+                *summary.checked.entry(id.clone()).or_default() += count;
             }
             summary.repaired.extend(&one.outcome.repairs);
             for done in &one.outcome.done {

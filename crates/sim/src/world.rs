@@ -2,7 +2,8 @@
 //!
 //! The administrator is never hit by faults: he stands for what people asked for, not for how it went.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
@@ -15,11 +16,14 @@ use nanokube_cli::{Cluster, Options};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::invariants::NAMESPACE;
+use crate::course::Course;
+use crate::expect;
+use crate::invariants::{NAMESPACE, text};
 use crate::monkey::{Prank, Victim};
 use crate::process::Lives;
 use crate::referee::Referee;
 use crate::registry::{Registry, Sickness};
+use crate::run::Script;
 use crate::strike::Strike;
 
 /// How often the administrator looks at the cluster; far below anything a run measures.
@@ -41,6 +45,13 @@ pub struct Trouble {
     /// A component's image is of no use until it is mended.
     pub sick: Option<(&'static str, Sickness)>,
     pub mischief: Option<Mischief>,
+}
+
+impl Trouble {
+    pub(crate) fn is_none(&self) -> bool {
+        let Self { strike, plan, sick, mischief } = self;
+        strike.is_none() && plan.is_none() && sick.is_none() && mischief.is_none()
+    }
 }
 
 /// When third parties play their pranks.
@@ -70,6 +81,8 @@ pub(crate) struct World {
     /// True time.
     pub(crate) clock: Clock,
     client: Client,
+    /// What there was before the custom resource.
+    before: Mutex<BTreeSet<String>>,
 }
 
 /// Something the administrator waited for did not come.
@@ -83,18 +96,19 @@ pub struct TooLate {
 
 impl World {
     /// Starts a world on the current runtime, whose time should be paused.
-    pub(crate) fn start(nodes: u32, seed: u64, trouble: &Trouble, keeps_lines: bool) -> Self {
+    pub(crate) fn start(course: Course) -> Self {
+        let Script { seed, nodes, trouble, .. } = course.script();
         let start = "2026-01-01T00:00:00Z".parse().expect("a valid time");
         let clock = Clock::anchored(start);
         let lives = Lives::default();
-        let registry = Registry::new(&VERSIONS, lives.clone());
+        let injector = trouble.plan.map(|plan| Arc::new(Injector::new(plan)));
+        let registry = Registry::new(&VERSIONS, lives.clone(), injector.clone());
         if let Some((component, sickness)) = trouble.sick {
             registry.set(component, VERSIONS[0], Some(sickness));
         }
-        let injector = trouble.plan.clone().map(|plan| Arc::new(Injector::new(plan)));
         // The pods' clock is off when the plan says so; the server's and the referee's never is.
         let pods_clock = injector.as_ref().map_or_else(|| clock.clone(), |injector| injector.clock(&clock));
-        let referee = Arc::new(Referee::new(clock.clone(), lives.clone(), trouble.strike, injector, keeps_lines));
+        let referee = Arc::new(Referee::new(clock.clone(), lives.clone(), injector, course));
         let cluster = Cluster::start(Options {
             nodes,
             clock: clock.clone(),
@@ -106,7 +120,7 @@ impl World {
         });
         referee.attach(cluster.api.clone());
         let client = cluster.admin();
-        Self { cluster, registry, lives, referee, clock, client }
+        Self { cluster, registry, lives, referee, clock, client, before: Mutex::default() }
     }
 
     pub(crate) fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
@@ -153,6 +167,28 @@ impl World {
 
     pub(crate) async fn delete(&self, kind: Kind, name: &str) -> Result<(), kube::Error> {
         self.api(kind, Some(NAMESPACE)).delete(name, &DeleteParams::default()).await.map(drop)
+    }
+
+    /// Remembers what there is before the custom resource: what has to be left when it is gone.
+    pub(crate) fn remember(&self) {
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = expect::present(&self.cluster.api);
+    }
+
+    pub(crate) fn before(&self) -> BTreeSet<String> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who holds the operator's lease.
+    pub(crate) fn leader(&self) -> String {
+        let lease = self.cluster.api.stored("coordination.k8s.io", "leases", NAMESPACE, "virt-operator");
+        lease.map(|lease| text(&lease, "/spec/holderIdentity").to_owned()).unwrap_or_default()
+    }
+
+    /// Deletes a pod as `kubectl delete pod` does: its processes are asked to stop.
+    pub(crate) async fn delete_pod(&self, name: &str) -> Result<(), kube::Error> {
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods");
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), NAMESPACE, &resource);
+        api.delete(name, &DeleteParams::default()).await.map(drop)
     }
 
     /// The custom resource in its true state.

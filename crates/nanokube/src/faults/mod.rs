@@ -24,6 +24,8 @@ pub struct Call<'a> {
     pub user: &'a UserInfo,
     pub request: &'a RequestInfo,
     pub user_agent: &'a str,
+    /// What was sent; empty before the request has been read, and for the events of a watch.
+    pub body: &'a [u8],
 }
 
 /// What happens before a request is looked at.

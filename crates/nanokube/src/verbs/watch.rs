@@ -143,7 +143,7 @@ impl Watch {
                     Item::Event(event) => event.revision,
                     Item::InitialEnd(_) | Item::Failed(_) => return Some(frame),
                 };
-                let call = Call { user: &self.user, request: &self.request, user_agent: &self.user_agent };
+                let call = Call { user: &self.user, request: &self.request, user_agent: &self.user_agent, body: &[] };
                 match self.core.faults.event(call, revision) {
                     OnEvent::Deliver => {}
                     OnEvent::Delay(time) => tokio::time::sleep(time).await,

@@ -15,7 +15,7 @@ fn is_users(resource: &str) -> bool {
 }
 
 /// Whether deletion was asked for by this very commit.
-fn begins(before: &Value, after: Option<&Value>) -> bool {
+pub(super) fn begins(before: &Value, after: Option<&Value>) -> bool {
     let is_going = |object: &Value| object.pointer("/metadata/deletionTimestamp").is_some();
     !is_going(before) && after.is_none_or(is_going)
 }
@@ -26,7 +26,7 @@ impl Invariant for Deletions {
     }
 
     fn states(&self) -> &'static str {
-        "the operator deletes only what it made, and definitions only when the suite is being removed"
+        "the operator deletes only what it made, by uid, and definitions only when the suite is being removed"
     }
 
     fn check(&mut self, sight: &Sight<'_>) -> Verdict {
@@ -41,6 +41,10 @@ impl Invariant for Deletions {
         }
         if !is_managed(before) {
             return Verdict::Broken(format!("{} is not labelled as managed by the operator", what()));
+        }
+        let options: Value = serde_json::from_slice(sight.sent).unwrap_or_default();
+        if text(&options, "/preconditions/uid") != text(before, "/metadata/uid") {
+            return Verdict::Broken(format!("{} is deleted whichever object has that name", what()));
         }
         if sight.is_of("customresourcedefinitions.apiextensions.k8s.io") {
             let is_wanted = sight.kubevirt().is_some_and(|cr| text(&cr, "/metadata/deletionTimestamp").is_empty());

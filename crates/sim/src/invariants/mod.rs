@@ -7,6 +7,7 @@ mod bundles;
 mod deletions;
 mod finalizer;
 mod generations;
+mod order;
 mod phases;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) transition: &'a Transition,
     /// None for what the server does by itself, such as the last step of a deletion.
     pub(crate) writer: Option<&'a Writer>,
+    /// The body of the request that led to it; empty without one.
+    pub(crate) sent: &'a [u8],
     pub(crate) api: &'a Nanokube,
     /// True time; a component's clock may be off.
     pub(crate) now: Timestamp,
@@ -99,6 +102,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(finalizer::Finalizer),
         Box::new(bundles::Bundles::default()),
         Box::new(writer::OnlyTheLeader::default()),
+        Box::new(order::Order),
     ]
 }
 

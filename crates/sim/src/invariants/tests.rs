@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kubevirt_release::operator_manifest::{ManifestOptions, operator_manifest};
 use kubevirt_release::{Kind, Object};
@@ -15,8 +15,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use serde_json::{Value, json};
 
 use super::{NAMESPACE, OPERATOR};
+use crate::course::Course;
 use crate::process::Lives;
 use crate::referee::Referee;
+use crate::run::Script;
 
 const FINALIZER: &str = "kubevirt.io/foregroundDeleteKubeVirt";
 
@@ -29,7 +31,12 @@ struct Stage {
 impl Stage {
     async fn new() -> Self {
         let clock = Clock::anchored("2026-01-01T00:00:00Z".parse().unwrap());
-        let referee = Arc::new(Referee::new(clock.clone(), Lives::default(), None, None, false));
+        let referee = Arc::new(Referee::new(
+            clock.clone(),
+            Lives::default(),
+            None,
+            Course::new(Script::undisturbed(1, &[]), None),
+        ));
         let faults = Arc::clone(&referee) as Arc<dyn nanokube::Faults>;
         let api = Nanokube::new(Options::new(clock, 1).with_faults(faults));
         referee.attach(api.clone());
@@ -106,13 +113,24 @@ impl Stage {
         api.patch_status("kubevirt", &PatchParams::default(), &Patch::Merge(json!({"status": change}))).await.unwrap();
     }
 
+    /// Deletes the object that has the name now, by its uid.
     async fn delete(&self, who: &str, kind: Kind, name: &str) {
-        self.objects(who, kind).delete(name, &DeleteParams::default()).await.unwrap();
+        let api = self.objects(who, kind);
+        let uid = api.get(name).await.unwrap().metadata.uid;
+        let preconditions = Some(Preconditions { uid, resource_version: None });
+        api.delete(name, &DeleteParams { preconditions, ..DeleteParams::default() }).await.unwrap();
+    }
+
+    /// Writes the operator's lease as a pod does.
+    async fn lease(&self, change: Value) {
+        let user = UserInfo::new(OPERATOR, &["system:masters"]);
+        let api = self.of(user, "coordination.k8s.io", "v1", "Lease", "leases", true);
+        api.patch("virt-operator", &PatchParams::default(), &Patch::Merge(json!({"spec": change}))).await.unwrap();
     }
 
     /// The invariants that were broken so far.
-    fn broken(&self) -> Vec<&'static str> {
-        self.referee.findings().violations.iter().map(|violation| violation.id).collect()
+    fn broken(&self) -> Vec<String> {
+        self.referee.findings().violations.into_iter().map(|violation| violation.id).collect()
     }
 }
 
@@ -156,6 +174,15 @@ async fn s2_a_foreign_object_or_a_definition_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn s2_whatever_has_the_name_is_deleted() {
+    let stage = Stage::new().await;
+    stage.create("leader", account("own")).await;
+    let api = stage.objects("leader", Kind::ServiceAccount);
+    api.delete("own", &DeleteParams::default()).await.unwrap();
+    assert_eq!(stage.broken(), ["S2"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn s3_an_object_goes_back_to_an_older_generation() {
     let stage = Stage::new().await;
     stage.create("leader", account("a")).await;
@@ -176,6 +203,28 @@ async fn s4_the_status_is_ahead_or_goes_back() {
     assert_eq!(stage.broken(), ["S4"]);
     stage.status(json!({"phase": "Deploying", "observedGeneration": 1})).await;
     assert_eq!(stage.broken(), ["S4", "S4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s4_the_status_says_that_all_is_done_and_a_workload_is_not_rolled_out() {
+    let stage = Stage::new().await;
+    let workload = |kind: Kind, name: &str| {
+        let labels = json!({"matchLabels": {"kubevirt.io": name}});
+        let pod = json!({"metadata": {"labels": {"kubevirt.io": name}},
+            "spec": {"containers": [{"name": name, "image": "localhost/none"}]}});
+        managed(kind, name, "1", json!({"spec": {"selector": labels, "template": pod}}))
+    };
+    for (kind, name) in
+        [(Kind::Deployment, "virt-api"), (Kind::Deployment, "virt-controller"), (Kind::DaemonSet, "virt-handler")]
+    {
+        stage.create("leader", workload(kind, name)).await;
+    }
+    let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
+    let told = |progressing: &str| json!({"phase": "Deployed", "conditions": [condition("Available", "True"), condition("Progressing", progressing)]});
+    stage.status(told("True")).await;
+    assert_eq!(stage.broken(), [""; 0], "it says that it is at work");
+    stage.status(told("False")).await;
+    assert_eq!(stage.broken(), ["S4"], "nobody has made a pod");
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,4 +278,42 @@ async fn s7_a_pod_writes_that_does_not_hold_the_lease_any_more() {
     tokio::time::advance(std::time::Duration::from_secs(16)).await;
     stage.create("leader", account("c")).await;
     assert_eq!(stage.broken(), ["S7", "S7"], "its lease has run out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s7_a_pod_takes_the_lease_of_one_that_is_alive() {
+    let stage = Stage::new().await;
+    let held_by = |pod: &str| json!({"holderIdentity": pod});
+    tokio::time::advance(std::time::Duration::from_secs(16)).await;
+    stage.lease(held_by("second")).await;
+    assert_eq!(stage.broken(), [""; 0], "the first had run out");
+    stage.lease(held_by("")).await;
+    stage.lease(held_by("third")).await;
+    assert_eq!(stage.broken(), [""; 0], "the second gave it up");
+    stage.lease(held_by("fourth")).await;
+    assert_eq!(stage.broken(), ["S7"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s8_an_uninstallation_takes_what_others_need() {
+    let stage = Stage::new().await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {
+        "name": "virt-api-1", "namespace": NAMESPACE, "labels": {"kubevirt.io": "virt-api"}},
+        "spec": {"containers": [{"name": "virt-api", "image": "localhost/none"}]}});
+    let pods = stage.of(UserInfo::admin(), "", "v1", "Pod", "pods", true);
+    stage.create("admin", account("default")).await;
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    for name in ["a", "b", "c"] {
+        stage.create("leader", account(name)).await;
+    }
+    stage.delete("leader", Kind::ServiceAccount, "a").await;
+    assert_eq!(stage.broken(), [""; 0], "the suite is wanted");
+    stage.delete("admin", Kind::KubeVirt, "kubevirt").await;
+    stage.delete("leader", Kind::ServiceAccount, "b").await;
+    assert_eq!(stage.broken(), ["S8"], "a pod may still need it");
+    pods.delete("virt-api-1", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() })
+        .await
+        .unwrap();
+    stage.delete("leader", Kind::ServiceAccount, "c").await;
+    assert_eq!(stage.broken(), ["S8"]);
 }
