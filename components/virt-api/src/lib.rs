@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use futures::future::BoxFuture;
-use kubevirt_component::Component;
+use kubevirt_component::{Component, REST_REQUESTS};
 use kubevirt_runtime::cli::{self, ListenArgs, ProcessArgs};
 use kubevirt_runtime::health::{Health, Probe};
 use kubevirt_runtime::host::{Host, Program};
 use kubevirt_runtime::metrics::Metrics;
+use kubevirt_runtime::rest;
 use kubevirt_runtime::tls::Wanted;
 
 pub use settings::Settings;
@@ -76,6 +77,8 @@ pub fn program() -> impl Program {
 
 async fn run(host: Host) -> anyhow::Result<()> {
     let args: Args = cli::parse(&host.args)?;
+    let metrics = Metrics::new();
+    let host = Host { client: rest::counted(&host.client, &metrics, REST_REQUESTS), ..host };
     let component = Component {
         name: NAME,
         certificate_dir: CERTIFICATE_DIR,
@@ -90,7 +93,7 @@ async fn run(host: Host) -> anyhow::Result<()> {
     let known = health.part(Probe::Ready, "settings");
     let following = state.settings.clone().follow(&host, known);
     tokio::select! {
-        ended = component.run(&host, Arc::new(state), health, Metrics::new()) => ended?,
+        ended = component.run(&host, Arc::new(state), health, metrics) => ended?,
         never = following => match never {},
     }
     Ok(())

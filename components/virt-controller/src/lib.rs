@@ -9,12 +9,13 @@ use std::time::Duration;
 use clap::Parser;
 use futures::future::BoxFuture;
 use http::StatusCode;
-use kubevirt_component::{Call, Component, Does, Endpoint, Table, Verb};
+use kubevirt_component::{Call, Component, Does, Endpoint, REST_REQUESTS, Table, Verb};
 use kubevirt_runtime::cli::{self, ListenArgs, ProcessArgs};
 use kubevirt_runtime::health::{Health, Probe};
 use kubevirt_runtime::host::{Host, Program};
 use kubevirt_runtime::lease::{Claim, Election, LeaseConfig};
 use kubevirt_runtime::metrics::Metrics;
+use kubevirt_runtime::rest;
 use kubevirt_runtime::serve::{self, Response};
 use kubevirt_runtime::tls::Wanted;
 use serde_json::json;
@@ -96,6 +97,7 @@ pub fn program() -> impl Program {
 async fn run(host: Host) -> anyhow::Result<()> {
     let args: Args = cli::parse(&host.args)?;
     let (health, metrics) = (Health::new(), Metrics::new());
+    let host = Host { client: rest::counted(&host.client, &metrics, REST_REQUESTS), ..host };
     let lease =
         LeaseConfig { namespace: host.namespace.clone(), name: NAME.to_owned(), identity: host.hostname.clone() };
     let election = Election::start(lease, host.client.clone(), host.clock.clone(), host.seed);

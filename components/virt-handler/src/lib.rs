@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use futures::future::BoxFuture;
-use kubevirt_component::{Component, Does, Endpoint, Table, Verb};
+use kubevirt_component::{Component, Does, Endpoint, REST_REQUESTS, Table, Verb};
 use kubevirt_runtime::cli::{self, ListenArgs, ProcessArgs};
 use kubevirt_runtime::health::Health;
 use kubevirt_runtime::host::{Host, Program};
 use kubevirt_runtime::metrics::Metrics;
+use kubevirt_runtime::rest;
 use kubevirt_runtime::tls::Wanted;
 
 /// The container's name.
@@ -103,6 +104,8 @@ pub fn program() -> impl Program {
 
 async fn run(host: Host) -> anyhow::Result<()> {
     let args: Args = cli::parse(&host.args)?;
+    let metrics = Metrics::new();
+    let host = Host { client: rest::counted(&host.client, &metrics, REST_REQUESTS), ..host };
     let at = |port| std::net::SocketAddr::new(args.listen.listen, port);
     let component = Component {
         name: NAME,
@@ -115,7 +118,7 @@ async fn run(host: Host) -> anyhow::Result<()> {
         ],
         linger: Duration::ZERO,
     };
-    component.run(&host, Arc::new(()), Health::new(), Metrics::new()).await?;
+    component.run(&host, Arc::new(()), Health::new(), metrics).await?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use kubevirt_release::{Kind, ObjectKey};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
+use crate::catalogue::Catalogue;
 use crate::contest::{Contest, Contests};
 use crate::pods::{PodFacts, Pods};
 
@@ -73,6 +74,8 @@ struct Known {
     /// the object back.
     gone: BTreeMap<ObjectKey, Gone>,
     contests: Contests,
+    /// Kinds of optional APIs that the cluster does not serve at present.
+    unserved: BTreeSet<Kind>,
     /// Why a watch does not get on, as it was last told.
     troubles: BTreeMap<Source, String>,
     pods: Pods,
@@ -82,6 +85,8 @@ struct Known {
 /// The map, its watches' progress and the bell that rings when something changed.
 pub struct Cache {
     known: Mutex<Known>,
+    /// The ready-made types, of which less is kept.
+    pub catalogue: Catalogue,
     /// The watches that have not yet seen their first list.
     pending: watch::Sender<BTreeSet<Source>>,
     changed: Notify,
@@ -91,7 +96,7 @@ impl Cache {
     /// An empty cache that waits for the first list of each of `watches`.
     pub fn new(watches: impl IntoIterator<Item = Source>) -> Self {
         let (pending, _) = watch::channel(watches.into_iter().collect());
-        Self { known: Mutex::default(), pending, changed: Notify::new() }
+        Self { known: Mutex::default(), catalogue: Catalogue::default(), pending, changed: Notify::new() }
     }
 
     /// Waits until each watch has seen its first list.
@@ -124,6 +129,35 @@ impl Cache {
     /// Waits until something changed since the last call returned.
     pub async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Rings the bell for something that is kept elsewhere.
+    pub fn ring(&self) {
+        self.changed.notify_one();
+    }
+
+    /// The kinds of optional APIs that are not served now.
+    pub fn unserved(&self) -> BTreeSet<Kind> {
+        self.lock().unserved.clone()
+    }
+
+    /// Takes note that a kind is not served: nothing of it exists.
+    pub fn not_served(&self, kind: Kind) {
+        let mut known = self.lock();
+        let is_news = known.unserved.insert(kind);
+        known.objects.retain(|key, _| key.kind != kind);
+        known.troubles.remove(&Source::Kind(kind));
+        drop(known);
+        self.catalogue.forget(kind);
+        if is_news {
+            self.listed(Source::Kind(kind));
+        }
+    }
+
+    /// Takes note that a kind of an optional API is served and all of its objects were seen.
+    pub fn served(&self, kind: Kind) {
+        self.lock().unserved.remove(&kind);
+        self.listed(Source::Kind(kind));
     }
 
     /// All objects as they are known now.
@@ -225,6 +259,7 @@ impl Cache {
     /// Replaces everything known of a kind by what a list showed.
     pub fn replace_kind(&self, kind: Kind, listed: Objects) {
         let mut known = self.lock();
+        known.unserved.remove(&kind);
         known.objects.retain(|key, _| key.kind != kind || listed.contains_key(key));
         for (key, object) in listed {
             let is_stale = known.objects.get(&key).is_some_and(|old| is_older(&object, old));

@@ -3,6 +3,7 @@
 //! The time is handed in. Keys come from the cryptographic library's own source of randomness, as they must; nothing else
 //! here is left to chance, and which Secret holds which certificate is the release's table, not this module's.
 
+mod health;
 mod trust;
 mod unfit;
 
@@ -15,6 +16,7 @@ use rcgen::{
 };
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, Pem, X509Certificate};
 
+pub use health::{Health, Problem, health};
 pub(crate) use trust::signs_from;
 pub use trust::{Bundle, PROPAGATION};
 pub use unfit::Unfit;

@@ -52,6 +52,29 @@ where
     stand_still().await;
 }
 
+/// Whether the server does not know the kind that is asked for.
+fn is_not_served(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    // HTTP's code for it.
+    const NOT_FOUND: u16 = 404;
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status.code == NOT_FOUND,
+        _ => false,
+    }
+}
+
+/// As [`next`], for a kind that the server need not know: `None` when it does not.
+pub(crate) async fn next_served<K>(
+    events: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin),
+    what: &str,
+    heed: impl Fn(Option<&watcher::Error>),
+) -> Option<Event<K>> {
+    next_until(events, what, heed, is_not_served).await
+}
+
 /// The next event. A failed request is logged and tried again after a pause; kube's own back-off would draw its jitter
 /// from the system's randomness, and one operator's few watches need none. `heed` is told how the watch gets on: the
 /// error, or that there is none any more.
@@ -60,6 +83,16 @@ pub(crate) async fn next<K>(
     what: &str,
     heed: impl Fn(Option<&watcher::Error>),
 ) -> Option<Event<K>> {
+    next_until(events, what, heed, |_| false).await
+}
+
+/// As [`next`], given up at an error that `ends` it.
+async fn next_until<K>(
+    events: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin),
+    what: &str,
+    heed: impl Fn(Option<&watcher::Error>),
+    ends: impl Fn(&watcher::Error) -> bool,
+) -> Option<Event<K>> {
     let mut pause = RETRY_FIRST;
     loop {
         match events.next().await? {
@@ -67,6 +100,7 @@ pub(crate) async fn next<K>(
                 heed(None);
                 return Some(event);
             }
+            Err(error) if ends(&error) => return None,
             Err(error) => {
                 tracing::warn!(what, %error, retry_in = ?pause, "a watch was interrupted");
                 heed(Some(&error));

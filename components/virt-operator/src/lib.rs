@@ -5,6 +5,9 @@
 //! | [`settings`] | arguments and environment |
 //! | [`process`] | the process: endpoints, election, the loop of passes |
 //! | [`watches`], [`cache`] | what the leader knows of the cluster, kept by watches |
+//! | `apis`, `optional` | which optional APIs are served, and the watches of their kinds |
+//! | [`catalogue`] | what is kept of the ready-made types |
+//! | [`accounts`] | where the account of Prometheus is |
 //! | [`reconcile`] | one pass: dereference, validate, build, apply, update status |
 //! | [`admission`] | what the KubeVirt custom resource may say: rules, look-ups, the webhooks' server |
 //! | [`backends`], [`endpoints`] | whether what the API server would call answers as it expects |
@@ -23,9 +26,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kubevirt_runtime::host::{Host, Program};
 
+pub mod accounts;
 pub mod admission;
+mod apis;
 pub mod backends;
 pub mod cache;
+pub mod catalogue;
 pub mod certificates;
 pub mod contest;
 mod dump;
@@ -34,6 +40,7 @@ mod follow;
 pub mod instances;
 pub mod metrics;
 mod nodes;
+mod optional;
 pub mod pods;
 pub mod preview;
 pub mod process;

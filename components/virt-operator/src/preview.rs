@@ -29,7 +29,7 @@ pub enum Error {
     #[error("there is no virt-operator in namespace {namespace}")]
     NoOperator { namespace: String },
     #[error("{0}")]
-    OwnImage(#[from] kubevirt_release::image::ImageError),
+    OwnImage(#[from] crate::settings::SettingsError),
     /// The version can't be planned: usually no strategy of it is in the cluster.
     #[error("{message}")]
     Refused { code: &'static str, message: String },

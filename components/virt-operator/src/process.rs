@@ -14,15 +14,16 @@ use kubevirt_runtime::lease::{Claim, Election, LeaseConfig};
 use kubevirt_runtime::metrics::Metrics;
 use kubevirt_runtime::serve::{self, Handler, handler};
 use kubevirt_runtime::tls::{Certificate, CertificateFiles};
-use kubevirt_runtime::{cli, metrics};
+use kubevirt_runtime::{cli, metrics, rest};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::accounts::Accounts;
 use crate::admission;
 use crate::admission::serve::CERTIFICATES;
 use crate::endpoints::Endpoints;
-use crate::metrics::OperatorMetrics;
-use crate::reconcile::{Next, Progress, Reconciler};
+use crate::metrics::{OperatorMetrics, REST_REQUESTS};
+use crate::reconcile::{Judged, Next, Progress, Reconciler, Troubles};
 use crate::settings::{Arguments, Settings};
 use crate::watches;
 
@@ -72,6 +73,7 @@ pub async fn run(host: Host) -> anyhow::Result<()> {
     }
     tracing::info!(version = settings.operator_version(), namespace = %settings.namespace, "virt-operator starts");
     let metrics = Metrics::new();
+    let host = Host { client: rest::counted(&host.client, &metrics, REST_REQUESTS), ..host };
     let numbers = OperatorMetrics::new(metrics.clone());
     let health = Health::new();
 
@@ -129,6 +131,8 @@ async fn stand(
     let (cache, mut watches) = watches::start(&host.client, &settings.namespace);
     let endpoints = Arc::new(Endpoints::default());
     watches.spawn(Arc::clone(&endpoints).follow(host.client.clone(), settings.namespace.clone()));
+    let accounts = Arc::new(Accounts::default());
+    watches.spawn(Arc::clone(&accounts).follow(host.client.clone(), Arc::clone(&cache)));
     let reconciler = Reconciler {
         settings,
         client: host.client.clone(),
@@ -139,6 +143,9 @@ async fn stand(
         endpoints,
         net: Arc::clone(&host.net),
         progress: Progress::default(),
+        accounts,
+        troubles: Troubles::default(),
+        judged: Judged::default(),
     };
     let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
     tokio::select! {
@@ -218,6 +225,7 @@ async fn pass(reconciler: &Reconciler, host: &Host, alive: &Report) -> Option<Re
     match result {
         Ok(next) => {
             reconciler.metrics.passed("Ok");
+            reconciler.metrics.came_to_its_end(host.clock.now());
             Some(Ok(next))
         }
         Err(error) => {

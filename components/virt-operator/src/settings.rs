@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Parser;
 use kubevirt_release::OwnImage;
+use kubevirt_release::extras::monitoring::{Runbooks, RunbooksError};
 use kubevirt_release::image::ImageError;
 use kubevirt_runtime::cli::{ListenArgs, ProcessArgs};
 
@@ -26,6 +27,15 @@ pub struct Arguments {
     pub client_burst: Option<u32>,
 }
 
+/// Why the environment is no use.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error(transparent)]
+    OwnImage(#[from] ImageError),
+    #[error(transparent)]
+    Runbooks(#[from] RunbooksError),
+}
+
 /// What does not change while the process runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -33,6 +43,8 @@ pub struct Settings {
     pub namespace: String,
     pub env: BTreeMap<String, String>,
     pub own: OwnImage,
+    /// Where alerts are explained.
+    pub runbooks: Runbooks,
     /// The architecture this program was built for, in the words of Kubernetes.
     pub architecture: &'static str,
 }
@@ -41,15 +53,16 @@ impl Settings {
     /// Reads the environment.
     ///
     /// # Errors
-    /// The operator does not know its own image.
-    pub fn new(namespace: String, env: BTreeMap<String, String>) -> Result<Self, ImageError> {
+    /// The operator does not know its own image, or a variable has a value that cannot be used.
+    pub fn new(namespace: String, env: BTreeMap<String, String>) -> Result<Self, SettingsError> {
         let own = OwnImage::from_env(&env)?;
+        let runbooks = Runbooks::from_env(&env)?;
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
             "aarch64" => "arm64",
             other => other,
         };
-        Ok(Self { namespace, env, own, architecture })
+        Ok(Self { namespace, env, own, runbooks, architecture })
     }
 
     /// The version string the operator reports about itself.

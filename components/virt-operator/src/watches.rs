@@ -14,16 +14,18 @@ use kube::runtime::{conditions, wait, watcher as watch_objects};
 use kube::{Client, ResourceExt};
 use kubevirt_api::names::label;
 use kubevirt_apply::FIELD_MANAGER;
-use kubevirt_release::{Kind, ObjectKey};
+use kubevirt_release::extras::TYPES;
+use kubevirt_release::{Care, Kind, ObjectKey};
 use kubevirt_runtime::causes::Causes;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use crate::apis::apis;
 use crate::cache::{Cache, NodeFacts, Nodes, Objects, Source, insert_pod};
 use crate::follow::{RETRY_LONGEST, all, next, stand_still};
-use crate::nodes;
 use crate::pods::{Pods, SuitePod};
 use crate::reconcile::World;
+use crate::{nodes, optional};
 
 /// How many nodes a list shows at once: their metadata alone has a kilobyte or two each.
 const NODES: u32 = 1000;
@@ -41,18 +43,26 @@ pub fn start(client: &Client, namespace: &str) -> (Arc<Cache>, JoinSet<()>) {
     let sources = kinds().map(Source::Kind).chain([Source::Pods, Source::Nodes]);
     let cache = Arc::new(Cache::new(sources));
     let mut tasks = JoinSet::new();
+    let (definitions, mut optional) = apis();
+    tasks.spawn(definitions.follow(client.clone()));
     for kind in kinds() {
-        tasks.spawn(follow_kind(kind, client.clone(), namespace.to_owned(), Arc::clone(&cache)));
+        let (client, namespace, cache) = (client.clone(), namespace.to_owned(), Arc::clone(&cache));
+        match optional.remove(&kind) {
+            Some(attempts) => tasks.spawn(optional::follow(attempts, client, namespace, cache)),
+            None => tasks.spawn(follow_kind(kind, client, namespace, cache)),
+        };
     }
     tasks.spawn(follow_pods(client.clone(), namespace.to_owned(), Arc::clone(&cache)));
     tasks.spawn(follow_nodes(client.clone(), Arc::clone(&cache)));
     (cache, tasks)
 }
 
+/// What the operator manages carries this.
+pub(crate) const SELECTOR: &str = "app.kubernetes.io/managed-by in (virt-operator,kubevirt-operator)";
+
 /// Selects what the operator manages.
 fn ours() -> watcher::Config {
-    let values = format!("{},{}", label::MANAGED_BY_OPERATOR, label::MANAGED_BY_OPERATOR_OLD);
-    all().labels(&format!("{} in ({values})", label::MANAGED_BY))
+    all().labels(SELECTOR)
 }
 
 /// Everything the watches would show, read once, without the kinds in `but`: for whoever looks at a cluster without
@@ -67,9 +77,16 @@ pub async fn look(client: &Client, namespace: &str, but: &[Kind]) -> kube::Resul
         ..ListParams::default()
     };
     let mut world = World::default();
-    for kind in kinds().filter(|kind| !but.contains(kind)) {
+    for kind in kinds().filter(|kind| !but.contains(kind) && !TYPES.contains(kind)) {
         let (api, config) = scope(kind, client.clone(), namespace);
-        for object in api.list(&list(config)).await?.items {
+        let listed = match api.list(&list(config)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 && kind.is_optional() => {
+                world.unserved.insert(kind);
+                continue;
+            }
+            listed => listed?,
+        };
+        for object in listed.items {
             let key = ObjectKey::new(kind, object.namespace().as_deref(), &object.name_any());
             let live = Arc::new(slim(kind, object));
             if kind == Kind::KubeVirt {
@@ -126,14 +143,16 @@ pub(crate) fn facts_of(node: &Value) -> NodeFacts {
 }
 
 /// Where objects of a kind are, and which of them are looked at.
-fn scope(kind: Kind, client: Client, namespace: &str) -> (Api<DynamicObject>, watcher::Config) {
+pub(crate) fn scope(kind: Kind, client: Client, namespace: &str) -> (Api<DynamicObject>, watcher::Config) {
     let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.name());
     let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
     match kind {
         Kind::KubeVirt => (Api::all_with(client, &resource), all()),
         Kind::Namespace => (Api::all_with(client, &resource), all().fields(&format!("metadata.name={namespace}"))),
         // Elsewhere the operator keeps nothing, and may look at nothing.
-        kind if kind.namespaced() => (Api::namespaced_with(client, namespace, &resource), ours()),
+        kind if kind.namespaced() && kind.care() != Care::KeepsAnywhere => {
+            (Api::namespaced_with(client, namespace, &resource), ours())
+        }
         _ => (Api::all_with(client, &resource), ours()),
     }
 }
@@ -232,7 +251,7 @@ fn node_facts(labels: &BTreeMap<String, String>) -> NodeFacts {
 }
 
 /// The object as a tree, with its type (items of a list come without), and with only our own part of the record of who manages what.
-fn slim(kind: Kind, mut object: DynamicObject) -> Value {
+pub(crate) fn slim(kind: Kind, mut object: DynamicObject) -> Value {
     object.types = Some(TypeMeta { api_version: kind.api_version(), kind: kind.name().to_owned() });
     let ours = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
     if let Some(entries) = &mut object.metadata.managed_fields {

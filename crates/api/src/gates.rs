@@ -32,6 +32,7 @@ pub mod name {
     pub const MIGRATION_STALL_DETECTION: &str = "MigrationStallDetection";
     pub const MIGRATION_DOWNTIME_TUNING: &str = "MigrationDowntimeTuning";
     pub const CONTAINER_PATH_VOLUMES: &str = "ContainerPathVolumes";
+    pub const VM_STATS_COLLECTOR: &str = "VMStatsCollector";
 }
 
 macro_rules! gates {
@@ -48,7 +49,7 @@ gates! {
         "ExperimentalIgnitionSupport", "HostDevices", "HostDisk", "HotplugVolumes", "HypervStrictCheck", "IncrementalBackup",
         name::MIGRATION_DOWNTIME_TUNING, "MigrationPriorityQueue", name::MIGRATION_STALL_DETECTION, "MultiArchitecture",
         "ObjectGraph", "PanicDevices", "PasstIPStackMigration", "PersistentReservation", "Plugins", "Root", "SecureExecution",
-        "Sidecar", "UtilityVolumes", "VMExport", "VMPersistentState", "VMStatsCollector", "VSOCK", "VideoConfig",
+        "Sidecar", "UtilityVolumes", "VMExport", "VMPersistentState", name::VM_STATS_COLLECTOR, "VSOCK", "VideoConfig",
         "WorkloadEncryptionTDX";
     Beta:
         "DecentralizedLiveMigration", "DeclarativeHotplugVolumes", "ExternalNetResourceInjection", "GPUsWithDRA",

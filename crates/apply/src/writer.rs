@@ -5,7 +5,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Event;
 use kube::Client;
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+    PropagationPolicy,
 };
 use kube::core::GroupVersionKind;
 use kubevirt_release::desired::NO_REASON_TO_WRITE;
@@ -266,6 +267,41 @@ impl Writer {
             Err(Error::Refused { code: 409, .. }) => Err(Error::Replaced { key: key.clone() }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes labels, annotations and spec of an existing object exactly the wanted ones, whoever wrote what is there, if it
+    /// still has the resource version. For objects that are the operator's as a whole.
+    ///
+    /// # Errors
+    /// As for [`Self::merge`].
+    pub async fn replace(&self, wanted: &Object, resource_version: &str) -> Result<Written, Error> {
+        let key = wanted.key();
+        let part = |pointer: &str| wanted.value().pointer(pointer).cloned().unwrap_or_else(|| json!({}));
+        let patch = serde_json::from_value(json!([
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version},
+            {"op": "add", "path": "/metadata/labels", "value": part("/metadata/labels")},
+            {"op": "add", "path": "/metadata/annotations", "value": part("/metadata/annotations")},
+            {"op": "add", "path": "/spec", "value": part("/spec")},
+        ]))
+        .expect("four operations make a JSON patch");
+        let patch: Patch<Value> = Patch::Json(patch);
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match self.request(&key, self.api(&key).patch(&key.name, &parameters, &patch)).await {
+            Ok(stored) => Ok(Written { outcome: Outcome::Applied, live: serde_json::to_value(stored).ok() }),
+            Err(Error::Refused { code: 409, .. }) => Err(Error::Replaced { key }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes every object of a kind of the cluster that a label selector finds.
+    ///
+    /// # Errors
+    /// As for [`Self::apply`].
+    pub async fn delete_all(&self, kind: Kind, selector: &str) -> Result<(), Error> {
+        let key = ObjectKey::new(kind, None, selector);
+        let selected = ListParams::default().labels(selector);
+        let parameters = DeleteParams::background();
+        self.request(&key, self.api(&key).delete_collection(&parameters, &selected)).await.map(drop)
     }
 
     /// Puts an event beside the object it is about.

@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use endpoint::{Call, Does, Endpoint, Table, Verb};
 
+/// The metric in which every component counts its requests to the API server.
+pub const REST_REQUESTS: &str = "kubevirt_rest_client_requests_total";
+
 /// A component: its name, its certificate and its tables.
 pub struct Component<S> {
     /// The container's name.

@@ -29,6 +29,10 @@ pub enum Care {
     Keeps,
     /// As [`Self::Keeps`], for objects whose names are all known: it also finds those that lost their label.
     KeepsKnown,
+    /// As [`Self::Keeps`], in whatever namespace they have to be.
+    KeepsAnywhere,
+    /// As [`Self::Keeps`], and removes all of them together.
+    Stocks,
     /// Follows one, and puts its label on it.
     Labels,
     /// Follows them all, and takes the suite's labels off.
@@ -45,7 +49,13 @@ impl Care {
     /// Whether objects of the kind are followed by a watch.
     pub fn follows(self) -> bool {
         match self {
-            Self::Keeps | Self::KeepsKnown | Self::Labels | Self::Cleans | Self::Serves => true,
+            Self::Keeps
+            | Self::KeepsKnown
+            | Self::KeepsAnywhere
+            | Self::Stocks
+            | Self::Labels
+            | Self::Cleans
+            | Self::Serves => true,
             Self::Clears | Self::Leaves => false,
         }
     }
@@ -116,7 +126,7 @@ kinds! {
     ClusterRoleBinding                RBAC       v1      "clusterrolebindings"                Cluster    Access        Keeps;
     Role                              RBAC       v1      "roles"                              Namespaced Access        Keeps;
     RoleBinding                       RBAC       v1      "rolebindings"                       Namespaced Access        Keeps;
-    SecurityContextConstraints        SECURITY   v1      "securitycontextconstraints"         Cluster    Access        Leaves;
+    SecurityContextConstraints        SECURITY   v1      "securitycontextconstraints"         Cluster    Access        Keeps;
     Service                           CORE       v1      "services"                           Namespaced Configuration Keeps;
     ConfigMap                         CORE       v1      "configmaps"                         Namespaced Configuration Keeps;
     Secret                            CORE       v1      "secrets"                            Namespaced Configuration KeepsKnown;
@@ -129,11 +139,11 @@ kinds! {
     ValidatingWebhookConfiguration    ADMISSION  v1      "validatingwebhookconfigurations"    Cluster    Admission     Keeps;
     MutatingWebhookConfiguration      ADMISSION  v1      "mutatingwebhookconfigurations"      Cluster    Admission     Keeps;
     APIService                        APISERVICE v1      "apiservices"                        Cluster    Admission     Keeps;
-    Route                             ROUTE      v1      "routes"                             Namespaced Extras        Leaves;
-    ServiceMonitor                    MONITORING v1      "servicemonitors"                    Namespaced Extras        Leaves;
-    PrometheusRule                    MONITORING v1      "prometheusrules"                    Namespaced Extras        Leaves;
-    VirtualMachineClusterInstancetype TYPES      v1beta1 "virtualmachineclusterinstancetypes" Cluster    Extras        Leaves;
-    VirtualMachineClusterPreference   TYPES      v1beta1 "virtualmachineclusterpreferences"   Cluster    Extras        Leaves;
+    Route                             ROUTE      v1      "routes"                             Namespaced Extras        Keeps;
+    ServiceMonitor                    MONITORING v1      "servicemonitors"                    Namespaced Extras        KeepsAnywhere;
+    PrometheusRule                    MONITORING v1      "prometheusrules"                    Namespaced Extras        Keeps;
+    VirtualMachineClusterInstancetype TYPES      v1beta1 "virtualmachineclusterinstancetypes" Cluster    Extras        Stocks;
+    VirtualMachineClusterPreference   TYPES      v1beta1 "virtualmachineclusterpreferences"   Cluster    Extras        Stocks;
     KubeVirt                          KUBEVIRT   v1      "kubevirts"                          Namespaced Extras        Serves;
 }
 
@@ -179,6 +189,25 @@ impl Kind {
 
     pub fn care(self) -> Care {
         self.facts().care
+    }
+
+    /// Whether a cluster may lack the API of this kind, get it later, or lose it: what other programs bring, what can be
+    /// switched off, and what the suite's own definitions bring.
+    pub fn is_optional(self) -> bool {
+        matches!(
+            self,
+            Self::SecurityContextConstraints
+                | Self::Route
+                | Self::ServiceMonitor
+                | Self::PrometheusRule
+                | Self::VirtualMachineClusterInstancetype
+                | Self::VirtualMachineClusterPreference
+        ) || self.is_built_in_option()
+    }
+
+    /// Whether the API of this kind may come without a definition: with the server itself, or with an aggregated one.
+    pub fn is_built_in_option(self) -> bool {
+        matches!(self, Self::Route | Self::ValidatingAdmissionPolicy | Self::ValidatingAdmissionPolicyBinding)
     }
 
     /// Whether objects of this kind make pods from a template.

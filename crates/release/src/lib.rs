@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod config;
 pub mod customize;
 pub mod desired;
+pub mod extras;
 pub mod image;
 pub mod index;
 pub mod kinds;

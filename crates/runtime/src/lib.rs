@@ -15,6 +15,7 @@ pub mod lease;
 pub mod metrics;
 pub mod net;
 pub mod process;
+pub mod rest;
 pub mod serve;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -58,6 +58,20 @@ impl Metrics {
         Gauge(self.series(name, help, "gauge", labels))
     }
 
+    /// Shows a counter of which nothing has been counted yet: whoever looks for it finds that it exists.
+    pub fn announce_counter(&self, name: &'static str, help: &'static str) {
+        self.announce(name, help, "counter");
+    }
+
+    /// Shows a gauge that has no value yet.
+    pub fn announce_gauge(&self, name: &'static str, help: &'static str) {
+        self.announce(name, help, "gauge");
+    }
+
+    fn announce(&self, name: &'static str, help: &'static str, kind: &'static str) {
+        self.lock().entry(name).or_insert_with(|| Family { help, kind, series: BTreeMap::new() });
+    }
+
     /// Everything in the text format.
     pub fn render(&self) -> String {
         let mut out = String::new();

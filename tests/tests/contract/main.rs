@@ -9,6 +9,7 @@
 //! | `placement` | 4927, 4928, bad toleration of infra and workloads |
 //! | `configuration` | replicas 0, replicas 3-1-2, 6257, 6258, 6259, 6260, 6261, RoleAggregationStrategy, ContainerPathVolumes |
 //! | `rollouts` | image pull secrets set, 4744, canary upgrade |
+//! | `instancetypes` | common-instancetypes: deployed, owned, unknown ones deleted, changes reverted |
 //! | `certificates` | external CA managed, 4099, 4101, 4103, 4104, 4105, 4106 |
 //! | `removal` | 3146, 3683, single-replica custom resource |
 //!
@@ -19,6 +20,7 @@ mod configuration;
 mod drift;
 mod fixture;
 mod installation;
+mod instancetypes;
 mod placement;
 mod removal;
 mod rollouts;

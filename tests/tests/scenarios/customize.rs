@@ -26,6 +26,7 @@ async fn change(world: &World, spec: Value) -> Value {
         .kubevirt_until("followed", |kubevirt| {
             kubevirt["status"]["observedGeneration"] == generation
                 && condition_of(kubevirt, "Progressing")["status"] == "False"
+                && condition_of(kubevirt, "InstancetypesReady")["status"] == "True"
         })
         .await
 }

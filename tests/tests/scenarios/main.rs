@@ -1,5 +1,6 @@
 //! The product as its users meet it: every scenario runs a whole cluster in this process, under paused time.
 
+mod beside;
 mod customize;
 mod edits;
 mod fields;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kubevirt_tests::{OPERATOR, World, condition_of, quiet_for, simulate};
+use kubevirt_release::operator_manifest::cr_manifest;
+use kubevirt_tests::{NAMESPACE, OPERATOR, World, condition_of, quiet_for, simulate};
 use serde_json::Value;
 
-use crate::support::install;
+use crate::support::{install, is_available, operator, settled};
 
 /// Ten minutes, as the issue asks.
 const A_LONG_TIME: Duration = Duration::from_secs(600);
@@ -56,14 +57,30 @@ fn for_ten_minutes_the_leader_writes_its_lease_and_the_standby_nothing() {
     });
 }
 
+/// Installs a release and waits until it is available. What stands beside it comes afterwards.
+async fn available(world: &World, version: &str) {
+    world.apply(&operator(version)).await;
+    world.apply(&[cr_manifest(NAMESPACE)]).await;
+    world.kubevirt_until("available", |kubevirt| is_available(kubevirt, version)).await;
+}
+
 #[test]
 fn an_installation_on_three_nodes_takes_at_most_250_requests() {
+    /// The common instance types and preferences are one request each; what else follows is a few conditions.
+    const BESIDE: usize = 119 + 15;
     simulate(async {
         let world = World::start(3, 1);
-        install(&world, "v0.1.0").await;
-        let total: usize = asked(&world, 0).values().flat_map(BTreeMap::values).sum();
-        assert!(total <= 250, "{total}: {:#?}", asked(&world, 0));
-        println!("simulated: an installation on 3 nodes took {total} requests of the operator");
+        available(&world, "v0.1.0").await;
+        let requests = asked(&world, 0);
+        let until_available: usize = requests.values().flat_map(BTreeMap::values).sum();
+        assert!(until_available <= 250, "{until_available}: {requests:#?}");
+        settled(&world, "v0.1.0").await;
+        let requests = asked(&world, 0);
+        let total: usize = requests.values().flat_map(BTreeMap::values).sum();
+        println!(
+            "simulated: {until_available} requests until the suite is available, {total} with the common instance types"
+        );
+        assert!(total <= until_available + BESIDE, "{total} after {until_available}: {requests:#?}");
     });
 }
 
@@ -74,7 +91,7 @@ fn an_installation_on_many_nodes_takes_hardly_more_requests_than_on_three() {
         let mut total = 0;
         simulate(async {
             let world = World::start(nodes, 1);
-            install(&world, "v0.1.0").await;
+            available(&world, "v0.1.0").await;
             let requests = asked(&world, 0);
             let all = requests.values().flatten().filter(|(what, _)| !what.ends_with(" leases"));
             total = all.map(|(_, count)| count).sum();

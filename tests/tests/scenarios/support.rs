@@ -17,15 +17,20 @@ pub(crate) async fn install(world: &World, version: &str) -> Value {
     settled(world, version).await
 }
 
-/// Waits until a version is observed, available and nothing progresses.
+/// Waits until a version is observed, available and nothing progresses, and what stands beside it is in place.
 pub(crate) async fn settled(world: &World, version: &str) -> Value {
     world
         .kubevirt_until(&format!("settled at {version}"), |kubevirt| {
-            kubevirt["status"]["observedKubeVirtVersion"] == version
-                && condition_of(kubevirt, "Available")["status"] == "True"
-                && condition_of(kubevirt, "Progressing")["status"] == "False"
+            is_available(kubevirt, version) && condition_of(kubevirt, "InstancetypesReady")["status"] == "True"
         })
         .await
+}
+
+/// Whether a version is observed and available and nothing progresses.
+pub(crate) fn is_available(kubevirt: &Value, version: &str) -> bool {
+    kubevirt["status"]["observedKubeVirtVersion"] == version
+        && condition_of(kubevirt, "Available")["status"] == "True"
+        && condition_of(kubevirt, "Progressing")["status"] == "False"
 }
 
 /// A Secret with a certificate and its key.
@@ -37,6 +42,6 @@ pub(crate) fn secret(name: &str, certificate: &str, key: &str) -> Object {
     }))
 }
 
-fn object(value: Value) -> Object {
+pub(crate) fn object(value: Value) -> Object {
     Object::from_value(value).expect("an object of a registered kind")
 }

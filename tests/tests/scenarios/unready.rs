@@ -40,6 +40,8 @@ async fn start(world: &World, with_secret: Option<&[&str]>, change: impl FnOnce(
     let (workloads, others): (Vec<_>, Vec<_>) = render(&config)
         .objects
         .into_iter()
+        // What other programs' APIs are for is not served here.
+        .filter(|object| !object.kind().is_optional())
         .partition(|object| matches!(object.kind(), Kind::Deployment | Kind::DaemonSet));
     world.apply(&others).await;
     let mut api = workloads.into_iter().find(|object| object.name() == "virt-api").expect("virt-api is rendered");

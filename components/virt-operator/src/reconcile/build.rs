@@ -7,6 +7,7 @@ use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::names::annotation;
 use kubevirt_release::customize::{Customizations, Refused};
 use kubevirt_release::desired::fit_kept;
+use kubevirt_release::extras::is_extra;
 use kubevirt_release::object::ObjectError;
 use kubevirt_release::{DeploymentConfig, Inputs, Kind, Object, ObjectKey, Strategy, desired, namespace};
 use kubevirt_upgrade::check::Violation;
@@ -134,6 +135,8 @@ fn wanted(target: &Target, inputs: &Inputs<'_>, world: &World) -> Result<BTreeMa
     if target.customizations.is_none() {
         held::objects(&mut finals, world);
     }
+    // What a cluster does not serve it cannot be given; it is written when it is served.
+    finals.retain(|key, _| !world.unserved.contains(&key.kind));
     Ok(finals)
 }
 
@@ -152,7 +155,7 @@ fn plan(
     let transitional = transitional(&finals, &old, world)?;
     let mut snapshot = snapshot(world, &finals, &transitional);
     // Strategies of other versions are the way back to them.
-    snapshot.objects.retain(|key, _| finals.contains_key(key) || !is_strategy(key));
+    snapshot.objects.retain(|key, _| finals.contains_key(key) || !(is_strategy(key) || is_extra(key)));
     let contested = world.contests.iter().filter_map(|(key, contest)| {
         let (wanted, live) = (finals.get(key)?, world.objects.get(key)?);
         contest.goes_on(wanted, live).then(|| format!("{key} at {}", contest.path))

@@ -1,13 +1,16 @@
 //! Step 1: what there is, read from the cache in one go. Only Secrets of certificates that no watch shows are asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kube::Client;
+use kubevirt_api::kubevirt::ConditionUpdate;
 use kubevirt_api::names::label;
 use kubevirt_release::{Kind, ObjectKey, certificates};
 
 use super::uninstall::Instances;
 use crate::cache::{Cache, Live, Nodes, Objects};
+use crate::catalogue::Entries;
 use crate::contest::Contests;
 use crate::endpoints::Slices;
 use crate::pods::Pods;
@@ -28,6 +31,12 @@ pub struct World {
     pub mute: BTreeMap<String, String>,
     /// Writes that did not last, which are not repeated now.
     pub contests: Contests,
+    /// Kinds of optional APIs that are not served.
+    pub unserved: BTreeSet<Kind>,
+    /// The ready-made types, by kind; a kind that was not listed yet, or is not served, is missing.
+    pub types: BTreeMap<Kind, Arc<Entries>>,
+    /// What the conditions beyond the contract say; those that are not known are missing.
+    pub(crate) beside: Vec<ConditionUpdate>,
     /// Users' objects by definition, where they were looked at: only for the removal of the suite.
     pub instances: BTreeMap<String, Instances>,
 }
@@ -36,7 +45,15 @@ pub struct World {
 pub fn dereference(cache: &Cache) -> World {
     let (crs, objects) = cache.objects().into_iter().partition(|(key, _)| key.kind == Kind::KubeVirt);
     let crs: Objects = crs;
-    World { crs: crs.into_values().collect(), objects, pods: cache.pods(), nodes: cache.nodes(), ..World::default() }
+    World {
+        crs: crs.into_values().collect(),
+        objects,
+        pods: cache.pods(),
+        nodes: cache.nodes(),
+        unserved: cache.unserved(),
+        types: cache.catalogue.now(),
+        ..World::default()
+    }
 }
 
 /// Asks for the Secrets of certificates that are not known: one whose label somebody removed is still in use, and must not

@@ -4,8 +4,11 @@
 //! for the next one, so a crash or a new leader loses nothing.
 
 mod apply;
+mod beside;
 mod build;
 mod dereference;
+mod extras;
+mod health;
 mod held;
 mod pace;
 mod registrations;
@@ -22,7 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use kubevirt_api::kubevirt::{KubeVirt, KubeVirtStatus, Reason as ConditionReason, Situation, enter};
+use kubevirt_api::kubevirt::{ConditionUpdate, KubeVirt, KubeVirtStatus, Reason as ConditionReason, Situation, enter};
 use kubevirt_apply::Writer;
 use kubevirt_release::Kind;
 use kubevirt_runtime::clock::Clock;
@@ -35,12 +38,15 @@ pub use apply::Outcomes;
 use dereference::find_unlabelled;
 pub use dereference::{World, dereference};
 
+pub use self::beside::Troubles;
 pub use self::build::Error as BuildError;
 use self::build::{Built, build};
+pub use self::health::Judged;
 pub use self::pace::Progress;
 use self::status::{Ended, status};
 use self::update_status::{Finalizer, update_metadata, update_status};
 use self::validate::{Followed, Refusal, Target, Validated, Wanted, validate};
+use crate::accounts::Accounts;
 use crate::backends;
 use crate::cache::{Cache, Live};
 use crate::endpoints::Endpoints;
@@ -100,6 +106,8 @@ impl Error {
     /// Whether trying again soon may help without anybody doing anything; then it is no matter for the status.
     fn is_passing(&self) -> bool {
         match self {
+            // An API that has just gone: the watch of its kind is about to notice.
+            Self::Write(kubevirt_apply::Error::Refused { key, code: 404, .. }) => key.kind.is_optional(),
             Self::Write(kubevirt_apply::Error::Refused { code, .. }) => *code == 429 || *code >= 500,
             Self::Write(_) => true,
             Self::Read(kube::Error::Api(status)) => status.code == 429 || status.code >= 500,
@@ -123,6 +131,12 @@ pub struct Reconciler {
     pub net: Arc<dyn Net>,
     /// What was told of progress, and when.
     pub progress: Progress,
+    /// Where the account of Prometheus is.
+    pub accounts: Arc<Accounts>,
+    /// How writing what stands beside the suite failed.
+    pub troubles: Troubles,
+    /// How the certificates fare.
+    pub judged: Judged,
 }
 
 /// When to look again although nothing has happened.
@@ -172,6 +186,7 @@ impl Reconciler {
             return Ok(Next::default());
         };
         find_unlabelled(&self.client, &self.settings.namespace, &self.cache).await?;
+        self.metrics.emulation(&cr.spec);
         let mut rounds = 0;
         let mute = self.mute().await;
         let (result, world) = loop {
@@ -208,8 +223,12 @@ impl Reconciler {
                 tracing::debug!(report = %built.report, "planned");
                 self.metrics.waiting(&built.report);
                 let ended = built.ended(&target.config);
+                let standings = self.standings(&cr, target, &world);
+                let beside = [self.certificates(&cr, &world)].into_iter().chain(self.beside(&standings)).collect();
+                let world = World { beside, ..world };
                 let told_at = self.tell(&cr, &live, &ended, &world, &built.plan).await?;
-                Ok(Next { due: self.due(&built).into_iter().chain(told_at).min() })
+                let beside = self.write_beside(&cr, target, standings, &world).await;
+                Ok(Next { due: self.due(&built).into_iter().chain(told_at).chain(beside).min() })
             }
             Err(error) => {
                 if !error.is_passing() {
@@ -242,6 +261,14 @@ impl Reconciler {
         };
         self.end(cr, live, &ended, &dereference(&self.cache)).await?;
         kept.map(|built| Next { due: built.and_then(|built| self.due(&built)) })
+    }
+
+    /// What the condition says of the certificates.
+    fn certificates(&self, cr: &KubeVirt, world: &World) -> ConditionUpdate {
+        let lifetimes = cr.spec.certificate_lifetimes();
+        let found = self.judged.certificates(&world.objects, &self.settings.namespace, lifetimes, self.clock.now());
+        self.metrics.certificates(&found);
+        health::condition(&found)
     }
 
     /// What is known now.

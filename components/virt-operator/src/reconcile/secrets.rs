@@ -183,7 +183,7 @@ impl Published<'_> {
     }
 }
 
-fn stored(live: &Objects, namespace: &str, secret: &str) -> KeyCert {
+pub(super) fn stored(live: &Objects, namespace: &str, secret: &str) -> KeyCert {
     let object = live.get(&ObjectKey::new(Kind::Secret, Some(namespace), secret));
     let field = |name: &str| {
         let encoded = object.and_then(|object| object.get("data")?.get(name)?.as_str()).unwrap_or_default();
@@ -192,7 +192,7 @@ fn stored(live: &Objects, namespace: &str, secret: &str) -> KeyCert {
     KeyCert { certificate: field(table::CERTIFICATE_KEY), key: field(table::PRIVATE_KEY_KEY) }
 }
 
-fn bundle_of<'a>(live: &'a Objects, namespace: &str, config_map: &str) -> &'a str {
+pub(super) fn bundle_of<'a>(live: &'a Objects, namespace: &str, config_map: &str) -> &'a str {
     let object = live.get(&ObjectKey::new(Kind::ConfigMap, Some(namespace), config_map));
     object.and_then(|object| text(object, &format!("/data/{}", table::BUNDLE_KEY))).unwrap_or_default()
 }

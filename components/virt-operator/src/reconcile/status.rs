@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use kubevirt_api::kubevirt::{
     Condition, ConditionType, ConditionUpdate, GenerationStatus, KubeVirt, KubeVirtStatus, Phase, Reason, Situation,
-    enter, find_condition, set_condition,
+    enter, find_condition, remove_condition, set_condition,
 };
 use kubevirt_release::desired::unsupported;
 use kubevirt_release::{DeploymentConfig, Kind, ObjectKey};
@@ -13,6 +13,14 @@ use serde_json::Value;
 use super::World;
 use crate::cache::text;
 use crate::settings::Settings;
+
+/// The conditions beyond the contract.
+const BESIDE: [ConditionType; 4] = [
+    ConditionType::CertificatesReady,
+    ConditionType::UpgradeBlocked,
+    ConditionType::MonitoringReady,
+    ConditionType::InstancetypesReady,
+];
 
 /// How a pass ended.
 #[derive(Debug)]
@@ -114,6 +122,26 @@ pub(crate) fn status(
             enter(&Situation::Deleting, &mut conditions, now);
         }
     }
+    match ended {
+        Ended::Planned { .. } => {
+            remove_condition(&mut conditions, ConditionType::UpgradeBlocked);
+            for update in &world.beside {
+                set_condition(&mut conditions, update, now);
+            }
+        }
+        Ended::Deleting { .. } | Ended::NotDeleted { .. } | Ended::Deleted => {
+            for kind in BESIDE {
+                remove_condition(&mut conditions, kind);
+            }
+        }
+        // A version is complete, and another one is asked for that cannot be followed: a person has to change the spec.
+        Ended::Refused { reason, message, .. } if changes_version(&new) => {
+            let update = ConditionUpdate::new(ConditionType::UpgradeBlocked, true, *reason, message);
+            set_condition(&mut conditions, &update, now);
+        }
+        // The others are not looked at then.
+        Ended::Failed { .. } | Ended::Refused { .. } => {}
+    }
     new.conditions = Some(settled(old.conditions.as_deref().unwrap_or_default(), conditions));
     new
 }
@@ -138,8 +166,7 @@ fn planned(
     } else {
         new.phase = Some(new.phase.filter(|phase| *phase == Phase::Deployed).unwrap_or(Phase::Deploying));
         let was_available = is_true(conditions, ConditionType::Available);
-        let changes_version = new.observed_deployment_id.as_ref().is_some_and(|id| !id.is_empty())
-            && new.observed_deployment_id != new.target_deployment_id;
+        let changes_version = changes_version(new);
         if changes_version || matches!(plan.mode(), Mode::Update | Mode::Rollback) {
             enter(&Situation::Updating, conditions, now);
         } else if plan.mode() == Mode::Keep && was_available && !is_down(plan) {
@@ -162,6 +189,12 @@ fn planned(
             ConditionUpdate::new(ConditionType::Synchronized, false, Reason::NotSupported, passed_over.join("; "));
         set_condition(conditions, &update, now);
     }
+}
+
+/// Whether another version is asked for than the one that was last complete.
+fn changes_version(status: &KubeVirtStatus) -> bool {
+    let observed = status.observed_deployment_id.as_ref();
+    observed.is_some_and(|id| !id.is_empty()) && status.observed_deployment_id != status.target_deployment_id
 }
 
 /// What runs is left as it is, and so is what the conditions say about it. On an empty cluster nothing is available.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kubevirt_api::kubevirt::{KubeVirt, KubeVirtStatus, Phase, STORAGE_VERSION};
+use kubevirt_api::kubevirt::{ConditionType, KubeVirt, KubeVirtStatus, Phase, Reason, STORAGE_VERSION, find_condition};
 use kubevirt_api::names::{annotation, finalizer};
 use kubevirt_apply::{Error, Writer};
 use kubevirt_release::{Kind, ObjectKey};
@@ -148,12 +148,15 @@ pub(crate) enum Turn {
     DeletionFinished,
     NotSynchronized,
     AdvancedFeatureUse,
+    /// A condition beyond the contract says that something needs attention; its reason is the event's.
+    NeedsAttention(Reason),
 }
 
 impl Turn {
     /// The event's reason.
     pub(crate) fn code(self) -> &'static str {
         match self {
+            Self::NeedsAttention(reason) => reason.as_str(),
             Self::InstallationStarted => "InstallationStarted",
             Self::InstallationFinished => "InstallationFinished",
             Self::UpgradeStarted => "UpgradeStarted",
@@ -165,6 +168,16 @@ impl Turn {
         }
     }
 }
+
+/// Reasons of conditions beyond the contract that somebody should know of who reads events.
+const ATTENTION: &[(ConditionType, Reason)] = &[
+    (ConditionType::CertificatesReady, Reason::CertificateMissing),
+    (ConditionType::CertificatesReady, Reason::CertificateExpiringSoon),
+    (ConditionType::CertificatesReady, Reason::CertificateExpired),
+    (ConditionType::CertificatesReady, Reason::CertificateNotVerifiable),
+    (ConditionType::MonitoringReady, Reason::MonitoringRefused),
+    (ConditionType::InstancetypesReady, Reason::InstancetypesRefused),
+];
 
 /// What happened between two states of the status.
 pub(crate) fn notes(old: &KubeVirtStatus, new: &KubeVirtStatus) -> Vec<Note> {
@@ -203,6 +216,17 @@ pub(crate) fn notes(old: &KubeVirtStatus, new: &KubeVirtStatus) -> Vec<Note> {
         let condition = conditions.iter().find(|condition| condition.condition_type == "Synchronized");
         let message = condition.and_then(|condition| condition.message.clone()).unwrap_or(reason);
         notes.push(Note { warning: true, reason: Turn::NotSynchronized, message });
+    }
+    for (kind, reason) in ATTENTION {
+        let condition = kind.as_str();
+        if reason_of(new, condition).as_deref() == Some(reason.as_str())
+            && reason_of(old, condition) != reason_of(new, condition)
+        {
+            let conditions = new.conditions.as_deref().unwrap_or_default();
+            let message = find_condition(conditions, *kind).and_then(|condition| condition.message.clone());
+            let reason = Turn::NeedsAttention(*reason);
+            notes.push(Note { warning: true, reason, message: message.unwrap_or_default() });
+        }
     }
     if new.phase == Some(Phase::Deleted) && old.phase != Some(Phase::Deleted) {
         notes.push(note(Turn::DeletionFinished, "All components are removed".to_owned()));

@@ -66,6 +66,14 @@ words! {
         Created,
         /// Only ever present as False: the spec is not being followed.
         Synchronized,
+        /// Beyond the contract: every certificate is one that clients accept.
+        CertificatesReady,
+        /// Beyond the contract, and only ever present as True: a change of version waits for a person.
+        UpgradeBlocked,
+        /// Beyond the contract: Prometheus has what it needs.
+        MonitoringReady,
+        /// Beyond the contract: the common instance types and preferences are as asked for.
+        InstancetypesReady,
     }
 }
 
@@ -103,6 +111,34 @@ words! {
         CustomizationRefused,
         /// The upgrade waits for something a person has to decide or repair.
         UpgradeBlocked,
+
+        CertificatesValid,
+        /// A new authority is published and does not sign everything yet.
+        AuthorityRotating,
+        CertificateMissing,
+        /// A certificate was to be renewed and was not.
+        CertificateExpiringSoon,
+        CertificateExpired,
+        /// No published authority vouches for a certificate.
+        CertificateNotVerifiable,
+
+        MonitoringDeployed,
+        /// The cluster has no Prometheus operator.
+        MonitoringNotServed,
+        /// Prometheus' account is in none of the namespaces that are looked at.
+        MonitorAccountMissing,
+        /// The objects for Prometheus are still to be written.
+        MonitoringPending,
+        /// The server refused an object for Prometheus.
+        MonitoringRefused,
+
+        InstancetypesDeployed,
+        /// The spec leaves them out.
+        InstancetypesDisabled,
+        /// They are still to be written.
+        InstancetypesPending,
+        /// The server refused one.
+        InstancetypesRefused,
     }
 }
 

@@ -14,6 +14,8 @@ use kubevirt_api::names::{annotation, label};
 use serde_json::Value;
 
 use crate::customize::{self, Customizations, Place, Refused};
+use crate::extras::is_extra;
+use crate::extras::monitoring::{self, Monitor, Runbooks};
 use crate::kinds::Kind;
 use crate::object::{self, Object, ObjectKey};
 use crate::render::POD_MUTATOR;
@@ -83,8 +85,8 @@ pub fn unsupported(spec: &KubeVirtSpec, keys: &[ObjectKey]) -> Vec<Unsupported> 
 /// The changes of `spec.customizeComponents` that cannot be made, each once, with the first object it fails for.
 pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Result<Vec<Object>, Vec<Refused>> {
     let labels = product_labels(inputs.spec);
-    let mut objects: Vec<Object> =
-        strategy.objects.iter().filter(|o| !matches!(o.kind(), Kind::Secret | Kind::ConfigMap)).cloned().collect();
+    let is_kept_beside = |o: &Object| matches!(o.kind(), Kind::Secret | Kind::ConfigMap) || is_extra(&o.key());
+    let mut objects: Vec<Object> = strategy.objects.iter().filter(|o| !is_kept_beside(o)).cloned().collect();
     let named_ports = ports_of_services(&objects);
     let configuration = inputs.spec.configuration.as_ref();
     if !gates::is_on(configuration, gates::name::CONTAINER_PATH_VOLUMES) {
@@ -132,6 +134,20 @@ pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Result<Vec<Object>, 
     objects.extend(budgets);
     objects.sort_by_key(Object::key);
     Ok(objects)
+}
+
+/// The objects for a Prometheus, as the operator marks what belongs to a version.
+pub fn monitoring(
+    strategy: &Strategy,
+    inputs: &Inputs<'_>,
+    namespace: &str,
+    monitor: &Monitor,
+    runbooks: &Runbooks,
+) -> Vec<Object> {
+    let labels = product_labels(inputs.spec);
+    let mut objects = monitoring::objects(namespace, monitor, inputs.spec, runbooks);
+    objects.iter_mut().for_each(|object| stamp(object, strategy, inputs, &labels));
+    objects
 }
 
 /// Brings an object that the operator keeps beside those of a version (a certificate, a bundle) to what the CR asks of
@@ -193,7 +209,7 @@ fn product_fields(spec: &KubeVirtSpec) -> [(&'static str, &'static str, Option<&
 }
 
 /// The labels every managed object and every pod carries.
-fn product_labels(spec: &KubeVirtSpec) -> BTreeMap<&'static str, String> {
+pub fn product_labels(spec: &KubeVirtSpec) -> BTreeMap<&'static str, String> {
     let mut labels: BTreeMap<&str, String> = [
         (label::MANAGED_BY, label::MANAGED_BY_OPERATOR.to_string()),
         (label::COMPONENT, label::COMPONENT_DEFAULT.to_string()),

@@ -290,7 +290,11 @@ fn an_api_server_takes_every_object() {
         managed::Manager { name: "test".into(), api_version: String::new(), time: None, subresource: String::new() };
     for object in &objects {
         let (api_version, kind) = (object.kind().api_version(), object.kind().name());
-        let schema = builtin::schema(&api_version, kind).unwrap();
+        let Some(schema) = builtin::schema(&api_version, kind) else {
+            // What is not built in is another program's, and so is its schema.
+            assert!(object.kind().is_optional(), "{}", object.key());
+            continue;
+        };
         assert_eq!(schema.unknown_fields(object.value()), Vec::<String>::new(), "{}", object.key());
         let applied = managed::apply(schema, None, object.value(), &manager, true);
         let mut stored = applied.unwrap_or_else(|error| panic!("{}: {error}", object.key()));

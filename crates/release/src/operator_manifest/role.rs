@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::NAME;
 use crate::certificates;
 use crate::config::DeploymentConfig;
+use crate::extras::monitoring;
 use crate::kinds::{Care, Kind};
 use crate::object::Object;
 use crate::rbac::{named, rule};
@@ -39,6 +40,8 @@ pub fn cluster_rules(namespace: &str) -> Vec<PolicyRule> {
     rules.extend([
         rule("kubevirt.io", &["kubevirts/status"], &["patch"]),
         named("", &["configmaps"], &[AUTHENTICATION], &["list", "watch"]),
+        // In which namespace the account of Prometheus is.
+        rule("", &["serviceaccounts"], &["list", "watch"]),
         named(RBAC, &["clusterroles"], &names(&filled(Kind::ClusterRole)), FILL),
         named(RBAC, &["clusterroles"], &names(&given(Kind::ClusterRole)), GIVE),
     ]);
@@ -85,7 +88,8 @@ fn of_kinds(namespaced: bool, namespace: &str) -> Vec<PolicyRule> {
             None => rules.push(more),
         }
     };
-    for kind in Kind::ALL.iter().filter(|kind| kind.namespaced() == namespaced || kind.care() == Care::Serves) {
+    let everywhere = |kind: &Kind| matches!(kind.care(), Care::Serves | Care::KeepsAnywhere);
+    for kind in Kind::ALL.iter().filter(|kind| kind.namespaced() == namespaced || everywhere(kind)) {
         let (group, plural) = (kind.group(), &[kind.plural()]);
         match kind.care() {
             Care::Keeps => add(rule(group, plural, KEEP)),
@@ -99,7 +103,12 @@ fn of_kinds(namespaced: bool, namespace: &str) -> Vec<PolicyRule> {
             // In every namespace: one in another is told that it is not followed.
             Care::Serves if !namespaced => add(rule(group, plural, &["list", "watch", "patch"])),
             Care::Clears => add(rule(group, plural, &["list", "delete"])),
-            Care::Serves | Care::Leaves => {}
+            Care::KeepsAnywhere if !namespaced => add(rule(group, plural, KEEP)),
+            Care::Stocks => {
+                add(rule(group, plural, KEEP));
+                add(rule(group, plural, &["deletecollection"]));
+            }
+            Care::Serves | Care::KeepsAnywhere | Care::Leaves => {}
         }
     }
     rules
@@ -108,7 +117,7 @@ fn of_kinds(namespaced: bool, namespace: &str) -> Vec<PolicyRule> {
 /// The names of the suite's roles of a kind, sorted.
 fn filled(kind: Kind) -> Vec<String> {
     let ours = suite().into_iter().filter(|object| object.kind() == kind).map(|object| object.name().to_owned());
-    sorted(ours.chain(OF_OTHER_RELEASES.iter().map(ToString::to_string)))
+    sorted(ours.chain(beside(kind)).chain(OF_OTHER_RELEASES.iter().map(ToString::to_string)))
 }
 
 /// The names of the roles of a kind that the suite's bindings give to somebody, sorted.
@@ -117,7 +126,13 @@ fn given(kind: Kind) -> Vec<String> {
     let of_kind = |object: &Object| text(object, "/roleRef/kind").is_some_and(|given| given == kind.name());
     let ours = suite().into_iter().filter(of_kind).filter_map(|binding| text(&binding, "/roleRef/name"));
     let everywhere = (kind == Kind::ClusterRole).then_some(GIVEN_BY_OTHER_RELEASES);
-    sorted(ours.chain(OF_OTHER_RELEASES.iter().copied().chain(everywhere).map(ToOwned::to_owned)))
+    let others = OF_OTHER_RELEASES.iter().copied().chain(everywhere).map(ToOwned::to_owned);
+    sorted(ours.chain(beside(kind)).chain(others))
+}
+
+/// The role of a kind that stands beside the version: what Prometheus may look at.
+fn beside(kind: Kind) -> Option<String> {
+    (kind == Kind::Role).then(|| monitoring::ACCESS.to_owned())
 }
 
 /// The objects of this release. Which roles there are depends on nothing that is configured.

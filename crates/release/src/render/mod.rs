@@ -5,6 +5,7 @@
 
 mod access;
 pub(crate) mod pods;
+mod security;
 mod services;
 mod users;
 mod virt_api;
@@ -42,6 +43,7 @@ pub fn render(config: &DeploymentConfig) -> Strategy {
     }
     objects.extend(users::objects());
     objects.extend(crds::all().iter().map(Object::of));
+    objects.extend(security::objects(namespace));
     objects.extend(services::objects(namespace));
     objects.extend(webhooks::objects(namespace));
     objects.push(Object::of(&virt_api::deployment(config)));

@@ -61,6 +61,8 @@ fn the_suite_in_outline() {
         RoleBinding kubevirt/kubevirt-apiserver
         RoleBinding kubevirt/kubevirt-controller
         RoleBinding kubevirt/kubevirt-handler
+        SecurityContextConstraints kubevirt-controller
+        SecurityContextConstraints kubevirt-handler
         Service kubevirt/kubevirt-operator-webhook
         Service kubevirt/kubevirt-prometheus-metrics
         Service kubevirt/virt-api

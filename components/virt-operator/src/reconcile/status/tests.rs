@@ -13,7 +13,13 @@ fn at(second: i64) -> Timestamp {
 
 fn settings() -> Settings {
     let own = OwnImage::parse("registry.example/suite/virt-operator:v0.2.0", None);
-    Settings { namespace: "kv-test".to_owned(), env: BTreeMap::new(), own, architecture: "amd64" }
+    Settings {
+        namespace: "kv-test".to_owned(),
+        env: BTreeMap::new(),
+        own,
+        runbooks: Default::default(),
+        architecture: "amd64",
+    }
 }
 
 fn config(tag: &str) -> DeploymentConfig {
@@ -207,6 +213,7 @@ fn a_version_that_cannot_be_had_leaves_what_runs_available() {
           Degraded=False AllComponentsReady: Every component is ready
           Created=True AllResourcesCreated: Every object is in place
           Synchronized=False TargetUnavailable: no strategy for v0.30
+          UpgradeBlocked=True TargetUnavailable: no strategy for v0.30
     "#]],
     );
     check(
