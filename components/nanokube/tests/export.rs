@@ -85,10 +85,14 @@ fn documents(text: &str) -> BTreeMap<String, String> {
         let of = |start: &str| document.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned();
         [of("kind:"), of("  name:"), of("  namespace:")].concat()
     };
-    // Each server has an authority of its own.
+    // Each server has an authority and an address of its own.
     let text = format!("\n{text}");
     let documents = text.split("\n---\n").filter(|document| !document.trim().is_empty());
-    let ours = documents.filter(|document| !document.contains("-----BEGIN CERTIFICATE"));
+    let is_own_address = |document: &str| {
+        ["kind: Endpoints\n", "kind: EndpointSlice\n"].iter().any(|kind| document.contains(kind))
+            && document.contains("\n  name: kubernetes\n")
+    };
+    let ours = documents.filter(|document| !document.contains("-----BEGIN CERTIFICATE") && !is_own_address(document));
     ours.map(|document| (name(document), cut(document))).collect()
 }
 

@@ -31,6 +31,8 @@ pub enum Care {
     KeepsKnown,
     /// As [`Self::Keeps`], in whatever namespace they have to be.
     KeepsAnywhere,
+    /// As [`Self::Keeps`], and looks whether there are some of others in any namespace.
+    KeepsAndSeeks,
     /// As [`Self::Keeps`], and removes all of them together.
     Stocks,
     /// Follows one, and puts its label on it.
@@ -52,6 +54,7 @@ impl Care {
             Self::Keeps
             | Self::KeepsKnown
             | Self::KeepsAnywhere
+            | Self::KeepsAndSeeks
             | Self::Stocks
             | Self::Labels
             | Self::Cleans
@@ -121,7 +124,7 @@ kinds! {
     Node                              CORE       v1      "nodes"                              Cluster    Definitions   Cleans;
     CustomResourceDefinition          EXTENSIONS v1      "customresourcedefinitions"          Cluster    Definitions   Keeps;
     PriorityClass                     SCHEDULING v1      "priorityclasses"                    Cluster    Definitions   Leaves;
-    ServiceAccount                    CORE       v1      "serviceaccounts"                    Namespaced Access        Keeps;
+    ServiceAccount                    CORE       v1      "serviceaccounts"                    Namespaced Access        KeepsAndSeeks;
     ClusterRole                       RBAC       v1      "clusterroles"                       Cluster    Access        Keeps;
     ClusterRoleBinding                RBAC       v1      "clusterrolebindings"                Cluster    Access        Keeps;
     Role                              RBAC       v1      "roles"                              Namespaced Access        Keeps;

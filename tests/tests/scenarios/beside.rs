@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::support::{install, object};
 
 /// A definition as another program brings it: its content is of no concern here.
-fn definition(kind: Kind) -> Object {
+pub(crate) fn definition(kind: Kind) -> Object {
     let scope = if kind.namespaced() { "Namespaced" } else { "Cluster" };
     object(json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -33,7 +33,7 @@ fn definition(kind: Kind) -> Object {
     }))
 }
 
-fn account(namespace: &str) -> [Object; 2] {
+pub(crate) fn account(namespace: &str) -> [Object; 2] {
     [
         object(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})),
         object(json!({"apiVersion": "v1", "kind": "ServiceAccount",
@@ -41,12 +41,12 @@ fn account(namespace: &str) -> [Object; 2] {
     ]
 }
 
-async fn gone(api: &Api<DynamicObject>, name: &str) {
+pub(crate) async fn gone(api: &Api<DynamicObject>, name: &str) {
     let absent = await_condition(api.clone(), name, |object: Option<&DynamicObject>| object.is_none());
     assert!(tokio::time::timeout(PATIENCE, absent).await.is_ok(), "{name} is still there");
 }
 
-async fn says(world: &World, condition: &str, reason: &str) -> Value {
+pub(crate) async fn says(world: &World, condition: &str, reason: &str) -> Value {
     world
         .kubevirt_until(&format!("{condition}: {reason}"), |kubevirt| {
             condition_of(kubevirt, condition)["reason"] == reason

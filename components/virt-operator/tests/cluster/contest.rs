@@ -129,6 +129,8 @@ async fn a_webhook_that_changes_what_is_written_is_named_and_not_fought() {
     let message: String = message.filter_map(|one| one["message"].as_str()).collect();
     assert!(message.contains("Service kubevirt/virt-api at spec.ports[0].targetPort"), "{message}");
     assert_eq!(condition(&cr, "Available"), "True AllComponentsReady", "everything else goes on");
+    let complete = |cr: &Value| condition(cr, "InstancetypesReady").starts_with("True");
+    cluster.cr_until("complete, what stands beside the suite too", complete).await;
 
     let before = cluster.writes().len();
     let quiet = tokio::time::timeout(Duration::from_secs(120), std::future::pending::<()>()).await;

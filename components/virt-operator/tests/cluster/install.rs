@@ -60,8 +60,11 @@ async fn three_nodes_get_two_apis_and_then_it_is_quiet() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     let strategies = cluster.names(Kind::ConfigMap, "kubevirt.io/install-strategy").await;
     assert_eq!(strategies.len(), 1);
-    let requests = cluster.requests().iter().filter(|(_, target)| !target.starts_with("leases/")).count();
-    println!("{requests} requests for an installation on 3 simulated nodes");
+    // Common instance types come when the suite is available; tests/scenarios/quiet.rs counts until then.
+    let aside = ["leases/", "virtualmachineclusterinstancetypes/", "virtualmachineclusterpreferences/"];
+    let counts = |target: &str| aside.iter().all(|aside| !target.starts_with(aside));
+    let requests = cluster.requests().iter().filter(|(_, target)| counts(target)).count();
+    println!("{requests} requests for an installation on 3 simulated nodes, beside the common instance types");
     assert!(requests <= 250, "{requests} requests for an installation");
     let written = cluster.writes();
     tokio::time::sleep(Duration::from_secs(600)).await;

@@ -78,17 +78,6 @@ impl Schema {
                         s.validate_at(&field::child(path, name), v, errors);
                     }
                 }
-                if self.embedded_resource {
-                    for name in ["apiVersion", "kind"] {
-                        let at = field::child(path, name);
-                        match map.get(name) {
-                            None => errors.push(FieldError::required(at, "must not be empty")),
-                            Some(v) if v == "" => errors.push(FieldError::invalid(at, v, "must not be empty")),
-                            Some(v) if !v.is_string() => errors.push(FieldError::invalid(at, v, "must be a string")),
-                            Some(_) => {}
-                        }
-                    }
-                }
                 for name in self.required.iter().filter(|n| !map.contains_key(*n)) {
                     errors.push(FieldError::required(field::child(path, name), ""));
                 }

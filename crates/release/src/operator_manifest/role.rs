@@ -40,16 +40,19 @@ pub fn cluster_rules(namespace: &str) -> Vec<PolicyRule> {
     rules.extend([
         rule("kubevirt.io", &["kubevirts/status"], &["patch"]),
         named("", &["configmaps"], &[AUTHENTICATION], &["list", "watch"]),
-        // In which namespace the account of Prometheus is.
-        rule("", &["serviceaccounts"], &["list", "watch"]),
         named(RBAC, &["clusterroles"], &names(&filled(Kind::ClusterRole)), FILL),
         named(RBAC, &["clusterroles"], &names(&given(Kind::ClusterRole)), GIVE),
     ]);
-    // Who still has objects of the suite is asked before and during its removal.
-    let mut groups: Vec<&str> = crds::ROWS.iter().map(|row| row.group).collect();
+    // Who still has objects of the suite is asked before and during its removal. What is kept in stock is listed anyhow.
+    let in_stock = |row: &crds::Row| {
+        let stocked = Kind::ALL.iter().filter(|kind| kind.care() == Care::Stocks);
+        stocked.into_iter().any(|kind| (kind.group(), kind.plural()) == (row.group, row.plural))
+    };
+    let asked: Vec<&crds::Row> = crds::ROWS.iter().filter(|row| !in_stock(row)).collect();
+    let mut groups: Vec<&str> = asked.iter().map(|row| row.group).collect();
     groups.dedup();
     rules.extend(groups.iter().map(|group| {
-        let plurals: Vec<&str> = crds::ROWS.iter().filter(|row| row.group == *group).map(|row| row.plural).collect();
+        let plurals: Vec<&str> = asked.iter().filter(|row| row.group == *group).map(|row| row.plural).collect();
         rule(group, &plurals, &["list"])
     }));
     rules
@@ -88,7 +91,7 @@ fn of_kinds(namespaced: bool, namespace: &str) -> Vec<PolicyRule> {
             None => rules.push(more),
         }
     };
-    let everywhere = |kind: &Kind| matches!(kind.care(), Care::Serves | Care::KeepsAnywhere);
+    let everywhere = |kind: &Kind| matches!(kind.care(), Care::Serves | Care::KeepsAnywhere | Care::KeepsAndSeeks);
     for kind in Kind::ALL.iter().filter(|kind| kind.namespaced() == namespaced || everywhere(kind)) {
         let (group, plural) = (kind.group(), &[kind.plural()]);
         match kind.care() {
@@ -104,6 +107,9 @@ fn of_kinds(namespaced: bool, namespace: &str) -> Vec<PolicyRule> {
             Care::Serves if !namespaced => add(rule(group, plural, &["list", "watch", "patch"])),
             Care::Clears => add(rule(group, plural, &["list", "delete"])),
             Care::KeepsAnywhere if !namespaced => add(rule(group, plural, KEEP)),
+            // In which namespace the account of Prometheus is.
+            Care::KeepsAndSeeks if !namespaced => add(rule(group, plural, &["list", "watch"])),
+            Care::KeepsAndSeeks => add(rule(group, plural, &["create", "patch", "delete"])),
             Care::Stocks => {
                 add(rule(group, plural, KEEP));
                 add(rule(group, plural, &["deletecollection"]));
