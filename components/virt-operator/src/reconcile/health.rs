@@ -84,7 +84,14 @@ fn expiry(one: &Health) -> String {
 /// The last judgement: it holds until a Secret or a bundle changes, or time makes a difference. Signatures are checked in
 /// it, which is too dear for every pass of a large roll-out.
 #[derive(Default)]
-pub struct Judged(Mutex<Option<(Vec<String>, Timestamp, Vec<Health>)>>);
+pub struct Judged(Mutex<Option<Judgement>>);
+
+struct Judgement {
+    /// What was judged, and in which versions.
+    seen: Vec<String>,
+    until: Timestamp,
+    found: Vec<Health>,
+}
 
 impl Judged {
     pub(super) fn certificates(
@@ -104,14 +111,15 @@ impl Judged {
             .collect();
         versions.push(format!("{lifetimes:?}"));
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((seen, until, found)) = &*last
+        if let Some(Judgement { seen, until, found }) = &*last
             && *seen == versions
             && now < *until
         {
             return found.clone();
         }
         let found = certificates(live, namespace, lifetimes, now);
-        *last = Some((versions, now.saturating_add(HOLDS).unwrap_or(Timestamp::MAX), found.clone()));
+        let until = now.saturating_add(HOLDS).unwrap_or(Timestamp::MAX);
+        *last = Some(Judgement { seen: versions, until, found: found.clone() });
         found
     }
 }

@@ -25,7 +25,7 @@ enum Boot {
     /// Whatever the machine type has.
     Any,
     Efi,
-    SecureBoot,
+    Secure,
     /// Secure boot whose variables survive a restart, and with them a trusted platform module.
     Trusted,
 }
@@ -83,12 +83,7 @@ const fn linux(name: &'static str, title: &'static str, mebibytes: u32) -> Prefe
 
 /// A Linux made to be a guest on the common architecture.
 const fn enterprise(name: &'static str, title: &'static str, mebibytes: u32) -> Preference {
-    Preference {
-        boot: Boot::SecureBoot,
-        architecture: Some("amd64"),
-        disk_thread: true,
-        ..linux(name, title, mebibytes)
-    }
+    Preference { boot: Boot::Secure, architecture: Some("amd64"), disk_thread: true, ..linux(name, title, mebibytes) }
 }
 
 const fn on(architecture: &'static str, one: Preference) -> Preference {
@@ -124,14 +119,14 @@ const fn with_drivers(name: &'static str, title: &'static str, one: Preference) 
 
 /// MiB that the installers of this family ask for.
 const CENTOS: u32 = 1536;
-const WINDOWS_10: Preference = windows("windows.10", "Windows 10", 2 * GI, Boot::SecureBoot, "e1000e");
+const WINDOWS_10: Preference = windows("windows.10", "Windows 10", 2 * GI, Boot::Secure, "e1000e");
 const WINDOWS_11: Preference =
     Preference { cpus: 2, ..windows("windows.11", "Windows 11", 4 * GI, Boot::Trusted, "e1000e") };
 const WINDOWS_7: Preference = windows("windows.7", "Windows 7", 2 * GI, Boot::Any, "e1000e");
 const WINDOWS_2K8: Preference = windows("windows.2k8", "Windows Server 2008", 512, Boot::Any, "e1000");
 const WINDOWS_2K12: Preference = windows("windows.2k12", "Windows Server 2012", 512, Boot::Any, "e1000e");
-const WINDOWS_2K16: Preference = windows("windows.2k16", "Windows Server 2016", 2 * GI, Boot::SecureBoot, "e1000e");
-const WINDOWS_2K19: Preference = windows("windows.2k19", "Windows Server 2019", 2 * GI, Boot::SecureBoot, "e1000e");
+const WINDOWS_2K16: Preference = windows("windows.2k16", "Windows Server 2016", 2 * GI, Boot::Secure, "e1000e");
+const WINDOWS_2K19: Preference = windows("windows.2k19", "Windows Server 2019", 2 * GI, Boot::Secure, "e1000e");
 const WINDOWS_2K22: Preference = windows("windows.2k22", "Windows Server 2022", 2 * GI, Boot::Trusted, "e1000e");
 const WINDOWS_2K25: Preference = windows("windows.2k25", "Windows Server 2025", 2 * GI, Boot::Trusted, "e1000e");
 
@@ -252,7 +247,7 @@ fn object(one: &Preference) -> Object {
     if let Some(efi) = match one.boot {
         Boot::Any => None,
         Boot::Efi => Some(json!({"secureBoot": false})),
-        Boot::SecureBoot => Some(json!({"secureBoot": true})),
+        Boot::Secure => Some(json!({"secureBoot": true})),
         Boot::Trusted => Some(json!({"secureBoot": true, "persistent": true})),
     } {
         spec["firmware"] = json!({"preferredEfi": efi});
@@ -352,7 +347,7 @@ fn topology(one: &Preference) -> Option<Value> {
 
 fn features(one: &Preference) -> Option<Value> {
     // Secure boot is kept by system management mode.
-    let secure = matches!(one.boot, Boot::SecureBoot | Boot::Trusted);
+    let secure = matches!(one.boot, Boot::Secure | Boot::Trusted);
     if one.family != Family::Windows {
         return secure.then(|| json!({"preferredSmm": {}}));
     }
