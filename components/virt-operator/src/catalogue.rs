@@ -134,7 +134,7 @@ mod tests {
         catalogue.set(KIND, listed(&[object("5", 1)]));
         let wanted = json!({"metadata": {"name": "u1.small", "labels": {"a": "b"}}, "spec": {"cpu": {"guest": 1}}});
         assert!(entry(&catalogue).expect("known").is(&wanted));
-        let mut labelled = wanted.clone();
+        let mut labelled = wanted;
         labelled["metadata"]["labels"]["c"] = "d".into();
         assert!(!entry(&catalogue).expect("known").is(&labelled), "a label more is a difference");
     }

@@ -335,12 +335,29 @@ impl Writer {
     }
 }
 
-/// The list of an object in which it first differs from what is wanted.
+/// The first list of an object that differs from what is wanted, whatever else differs.
 fn list_of(wanted: &Object, live: &Value) -> Option<String> {
-    let Drift { pointer, .. } = differs(wanted, live)?;
-    let ends: Vec<usize> = pointer.match_indices('/').map(|(at, _)| at).chain([pointer.len()]).collect();
-    let mut parts = ends.iter().map(|end| &pointer[..*end]);
-    parts.rfind(|part| live.pointer(part).is_some_and(Value::is_array)).map(str::to_owned)
+    /// Differences before the list that are passed over: more fields than anybody edits beside it.
+    const OTHERS: usize = 32;
+    let mut live = live.clone();
+    // What we wrote once and no longer want is in no list.
+    live.get_mut("metadata")?.as_object_mut()?.remove("managedFields");
+    for _ in 0..OTHERS {
+        let Drift { pointer, .. } = differs(wanted, &live)?;
+        let ends: Vec<usize> = pointer.match_indices('/').map(|(at, _)| at).chain([pointer.len()]).collect();
+        let mut parts = ends.iter().map(|end| &pointer[..*end]);
+        if let Some(list) = parts.rfind(|part| live.pointer(part).is_some_and(Value::is_array)) {
+            return Some(list.to_owned());
+        }
+        let (parent, name) = pointer.rsplit_once('/')?;
+        let fields = live.pointer_mut(parent)?.as_object_mut()?;
+        let name = name.replace("~1", "/").replace("~0", "~");
+        match wanted.value().pointer(&pointer) {
+            Some(ours) => fields.insert(name, ours.clone()),
+            None => fields.remove(&name),
+        };
+    }
+    None
 }
 
 /// The field of an existing object that differs from what is wanted and that the server never lets anybody change, for

@@ -66,6 +66,30 @@ async fn what_is_as_wanted_costs_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_port_is_put_right_although_something_else_differs_as_well() {
+    let world = World::new();
+    let writer = world.writer();
+    writer.apply(&service(443), None).await.expect("it is created");
+    let services: Api<DynamicObject> = Api::namespaced_with(
+        world.client.clone(),
+        "default",
+        &ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Service"), "services"),
+    );
+    let change =
+        serde_json::from_value(json!([{"op": "replace", "path": "/spec/ports/0/port", "value": 444}])).unwrap();
+    let changed =
+        services.patch("virt-api", &PatchParams::default(), &Patch::Json::<Value>(change)).await.expect("edited");
+    let mut wanted = service(443).value().clone();
+    wanted["metadata"]["labels"]["new"] = json!("label");
+    let wanted = Object::from_value(wanted).expect("a registered kind");
+    let live = serde_json::to_value(changed).expect("an object");
+    let written = writer.apply(&wanted, Some(&live)).await.expect("it is put right");
+    let live = written.live.expect("the stored object");
+    assert_eq!(live["spec"]["ports"].as_array().map(Vec::len), Some(1), "{live}");
+    assert_eq!((&live["spec"]["ports"][0]["port"], &live["metadata"]["labels"]["new"]), (&json!(443), &json!("label")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_port_that_somebody_changed_is_put_right_although_both_together_are_invalid() {
     let world = World::new();
     let writer = world.writer();

@@ -96,6 +96,6 @@ mod tests {
         let path =
             PolicyRule { non_resource_urls: Some(owned(&["/metrics"])), verbs: owned(&["get"]), ..Default::default() };
         assert!(!covers(&held, &path));
-        assert!(covers(&[path.clone()], &path));
+        assert!(covers(std::slice::from_ref(&path), &path));
     }
 }

@@ -10,6 +10,10 @@ use crate::pool::{Ended, NoResult, Pool, Report, Side};
 use crate::run::{Outcome, Script, run};
 use crate::sweep::{Finished, Job};
 
+/// After so many failed runs the others are not played: the cause is known by then, and what does not converge takes the
+/// longest.
+const MOST_FAILED: usize = 30;
+
 /// Told of each run that ended, with the number of those before it and itself.
 type Told = Box<dyn FnMut(usize, &Finished) + Send>;
 
@@ -25,6 +29,7 @@ struct State {
     expected: BTreeMap<Point, Vec<usize>>,
     finished: BTreeMap<usize, Finished>,
     told: Told,
+    failed: usize,
     /// In a process that was split off: the run it is.
     own: Option<(usize, Report)>,
 }
@@ -37,6 +42,7 @@ impl Lead {
             expected: BTreeMap::new(),
             finished: BTreeMap::new(),
             told: Box::new(told),
+            failed: 0,
             own: None,
         };
         Self { jobs: jobs.to_vec(), reference: reference.clone(), state: Mutex::new(state) }
@@ -61,6 +67,9 @@ impl Lead {
     /// # Errors
     /// The machine has no memory or no process left.
     pub(crate) fn start(&self, number: usize) -> io::Result<()> {
+        if self.lock().failed >= MOST_FAILED {
+            return Ok(());
+        }
         match self.split(number)? {
             Side::Leading => Ok(()),
             Side::Run(report) => self.end(number, report, run(&self.jobs[number].script)),
@@ -69,8 +78,8 @@ impl Lead {
 
     fn split(&self, number: usize) -> io::Result<Side> {
         let mut state = self.lock();
-        let State { pool, finished, told, .. } = &mut *state;
-        let side = pool.split(number, |ended| self.collect(ended, finished, told))?;
+        let State { pool, finished, told, failed, .. } = &mut *state;
+        let side = pool.split(number, |ended| *failed += usize::from(!self.collect(ended, finished, told)))?;
         if let Side::Run(report) = &side {
             let report = report.again()?;
             set_last_words(move |panic| {
@@ -84,7 +93,8 @@ impl Lead {
         Ok(side)
     }
 
-    fn collect(&self, ended: Ended, finished: &mut BTreeMap<usize, Finished>, told: &mut Told) {
+    /// Takes note of how a run ended; tells whether it was good.
+    fn collect(&self, ended: Ended, finished: &mut BTreeMap<usize, Finished>, told: &mut Told) -> bool {
         let Ended { number, result } = ended;
         let outcome =
             result.map_err(|why| (if matches!(why, NoResult::Endless) { "O3" } else { "O7" }, why.to_string()));
@@ -98,7 +108,9 @@ impl Lead {
         });
         let one = Finished { job: self.jobs[number].clone(), outcome };
         told(finished.len() + 1, &one);
+        let is_good = one.outcome.is_good();
         finished.insert(number, one);
+        is_good
     }
 
     /// Compares what a run came to, leaves the result and ends its process.
@@ -123,15 +135,17 @@ impl Lead {
         Ok(())
     }
 
-    /// All runs, once the last has ended. One whose point never came has failed.
+    /// All runs that were played, once the last has ended. One whose point never came has failed; when many failed the
+    /// others are left out.
     ///
     /// # Errors
     /// The system does not tell how they ended.
     pub(crate) fn finish(&self) -> io::Result<Vec<Finished>> {
         let mut state = self.lock();
-        let State { pool, expected, finished, told, .. } = &mut *state;
-        pool.drain(|ended| self.collect(ended, finished, told))?;
-        for (point, numbers) in std::mem::take(expected) {
+        let State { pool, expected, finished, told, failed, .. } = &mut *state;
+        pool.drain(|ended| *failed += usize::from(!self.collect(ended, finished, told)))?;
+        let left = if *failed < MOST_FAILED { std::mem::take(expected) } else { BTreeMap::new() };
+        for (point, numbers) in left {
             for number in numbers {
                 let mut outcome = Outcome::default();
                 outcome.object("O3", format!("the common run never came to {point:?}"));
@@ -151,6 +165,9 @@ impl Branches for Lead {
         }
         let here = self.lock().expected.remove(&point)?;
         for number in here {
+            if self.lock().failed >= MOST_FAILED {
+                break;
+            }
             match self.split(number) {
                 Ok(Side::Leading) => {}
                 Ok(Side::Run(report)) => {

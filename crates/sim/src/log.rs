@@ -14,9 +14,12 @@ thread_local! {
     static CURRENT: RefCell<Option<Errors>> = const { RefCell::new(None) };
 }
 
+/// Told of a panic's message.
+type LastWords = Box<dyn Fn(&str)>;
+
 thread_local! {
     /// What is done with a panic that ends the process, where panics do.
-    static LAST_WORDS: RefCell<Option<Box<dyn Fn(&str)>>> = const { RefCell::new(None) };
+    static LAST_WORDS: RefCell<Option<LastWords>> = const { RefCell::new(None) };
 }
 
 /// Where the code was built to end with its first panic, `say` is called before it does.

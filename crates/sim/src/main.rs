@@ -29,7 +29,10 @@ struct Arguments {
     /// Print the trace of every run.
     #[arg(long)]
     trace: bool,
-    /// What CI runs: blows strike at some writes, third parties only when nothing else happens.
+    /// Fail when the runs take longer than so many seconds of the machine's time.
+    #[arg(long)]
+    within: Option<u64>,
+    /// A sample: blows strike at some writes, third parties only when nothing else happens.
     #[arg(long)]
     quick: bool,
     /// Play each run from its beginning, not from where it parts from the others: the same runs, more slowly.
@@ -94,6 +97,15 @@ fn main() -> ExitCode {
     };
     let summary = Summary::of(&finished, began);
     print(&summary, &finished);
+    if finished.len() < total {
+        println!("{} of {total} runs were not played, because so many had failed", total - finished.len());
+        return ExitCode::FAILURE;
+    }
+    let limit = arguments.within.map(std::time::Duration::from_secs);
+    if let Some(limit) = limit.filter(|limit| summary.wall > *limit) {
+        println!("the runs took longer than the {} s they may take", limit.as_secs());
+        return ExitCode::FAILURE;
+    }
     if summary.good == summary.worlds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

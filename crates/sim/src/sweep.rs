@@ -169,8 +169,8 @@ pub fn run_all(
     told: impl FnMut(usize, &Finished) + Send + 'static,
 ) -> io::Result<Vec<Finished>> {
     let lead = Arc::new(Lead::new(jobs, reference, told));
-    for number in 0..jobs.len() {
-        match jobs[number].parts {
+    for (number, job) in jobs.iter().enumerate() {
+        match job.parts {
             Some(point) if !from_scratch => lead.expect(point, number),
             _ => lead.start(number)?,
         }

@@ -94,7 +94,7 @@ fn t4744_a_strategic_patch_reaches_the_pod_template_and_is_taken_back() {
         let key = |live: &Value| live["spec"]["template"]["metadata"]["annotations"]["test.kubevirt.io/key"].clone();
         suite
             .until(kind, name, "patched, and of the custom resource's generation", GENERATION, |live| {
-                key(live) == "value" && live["metadata"]["annotations"]["kubevirt.io/generation"] == generation.to_string()
+                key(live) == "value" && live["metadata"]["annotations"]["kubevirt.io/generation"] == json!(generation.to_string())
             })
             .await;
         suite.stable().await;
