@@ -49,9 +49,7 @@ pub(crate) fn issue(
         let leaf = Leaf { common_name, dns_names };
         let (kept, due, lifetime) = match usage {
             Usage::Authority { .. } => {
-                let fit = certificates::check_authority(&stored, now, authority_life);
-                let fit = fit.and_then(|due| lives_as_asked(live, namespace, secret, authority_life).map(|()| due));
-                let (kept, due) = match fit {
+                let (kept, due) = match certificates::check_authority(&stored, now, authority_life) {
                     Ok(due) => (stored, due),
                     Err(unfit) => {
                         issued.renewed.push((secret, unfit));
@@ -66,8 +64,7 @@ pub(crate) fn issue(
                 leaves.entry(issuer).or_default().push(stored.clone());
                 let Some(authority) = authorities.get(issuer) else { continue };
                 let published = Published { live, namespace, issuer };
-                let life = lives_as_asked(live, namespace, secret, leaf_life);
-                match published.judge(&stored, &leaf, authority, now, leaf_life, life) {
+                match published.judge(&stored, &leaf, authority, now, leaf_life) {
                     Judgement::Keep { due } => (stored, due, leaf_life),
                     Judgement::Issue { unfit } => {
                         issued.renewed.push((secret, unfit));
@@ -159,10 +156,8 @@ impl Published<'_> {
         authority: &KeyCert,
         now: Timestamp,
         lifetime: Lifetime,
-        life: Result<(), Unfit>,
     ) -> Judgement {
-        let fit = certificates::check_leaf(stored, leaf, authority, now, lifetime);
-        let unfit = match fit.and_then(|due| life.map(|()| due)) {
+        let unfit = match certificates::check_leaf(stored, leaf, authority, now, lifetime) {
             Ok(due) => return Judgement::Keep { due },
             Err(unfit) => unfit,
         };
@@ -195,18 +190,6 @@ pub(super) fn stored(live: &Objects, namespace: &str, secret: &str) -> KeyCert {
         BASE64.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
     };
     KeyCert { certificate: field(table::CERTIFICATE_KEY), key: field(table::PRIVATE_KEY_KEY) }
-}
-
-/// Whether a certificate was made for the lifetime that is asked for, as its Secret says. One that says nothing is kept.
-fn lives_as_asked(live: &Objects, namespace: &str, secret: &str, lifetime: Lifetime) -> Result<(), Unfit> {
-    let object = live.get(&ObjectKey::new(Kind::Secret, Some(namespace), secret));
-    let annotations = object.and_then(|object| object.pointer("/metadata/annotations"));
-    let found = annotations.and_then(|all| all.get(annotation::CERTIFICATE_DURATION)?.as_str());
-    let wanted = go_duration(lifetime.duration);
-    match found {
-        Some(found) if found != wanted => Err(Unfit::OtherLifetime { found: found.to_owned(), wanted }),
-        _ => Ok(()),
-    }
 }
 
 pub(super) fn bundle_of<'a>(live: &'a Objects, namespace: &str, config_map: &str) -> &'a str {
@@ -306,23 +289,6 @@ mod tests {
         wiped["data"] = json!({});
         live.insert(key, Arc::new(wiped));
         assert_eq!(made(&live, at(10)).renewed, [(table::VIRT_API, Unfit::Missing)]);
-    }
-
-    #[test]
-    fn another_lifetime_takes_effect_at_once_and_an_unmarked_certificate_is_kept() {
-        let mut live = as_live(&made(&Objects::new(), at(0)));
-        let key = ObjectKey::new(Kind::Secret, Some("kubevirt-test"), table::VIRT_API);
-        let mut unmarked = live[&key].as_ref().clone();
-        unmarked["metadata"]["annotations"] = json!({});
-        live.insert(key, Arc::new(unmarked));
-        let shorter = CertificateLifetimes { server_duration: 43_200, ..LIFETIMES };
-        let second = issue("kubevirt-test", &live, shorter, &BTreeMap::new(), at(10)).expect("certificates");
-        let names: Vec<&str> = second.renewed.iter().map(|(secret, _)| *secret).collect();
-        assert!(names.contains(&table::HANDLER_SERVER), "{names:?}");
-        assert!(!names.contains(&table::VIRT_API), "nobody says for how long it was made");
-        assert!(!names.contains(&table::CA), "an authority's lifetime is as before");
-        let third = issue("kubevirt-test", &as_live(&second), shorter, &BTreeMap::new(), at(20)).expect("certificates");
-        assert_eq!(third.renewed, []);
     }
 
     fn bundle(issued: &Issued, name: &str) -> String {
