@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::await_condition;
@@ -76,7 +76,7 @@ async fn until_it_tells_of_itself(client: &Client, node: &str) {
 async fn address_of_pod(client: &Client, node: &str) -> IpAddr {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let name = format!("on-{node}");
-    let pod = json!({"metadata": {"name": name},
+    let pod = json!({"metadata": {"name": name, "labels": {"served": "yes"}},
         "spec": {"nodeName": node, "containers": [{"name": "main", "image": "idle:1"}]}});
     pods.create(&PostParams::default(), &serde_json::from_value(pod).expect("a pod")).await.expect("created");
     let runs = |pod: Option<&Pod>| {
@@ -103,6 +103,19 @@ async fn addresses_are_sockets_of_this_machine_and_sigterm_ends_it() {
         assert!(address.is_loopback(), "{address}");
         addresses.push(address);
     }
+    // A controller makes endpoints of them, which the server must not refuse.
+    let service = json!({"metadata": {"name": "s"}, "spec": {"selector": {"served": "yes"}, "ports": [{"port": 80}]}});
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    services
+        .create(&PostParams::default(), &serde_json::from_value(service).expect("a service"))
+        .await
+        .expect("created");
+    let endpoints: Api<Endpoints> = Api::default_namespaced(client.clone());
+    let served = |endpoints: Option<&Endpoints>| {
+        let subsets = endpoints.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten());
+        subsets.flat_map(|subset| subset.addresses.iter().flatten()).count() == 3
+    };
+    tokio::time::timeout(PATIENCE, await_condition(endpoints, "s", served)).await.expect("endpoints").expect("a watch");
     addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), 3, "two programs share no address");

@@ -285,6 +285,7 @@ fn networks() {
         ("service", "/spec/internalTrafficPolicy", json!("Near"), "NotSupported spec.internalTrafficPolicy"),
         ("service", "/spec/trafficDistribution", json!("Near"), "NotSupported spec.trafficDistribution"),
         ("endpoints", "/subsets/0/addresses/0/ip", json!("127.0.0.1"), "Invalid subsets[0].addresses[0].ip"),
+        ("endpoints", "/subsets/0/addresses/0/ip", json!("127.64.1.2"), ""),
         ("endpoints", "/subsets", json!([{}]), "Required subsets[0]"),
         ("slice", "/addressType", json!("Carrier"), "NotSupported addressType"),
         ("slice", "/endpoints", json!([{"addresses": ["10.1.2.3"]}, {"addresses": ["x"]}]), "Invalid endpoints[1].addresses[0]"),

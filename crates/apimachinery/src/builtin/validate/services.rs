@@ -139,6 +139,17 @@ fn sessions(spec: &At<'_>, found: &mut Found) {
     }
 }
 
+/// Pods of nodes that are programs beside the server listen on loopback addresses from 127.64.0.0 on: there they are
+/// reached, and a real server has no such pods. Those below stay what they are everywhere, a machine's own.
+const PODS_ON_LOOPBACK: u8 = 64;
+
+fn is_own(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() && v4.octets()[1] < PODS_ON_LOOPBACK,
+        IpAddr::V6(v6) => v6.is_loopback(),
+    }
+}
+
 /// An address that others can send to.
 fn public_address(at: &At<'_>, found: &mut Found) {
     let Ok(address) = at.text().parse::<IpAddr>() else {
@@ -151,7 +162,7 @@ fn public_address(at: &At<'_>, found: &mut Found) {
     };
     for (is, what) in [
         (address.is_unspecified(), "may not be unspecified"),
-        (address.is_loopback(), "may not be in the loopback range"),
+        (is_own(address), "may not be in the loopback range"),
         (local, "may not be in the link-local range"),
     ] {
         if is {
