@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use crate::catalogue::Catalogue;
 use crate::contest::{Contest, Contests};
 use crate::pods::{PodFacts, Pods};
+use crate::strategies::{Memory, Strategies};
 
 /// An object as it was last seen.
 pub type Live = Arc<Value>;
@@ -90,13 +91,20 @@ pub struct Cache {
     /// The watches that have not yet seen their first list.
     pending: watch::Sender<BTreeSet<Source>>,
     changed: Notify,
+    strategies: Memory,
 }
 
 impl Cache {
     /// An empty cache that waits for the first list of each of `watches`.
     pub fn new(watches: impl IntoIterator<Item = Source>) -> Self {
         let (pending, _) = watch::channel(watches.into_iter().collect());
-        Self { known: Mutex::default(), catalogue: Catalogue::default(), pending, changed: Notify::new() }
+        Self {
+            known: Mutex::default(),
+            catalogue: Catalogue::default(),
+            pending,
+            changed: Notify::new(),
+            strategies: Memory::default(),
+        }
     }
 
     /// Waits until each watch has seen its first list.
@@ -163,6 +171,11 @@ impl Cache {
     /// All objects as they are known now.
     pub fn objects(&self) -> Objects {
         self.lock().objects.clone()
+    }
+
+    /// The install strategies among the objects.
+    pub fn strategies(&self) -> Strategies {
+        self.strategies.of(&self.lock().objects)
     }
 
     /// The nodes as they are known now.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kubevirt_release::Kind;
+use kubevirt_release::desired::NO_REASON_TO_WRITE;
 use serde_json::Value;
 use sha1::{Digest as _, Sha1};
 
@@ -92,13 +93,16 @@ impl Catalogue {
     }
 }
 
-/// What an object amounts to: its labels, its annotations and its content. Eight bytes of a hash tell two of a few
-/// hundred objects apart.
+/// What an object amounts to: its labels, its annotations, those aside that are no reason to write, and its content. Eight
+/// bytes of a hash tell two of a few hundred objects apart.
 fn digest(object: &Value) -> u64 {
     let mut hash = Sha1::new();
-    for pointer in ["/metadata/labels", "/metadata/annotations", "/spec"] {
+    let map = |pointer: &str| object.pointer(pointer).and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut annotations = map("/metadata/annotations");
+    annotations.retain(|name, _| !NO_REASON_TO_WRITE.contains(&name.as_str()));
+    for part in [map("/metadata/labels"), annotations, map("/spec")] {
         // Maps are in the order of their keys, so equal values are equal text.
-        hash.update(object.pointer(pointer).map(Value::to_string).unwrap_or_default());
+        hash.update(Value::Object(part).to_string());
         hash.update([0]);
     }
     hash.finalize().as_slice().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
@@ -134,9 +138,12 @@ mod tests {
         catalogue.set(KIND, listed(&[object("5", 1)]));
         let wanted = json!({"metadata": {"name": "u1.small", "labels": {"a": "b"}}, "spec": {"cpu": {"guest": 1}}});
         assert!(entry(&catalogue).expect("known").is(&wanted));
-        let mut labelled = wanted;
+        let mut labelled = wanted.clone();
         labelled["metadata"]["labels"]["c"] = "d".into();
         assert!(!entry(&catalogue).expect("known").is(&labelled), "a label more is a difference");
+        let mut stamped = wanted;
+        stamped["metadata"]["annotations"]["kubevirt.io/generation"] = "7".into();
+        assert!(entry(&catalogue).expect("known").is(&stamped), "when it was written is none");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! here is left to chance, and which Secret holds which certificate is the release's table, not this module's.
 
 mod health;
+mod key;
 mod trust;
 mod unfit;
 
@@ -79,7 +80,7 @@ pub fn new_authority(name: &str, now: Timestamp, lifetime: Lifetime) -> Result<K
 /// The authority is unreadable or the cryptographic library refused.
 pub fn issue(authority: &KeyCert, leaf: &Leaf, now: Timestamp, lifetime: Lifetime) -> Result<KeyCert, Error> {
     let (from, until) = validity(&authority.certificate).map_err(Error::Authority)?;
-    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, key::read(&authority.key)?)?;
     let mut params = leaf_params(leaf)?;
     set_validity(&mut params, from, now.as_second().saturating_add_unsigned(lifetime.duration).min(until));
     let key = KeyPair::generate()?;
@@ -191,7 +192,7 @@ fn check_key(certificate: &X509Certificate<'_>, key: &str) -> Result<(), Unfit> 
     if key.trim().is_empty() {
         return Err(Unfit::Missing);
     }
-    let key = KeyPair::from_pem(key).map_err(|error| Unfit::Unreadable(format!("its key: {error}")))?;
+    let key = key::read(key).map_err(|error| Unfit::Unreadable(format!("its key: {error}")))?;
     if *certificate.public_key().subject_public_key.data == *key.public_key_raw() {
         Ok(())
     } else {

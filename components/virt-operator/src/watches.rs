@@ -25,6 +25,7 @@ use crate::cache::{Cache, NodeFacts, Nodes, Objects, Source, insert_pod};
 use crate::follow::{RETRY_LONGEST, all, next, stand_still};
 use crate::pods::{Pods, SuitePod};
 use crate::reconcile::World;
+use crate::strategies::Memory;
 use crate::{nodes, optional};
 
 /// How many nodes a list shows at once: their metadata alone has a kilobyte or two each.
@@ -96,6 +97,7 @@ pub async fn look(client: &Client, namespace: &str, but: &[Kind]) -> kube::Resul
             }
         }
     }
+    world.strategies = Memory::default().of(&world.objects);
     for pod in pods(client.clone(), namespace).list(&list(ours())).await?.items {
         insert_pod(&mut world.pods, pod.name_any(), pod.facts);
     }
@@ -254,8 +256,9 @@ fn node_facts(labels: &BTreeMap<String, String>) -> NodeFacts {
 pub(crate) fn slim(kind: Kind, mut object: DynamicObject) -> Value {
     object.types = Some(TypeMeta { api_version: kind.api_version(), kind: kind.name().to_owned() });
     let ours = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
-    if let Some(entries) = &mut object.metadata.managed_fields {
-        entries.retain(ours);
+    // Those of others keep their place in the list, by which ours are found in it.
+    for entry in object.metadata.managed_fields.iter_mut().flatten().filter(|entry| !ours(entry)) {
+        *entry = ManagedFieldsEntry::default();
     }
     serde_json::to_value(object).unwrap_or_default()
 }

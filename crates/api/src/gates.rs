@@ -31,6 +31,7 @@ pub mod name {
     pub const OPT_OUT_ROLE_AGGREGATION: &str = "OptOutRoleAggregation";
     pub const MIGRATION_STALL_DETECTION: &str = "MigrationStallDetection";
     pub const MIGRATION_DOWNTIME_TUNING: &str = "MigrationDowntimeTuning";
+    pub const DECENTRALIZED_LIVE_MIGRATION: &str = "DecentralizedLiveMigration";
     pub const CONTAINER_PATH_VOLUMES: &str = "ContainerPathVolumes";
     pub const VM_STATS_COLLECTOR: &str = "VMStatsCollector";
 }
@@ -52,7 +53,7 @@ gates! {
         "Sidecar", "UtilityVolumes", "VMExport", "VMPersistentState", name::VM_STATS_COLLECTOR, "VSOCK", "VideoConfig",
         "WorkloadEncryptionTDX";
     Beta:
-        "DecentralizedLiveMigration", "DeclarativeHotplugVolumes", "ExternalNetResourceInjection", "GPUsWithDRA",
+        name::DECENTRALIZED_LIVE_MIGRATION, "DeclarativeHotplugVolumes", "ExternalNetResourceInjection", "GPUsWithDRA",
         "HostDevicesWithDRA", "ImageVolume", "KubevirtSeccompProfile", "NodeRestriction", name::OPT_OUT_ROLE_AGGREGATION,
         "PasstBinding", "PodSecondaryInterfaceNamingUpgrade", "RebootPolicy", "Snapshot", name::TEMPLATE,
         "WorkloadEncryptionSEV";

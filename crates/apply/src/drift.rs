@@ -3,6 +3,8 @@
 //! The server adds to what it is sent (defaults, status, other managers' labels), so wanted must be contained in live,
 //! not equal to it. What we once sent and no longer want is found in the object's own record of who manages what.
 
+pub(crate) mod adoption;
+
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -32,6 +34,8 @@ pub enum DriftKind {
     Length,
     /// We wrote this field once and no longer want it.
     NoLongerWanted,
+    /// An operator that does not apply has written it under our name.
+    NotAdopted,
 }
 
 impl fmt::Display for Drift {
@@ -41,6 +45,7 @@ impl fmt::Display for Drift {
             DriftKind::Value => "has another value",
             DriftKind::Length => "has more or fewer elements",
             DriftKind::NoLongerWanted => "is no longer wanted",
+            DriftKind::NotAdopted => "is another operator's record",
         };
         write!(f, "{} {what}", self.path)
     }
@@ -50,7 +55,9 @@ impl fmt::Display for Drift {
 /// are no reason for a write.
 pub fn drift(wanted: &Value, live: &Value, ignored: &[&str]) -> Option<Drift> {
     let mut path = Path::default();
-    contained(wanted, live, ignored, &mut path).or_else(|| leftover(wanted, live, ignored))
+    contained(wanted, live, ignored, &mut path)
+        .or_else(|| leftover(wanted, live, ignored))
+        .or_else(|| adoption::is_due(live).then(adoption::drift))
 }
 
 /// The place being looked at.
@@ -115,8 +122,11 @@ fn contained(wanted: &Value, live: &Value, ignored: &[&str], path: &mut Path) ->
                 })
             })
             .or_else(|| foreign_list(wanted, live, path)),
-        (Value::Array(wanted), Value::Array(live)) if wanted.len() != live.len() => path.drift(DriftKind::Length),
         (Value::Array(wanted), Value::Array(live)) => {
+            let live = one_name_per_port(wanted, live, path);
+            if wanted.len() != live.len() {
+                return path.drift(DriftKind::Length);
+            }
             wanted.iter().zip(live).enumerate().find_map(|(index, (wanted, live))| {
                 path.with(Segment::Index(index), |path| contained(wanted, live, ignored, path))
             })
@@ -124,6 +134,29 @@ fn contained(wanted: &Value, live: &Value, ignored: &[&str], path: &mut Path) ->
         (wanted, live) if is_equal(wanted, live, path) => None,
         _ => path.drift(DriftKind::Value),
     }
+}
+
+/// A list as it is compared. A port of a container may have been given two names, by who does not apply; number and
+/// protocol name it when it is applied. A further name of a wanted port is as good as none, and to take it away would cost
+/// every pod.
+fn one_name_per_port<'a>(wanted: &[Value], live: &'a [Value], path: &Path) -> Vec<&'a Value> {
+    let is_ports = matches!(path.0.as_slice(), [.., Segment::Field(list), Segment::Index(_), Segment::Field(ports)]
+        if list == "containers" && ports == "ports");
+    let number =
+        |port: &Value| (port.get("containerPort").cloned(), text(port, "protocol").unwrap_or("TCP").to_owned());
+    let is_further_name = |port: &&Value| {
+        let named = wanted.iter().find(|wanted| number(wanted) == number(port));
+        named.is_some_and(|wanted| {
+            let name = text(wanted, "name");
+            text(port, "name") != name
+                && live.iter().any(|other| number(other) == number(port) && text(other, "name") == name)
+        })
+    };
+    live.iter().filter(|port| !(is_ports && is_further_name(port))).collect()
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
+    value.get(field).and_then(Value::as_str)
 }
 
 /// Lists of metadata and of a pod template that are ours as a whole: no server fills them in, so one that is there and not wanted was put
@@ -248,7 +281,7 @@ fn unwanted(fields: &Map<String, Value>, wanted: &Value, ignored: &[&str], path:
         }
         if let Some(keys) = selector.strip_prefix("k:") {
             let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
-            let found = wanted.as_array()?.iter().enumerate().find(|(_, element)| is_element(element, &keys));
+            let found = element(wanted.as_array()?, &keys);
             return match found {
                 Some((index, element)) => {
                     path.with(Segment::Index(index), |path| unwanted(below, element, ignored, path))
@@ -263,6 +296,11 @@ fn unwanted(fields: &Map<String, Value>, wanted: &Value, ignored: &[&str], path:
         }
         None
     })
+}
+
+/// The element of a list that has the given key fields.
+fn element<'a>(list: &'a [Value], keys: &Map<String, Value>) -> Option<(usize, &'a Value)> {
+    list.iter().enumerate().find(|(_, element)| is_element(element, keys))
 }
 
 /// Whether a list element has the given key fields; the server fills in a key that was not sent (a port's protocol).

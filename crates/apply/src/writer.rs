@@ -14,7 +14,7 @@ use kubevirt_release::{Kind, Object, ObjectKey};
 use kubevirt_runtime::lease::{Fence, NotLeader};
 use serde_json::{Value, json};
 
-use crate::drift::{self, Drift, DriftKind, FIELD_MANAGER};
+use crate::drift::{self, Drift, DriftKind, FIELD_MANAGER, adoption};
 
 /// Where a live object differs from what is wanted, or `None` when there is nothing to write.
 pub fn differs(wanted: &Object, live: &Value) -> Option<Drift> {
@@ -28,6 +28,8 @@ pub enum Outcome {
     Unchanged,
     Created,
     Applied,
+    /// It was as wanted, and is recorded as ours now.
+    Adopted,
     Deleted,
     /// It was to be deleted and is not there.
     Gone,
@@ -40,6 +42,7 @@ impl Outcome {
             Self::Unchanged => "Unchanged",
             Self::Created => "Created",
             Self::Applied => "Applied",
+            Self::Adopted => "Adopted",
             Self::Deleted => "Deleted",
             Self::Gone => "Gone",
         }
@@ -47,7 +50,7 @@ impl Outcome {
 
     /// Whether something in the cluster changed.
     pub fn is_write(self) -> bool {
-        matches!(self, Self::Created | Self::Applied | Self::Deleted)
+        matches!(self, Self::Created | Self::Applied | Self::Adopted | Self::Deleted)
     }
 }
 
@@ -141,6 +144,14 @@ impl Writer {
             }
         }
         let api = self.api(&key);
+        let adopted = match live.filter(|live| adoption::is_due(live)) {
+            Some(live) => Some(self.adopt(wanted, live, &api).await?),
+            None => None,
+        };
+        if let Some(adopted) = adopted.as_ref().filter(|adopted| differs(wanted, adopted).is_none()) {
+            return Ok(Written { outcome: Outcome::Adopted, live: Some(adopted.clone()) });
+        }
+        let live = adopted.as_ref().or(live);
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(wanted.value());
         let mut answer = self.request(&key, api.patch(&key.name, &parameters, &patch)).await;
@@ -168,6 +179,19 @@ impl Writer {
             None => None,
         };
         Ok(Written { outcome, live })
+    }
+
+    /// Records as applied what an operator of our name has written, if the object is still as it was seen.
+    async fn adopt(&self, wanted: &Object, live: &Value, api: &Api<DynamicObject>) -> Result<Value, Error> {
+        let key = wanted.key();
+        let patch =
+            serde_json::from_value(adoption::patch(wanted.value(), live)).expect("operations make a JSON patch");
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch: Patch<Value> = Patch::Json(patch);
+        match self.request(&key, api.patch(&key.name, &parameters, &patch)).await {
+            Err(Error::Refused { code: 409, .. }) => Err(Error::Replaced { key }),
+            answer => Ok(serde_json::to_value(answer?).unwrap_or_default()),
+        }
     }
 
     /// Server-side apply leaves alone what another manager put into a list of ours. The lists we write are ours as a

@@ -85,6 +85,10 @@ pub struct DeploymentConfig {
     pub additional_properties: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub passthrough_env_vars: BTreeMap<String, String>,
+    /// The ID by which somebody else knows the same deployment: the operator of the existing suite computes another one.
+    /// Empty when it follows from the rest.
+    #[serde(skip)]
+    pub given_id: String,
 }
 
 /// Why no suite can be derived from what was given.
@@ -172,6 +176,7 @@ impl DeploymentConfig {
                 .filter_map(|(key, value)| Some((key.strip_prefix(EXTRA_ENV_PREFIX)?.to_string(), value.clone())))
                 .filter(|(key, _)| !key.is_empty())
                 .collect(),
+            given_id: String::new(),
         };
         let unnamed = Component::ALL.iter().any(|c| config.override_of(*c).is_empty());
         if config.registry.is_empty() && unnamed {
@@ -224,11 +229,23 @@ impl DeploymentConfig {
         names
     }
 
-    /// The deployment ID: SHA-1 in hexadecimal over what every pod of the suite is made from, and nothing else.
+    /// The deployment ID: the one that was given, else the one that follows from what is deployed.
+    pub fn id(&self) -> String {
+        if self.given_id.is_empty() { self.own_id() } else { self.given_id.clone() }
+    }
+
+    /// The same deployment under the ID by which somebody else knows it.
+    #[must_use]
+    pub fn known_as(mut self, id: &str) -> Self {
+        self.given_id = if id == self.own_id() { String::new() } else { id.to_owned() };
+        self
+    }
+
+    /// SHA-1 in hexadecimal over what every pod of the suite is made from, and nothing else.
     ///
     /// What concerns one component only (placement, replicas, monitoring, uninstall) is left out on purpose: it must
     /// not roll the others.
-    pub fn id(&self) -> String {
+    pub fn own_id(&self) -> String {
         let mut hash = Sha1::new();
         let mut add = |key: &str, value: &str| {
             // Lengths keep two neighbouring values from being read as another pair.
@@ -266,12 +283,20 @@ impl DeploymentConfig {
         value.to_string()
     }
 
-    /// Reads a config; the ID in it is ignored, since it follows from the rest.
+    /// Reads a config, with the ID in it: who wrote it may compute another one than this operator does, and looks for the
+    /// one he knows.
     ///
     /// # Errors
     /// The text is not a deployment config.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+        #[derive(Deserialize)]
+        struct Known {
+            #[serde(default)]
+            id: String,
+        }
+        let config: Self = serde_json::from_str(text)?;
+        let Known { id } = serde_json::from_str(text)?;
+        Ok(config.known_as(&id))
     }
 }
 

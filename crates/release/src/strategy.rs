@@ -3,7 +3,9 @@
 //!
 //! The text is compressed without a time stamp: equal objects make equal bytes.
 
-use std::io::{Read, Write};
+pub mod provenance;
+
+use std::io::{BufReader, Read, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,6 +18,7 @@ use kubevirt_api::names::{annotation, label};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::config::DeploymentConfig;
 use crate::kinds::Kind;
 use crate::object::Object;
 use crate::yaml::{self, YamlError};
@@ -56,6 +59,8 @@ pub enum StrategyError {
     TooLarge,
     #[error("the strategy's objects can't be read: {0}")]
     Objects(#[from] YamlError),
+    #[error("the packed strategy can't be read: {0}")]
+    Packed(#[from] serde_json::Error),
 }
 
 impl Strategy {
@@ -83,6 +88,26 @@ impl Strategy {
         }
     }
 
+    /// The objects in a compact form, to be kept in memory; [`Self::unpack`] is far cheaper than reading a ConfigMap.
+    pub fn pack(&self) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        serde_json::to_writer(&mut encoder, &self.objects).expect("objects are plain data and memory takes them");
+        encoder.finish().expect("writing to memory does not fail")
+    }
+
+    /// The strategy of a title and packed objects.
+    ///
+    /// # Errors
+    /// The bytes do not come from [`Self::pack`].
+    pub fn unpack(title: &Title, packed: &[u8]) -> Result<Self, StrategyError> {
+        let values: Vec<Value> = serde_json::from_reader(BufReader::new(GzDecoder::new(packed)))?;
+        let number =
+            |(at, value)| Object::from_value(value).map_err(|error| YamlError::Object { number: at + 1, error });
+        let objects = values.into_iter().enumerate().map(number).collect::<Result<_, _>>()?;
+        let Title { version, registry, id, .. } = title.clone();
+        Ok(Self { version, registry, id, objects })
+    }
+
     /// Reads a strategy's ConfigMap.
     ///
     /// # Errors
@@ -104,27 +129,62 @@ impl Strategy {
     }
 }
 
-/// The strategy of a deployment among several ConfigMaps: the newest one with its ID, else the newest one without any
-/// ID but of its version and registry. Equally old ones are told apart by name.
-pub fn find<'a>(
-    config_maps: impl IntoIterator<Item = &'a ConfigMap>,
-    id: &str,
-    version: &str,
-    registry: &str,
-) -> Option<&'a ConfigMap> {
-    config_maps
-        .into_iter()
-        .filter_map(|candidate| {
-            let is = |key, value: &str| annotation_of(candidate, key) == value;
-            let by_id = !id.is_empty() && is(annotation::STRATEGY_IDENTIFIER, id);
-            let legacy = is(annotation::STRATEGY_IDENTIFIER, "")
-                && is(annotation::STRATEGY_VERSION, version)
-                && is(annotation::STRATEGY_REGISTRY, registry);
-            let created = candidate.metadata.creation_timestamp.as_ref().map(|t| t.0);
-            (by_id || legacy).then_some(((by_id, created, candidate.metadata.name.as_deref()), candidate))
-        })
-        .max_by(|(a, _), (b, _)| a.cmp(b))
-        .map(|(_, candidate)| candidate)
+/// What a ConfigMap says about the strategy in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Title {
+    pub name: String,
+    pub version: String,
+    pub registry: String,
+    /// Empty in strategies written before there was one.
+    pub id: String,
+    /// As the API server writes it: such texts are ordered like the times.
+    pub created: String,
+}
+
+impl Title {
+    /// Reads the metadata of a ConfigMap.
+    pub fn of(config_map: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let metadata = &config_map["metadata"];
+        let annotation = |key: &str| text(&metadata["annotations"][key]);
+        Self {
+            name: text(&metadata["name"]),
+            version: annotation(annotation::STRATEGY_VERSION),
+            registry: annotation(annotation::STRATEGY_REGISTRY),
+            id: annotation(annotation::STRATEGY_IDENTIFIER),
+            created: text(&metadata["creationTimestamp"]),
+        }
+    }
+}
+
+/// How well a strategy fits what is asked for. The greater the better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fit {
+    /// Of the version and registry, under an ID that nobody here knows: another operator computes another one.
+    Version,
+    /// As [`Self::Version`], from before there were IDs.
+    Legacy,
+    /// Under an ID by which the deployment is known: it is what runs.
+    Known,
+    /// Under the ID that follows from what is asked for.
+    Own,
+}
+
+/// The place of a strategy among those that may be what is asked for, `None` for any other: how well it fits, then how
+/// new it is; equally old ones are told apart by name. `known` are IDs by which the same version and registry was
+/// deployed before.
+pub fn rank<'a>(title: &'a Title, config: &DeploymentConfig, known: &[&str]) -> Option<(Fit, &'a str, &'a str)> {
+    let Title { name, version, registry, id, created } = title;
+    let is_version = *version == config.kubevirt_version && *registry == config.registry;
+    let fit = match id.as_str() {
+        "" if is_version => Fit::Legacy,
+        "" => return None,
+        id if id == config.own_id() => Fit::Own,
+        id if known.contains(&id) => Fit::Known,
+        _ if is_version => Fit::Version,
+        _ => return None,
+    };
+    Some((fit, created, name))
 }
 
 /// Releases of the existing suite write some kinds as `apiVersion: v1`, without their group.

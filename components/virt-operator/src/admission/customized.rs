@@ -46,7 +46,7 @@ pub fn customized(review: &Review, settings: &Settings) -> Result<Option<Customi
     let inputs =
         Inputs { spec: &new, customizations: &customizations, generation: 0, nodes: NODES, control_plane_nodes: NODES };
     let mut objects = desired(&render(&config), &inputs)?;
-    let secrets = certificates::blanks(&settings.namespace);
+    let secrets = certificates::blanks(certificates::all(&settings.namespace), &settings.namespace);
     let keys: Vec<ObjectKey> = objects.iter().chain(&secrets).map(Object::key).collect();
     for mut secret in secrets {
         customizations.apply(&mut secret).map_err(|refused| vec![refused])?;

@@ -68,7 +68,7 @@ impl Reconciler {
         self.accounts.ask(asked_account(&cr.spec, &world.unserved));
         let accounts = self.accounts.namespaces(account(&cr.spec));
         let customizations = Customizations::none();
-        let inputs = inputs(cr, &world.nodes, &customizations);
+        let inputs = inputs(cr, world, &target.id, &customizations);
         standings(target, &inputs, world, accounts.as_ref(), &self.settings)
     }
 

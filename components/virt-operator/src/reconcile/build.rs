@@ -6,18 +6,19 @@ use jiff::Timestamp;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::names::annotation;
 use kubevirt_release::customize::{Customizations, Refused};
-use kubevirt_release::desired::fit_kept;
+use kubevirt_release::desired::{CONTROL_PLANE, ENOUGH, fit_kept};
 use kubevirt_release::extras::is_extra;
 use kubevirt_release::object::ObjectError;
 use kubevirt_release::{DeploymentConfig, Inputs, Kind, Object, ObjectKey, Strategy, desired, namespace};
 use kubevirt_upgrade::check::Violation;
 use kubevirt_upgrade::{Form, Identity, Input, Plan, Report, check, rbac};
+use serde_json::Value;
 
-use super::snapshot::snapshot;
+use super::snapshot::{identifier, snapshot};
 use super::status::Ended;
 use super::validate::Target;
 use super::{World, held, registrations, rollout, secrets};
-use crate::cache::Nodes;
+use crate::cache::Live;
 use crate::certificates::Unfit;
 use crate::settings::Settings;
 
@@ -83,10 +84,11 @@ pub(crate) fn build(
     now: Timestamp,
 ) -> Result<Built, Error> {
     let customizations = customizations(target);
-    let inputs = inputs(cr, &world.nodes, &customizations);
+    let inputs = inputs(cr, world, &target.id, &customizations);
     let mut finals = wanted(target, &inputs, world)?;
     let secrets::Issued { objects, due, renewed } = secrets::issue(
         &settings.namespace,
+        target.certificates(&settings.namespace),
         &world.objects,
         cr.spec.certificate_lifetimes(),
         &stamps(&target.strategy, inputs.generation),
@@ -118,7 +120,7 @@ pub(crate) fn build(
 /// As for [`build`].
 pub(crate) fn preview(cr: &KubeVirt, target: &Target, world: &World) -> Result<(Plan, Report), Error> {
     let customizations = customizations(target);
-    let mut finals = wanted(target, &inputs(cr, &world.nodes, &customizations), world)?;
+    let mut finals = wanted(target, &inputs(cr, world, &target.id, &customizations), world)?;
     registrations::keep_trust(&mut finals, world);
     let Built { plan, report, .. } = plan(cr, target, finals, world)?;
     Ok((plan, report))
@@ -149,7 +151,7 @@ fn plan(
     rollout::pace(&mut finals, cr, &target.id, world);
     // Of the old version only roles are of interest, which nothing customizes.
     let none = Customizations::none();
-    let inputs = inputs(cr, &world.nodes, &none);
+    let inputs = inputs(cr, world, &target.id, &none);
     let old = target.observed_strategy.as_ref().and_then(|strategy| desired(strategy, &inputs).ok());
     let old = old.map(by_key).unwrap_or_default();
     let transitional = transitional(&finals, &old, world)?;
@@ -177,16 +179,34 @@ fn by_key(objects: Vec<Object>) -> BTreeMap<ObjectKey, Object> {
     objects.into_iter().map(|object| (object.key(), object)).collect()
 }
 
-/// What the CR and the cluster add to a strategy.
-pub(crate) fn inputs<'a>(cr: &'a KubeVirt, nodes: &Nodes, customizations: &'a Customizations) -> Inputs<'a> {
+/// What the CR and the cluster add to the strategy of a deployment.
+pub(crate) fn inputs<'a>(cr: &'a KubeVirt, world: &World, id: &str, customizations: &'a Customizations) -> Inputs<'a> {
+    let nodes = &world.nodes;
     let schedulable = nodes.values().filter(|node| node.schedulable).count();
+    let control_plane_nodes = nodes.values().filter(|node| node.control_plane).count();
+    // What runs stays where it is until the version changes: that there are fewer such nodes now, or that another operator
+    // insists on one where this one would only wish, is no reason to make every pod anew.
+    let insists = control_plane_nodes > 0 && world.objects.iter().any(|(key, live)| insists(key, live, id));
     Inputs {
         spec: &cr.spec,
         customizations,
         generation: cr.metadata.generation.unwrap_or_default(),
         nodes: if schedulable == 0 { nodes.len() } else { schedulable },
-        control_plane_nodes: nodes.values().filter(|node| node.control_plane).count(),
+        control_plane_nodes: if insists { control_plane_nodes.max(ENOUGH) } else { control_plane_nodes },
     }
+}
+
+/// Whether a Deployment of a deployment ID wants its pods on control-plane nodes and nowhere else.
+fn insists(key: &ObjectKey, live: &Live, id: &str) -> bool {
+    let terms =
+        "/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let is_control_plane = |term: &Value| {
+        let expressions = term["matchExpressions"].as_array().into_iter().flatten();
+        expressions.into_iter().any(|expression| expression["key"] == CONTROL_PLANE)
+    };
+    key.kind == Kind::Deployment
+        && identifier(live) == Some(id)
+        && live.pointer(terms).and_then(Value::as_array).is_some_and(|terms| terms.iter().any(is_control_plane))
 }
 
 /// The annotations every managed object carries.

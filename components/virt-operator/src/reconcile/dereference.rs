@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kube::Client;
 use kubevirt_api::kubevirt::ConditionUpdate;
 use kubevirt_api::names::label;
-use kubevirt_release::{Kind, ObjectKey, certificates};
+use kubevirt_release::{CertificateSpec, Kind, ObjectKey};
 
 use super::uninstall::Instances;
 use crate::cache::{Cache, Live, Nodes, Objects};
@@ -14,6 +14,7 @@ use crate::catalogue::Entries;
 use crate::contest::Contests;
 use crate::endpoints::Slices;
 use crate::pods::Pods;
+use crate::strategies::Strategies;
 use crate::watches;
 
 /// The cluster as one pass sees it.
@@ -37,12 +38,15 @@ pub struct World {
     pub types: BTreeMap<Kind, Arc<Entries>>,
     /// What the conditions beyond the contract say; those that are not known are missing.
     pub(crate) beside: Vec<ConditionUpdate>,
+    /// The install strategies among the objects.
+    pub strategies: Strategies,
     /// Users' objects by definition, where they were looked at: only for the removal of the suite.
     pub instances: BTreeMap<String, Instances>,
 }
 
 /// Everything the cache knows now.
 pub fn dereference(cache: &Cache) -> World {
+    let strategies = cache.strategies();
     let (crs, objects) = cache.objects().into_iter().partition(|(key, _)| key.kind == Kind::KubeVirt);
     let crs: Objects = crs;
     World {
@@ -52,6 +56,7 @@ pub fn dereference(cache: &Cache) -> World {
         nodes: cache.nodes(),
         unserved: cache.unserved(),
         types: cache.catalogue.now(),
+        strategies,
         ..World::default()
     }
 }
@@ -61,9 +66,14 @@ pub fn dereference(cache: &Cache) -> World {
 ///
 /// # Errors
 /// A request was refused or not answered.
-pub(crate) async fn find_unlabelled(client: &Client, namespace: &str, cache: &Cache) -> kube::Result<()> {
+pub(crate) async fn find_unlabelled(
+    client: &Client,
+    namespace: &str,
+    certificates: &[CertificateSpec],
+    cache: &Cache,
+) -> kube::Result<()> {
     let known = cache.objects();
-    for certificate in certificates::all(namespace) {
+    for certificate in certificates {
         let key = ObjectKey::new(Kind::Secret, Some(namespace), certificate.secret);
         if !known.contains_key(&key)
             && let Some(found) = watches::get(client, &key).await?

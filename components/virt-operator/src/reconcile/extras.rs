@@ -1,11 +1,11 @@
 //! What stands beside the suite (pure): objects for Prometheus and ready-made types. What there should be, what there is,
 //! and what the conditions say about it. No component needs it, so it never holds up a version, nor does its failure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use kubevirt_api::kubevirt::{ConditionType, ConditionUpdate, KubeVirtSpec, Reason};
 use kubevirt_apply::differs;
-use kubevirt_release::desired::{monitoring, product_labels};
+use kubevirt_release::desired::{monitoring, own_types, product_labels};
 use kubevirt_release::extras::monitoring::{account, monitor, namespaces};
 use kubevirt_release::extras::{TYPES, is_extra, types};
 use kubevirt_release::{Inputs, Kind, Object, ObjectKey};
@@ -118,7 +118,7 @@ pub(crate) fn standings(
     settings: &Settings,
 ) -> Vec<Standing> {
     let monitoring = monitoring_standing(target, inputs, world, accounts, settings);
-    monitoring.into_iter().chain(types_standing(inputs.spec, world)).collect()
+    monitoring.into_iter().chain(types_standing(target, inputs, world)).collect()
 }
 
 fn monitoring_standing(
@@ -162,7 +162,8 @@ fn removed(world: &World, wanted: &[Object]) -> Vec<Change> {
     left.map(|(key, _)| Change::Delete(key.clone())).collect()
 }
 
-fn types_standing(spec: &KubeVirtSpec, world: &World) -> Option<Standing> {
+fn types_standing(target: &Target, inputs: &Inputs<'_>, world: &World) -> Option<Standing> {
+    let spec = inputs.spec;
     let deployment = spec.configuration.as_ref().and_then(|c| c.common_instancetypes_deployment.as_ref());
     let disabled = deployment.and_then(|deployment| deployment.enabled) == Some(false);
     let labels = product_labels(spec);
@@ -179,14 +180,14 @@ fn types_standing(spec: &KubeVirtSpec, world: &World) -> Option<Standing> {
             let is_left = entries.values().any(|entry| !entry.going);
             changes.extend(is_left.then_some(Change::DeleteAll(kind)));
         } else {
-            changes.extend(type_changes(kind, &labels, entries));
+            let wanted = own_types(&target.strategy, inputs, kind).unwrap_or_else(|| types(kind, &labels));
+            changes.extend(type_changes(kind, wanted, entries));
         }
     }
     Some(Standing { disabled, ..Standing::new(Part::Types, changes) })
 }
 
-fn type_changes(kind: Kind, labels: &BTreeMap<&str, String>, entries: &Entries) -> Vec<Change> {
-    let wanted = types(kind, labels);
+fn type_changes(kind: Kind, wanted: Vec<Object>, entries: &Entries) -> Vec<Change> {
     let names: BTreeSet<&str> = wanted.iter().map(Object::name).collect();
     let unknown = entries.iter().filter(|(name, entry)| !names.contains(name.as_str()) && !entry.going);
     let mut changes: Vec<Change> = unknown.map(|(name, _)| Change::Delete(ObjectKey::new(kind, None, name))).collect();

@@ -185,7 +185,8 @@ impl Reconciler {
         let Some(cr) = read(&live) else {
             return Ok(Next::default());
         };
-        find_unlabelled(&self.client, &self.settings.namespace, &self.cache).await?;
+        let certificates = target.certificates(&self.settings.namespace);
+        find_unlabelled(&self.client, &self.settings.namespace, &certificates, &self.cache).await?;
         self.metrics.emulation(&cr.spec);
         let mut rounds = 0;
         let mute = self.mute().await;
@@ -294,7 +295,8 @@ impl Reconciler {
     /// Repairs the version that was last complete. `None` when another one has begun to take its place: then nothing is
     /// moved either way.
     async fn keep(&self, cr: &KubeVirt, target: &Target) -> Result<Option<Built>, Error> {
-        find_unlabelled(&self.client, &self.settings.namespace, &self.cache).await?;
+        let certificates = target.certificates(&self.settings.namespace);
+        find_unlabelled(&self.client, &self.settings.namespace, &certificates, &self.cache).await?;
         let mut rounds = 0;
         let mute = self.mute().await;
         loop {

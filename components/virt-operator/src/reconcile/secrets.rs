@@ -26,12 +26,13 @@ pub(crate) struct Issued {
     pub(crate) renewed: Vec<(&'static str, Unfit)>,
 }
 
-/// Keeps every certificate of the table that serves, and makes the others.
+/// Keeps every certificate of a version that serves, and makes the others.
 ///
 /// # Errors
 /// The cryptographic library refused.
 pub(crate) fn issue(
     namespace: &str,
+    specs: Vec<CertificateSpec>,
     live: &Objects,
     lifetimes: CertificateLifetimes,
     stamps: &BTreeMap<String, String>,
@@ -43,7 +44,7 @@ pub(crate) fn issue(
     let mut issued = Issued::default();
     let mut authorities: BTreeMap<&str, KeyCert> = BTreeMap::new();
     let mut leaves: BTreeMap<&str, Vec<KeyCert>> = BTreeMap::new();
-    for spec in table::all(namespace) {
+    for spec in specs {
         let CertificateSpec { secret, common_name, dns_names, usage, mounts: _ } = spec;
         let stored = stored(live, namespace, secret);
         let leaf = Leaf { common_name, dns_names };
@@ -86,7 +87,8 @@ pub(crate) fn issue(
         issued.objects.push(secret_object(namespace, secret, &kept, lifetime, stamps));
     }
     let dropped = Bundle::parse(bundle_of(live, namespace, DROP_BOX)).acceptable(now);
-    for table::Bundle { config_map, authority } in table::BUNDLES {
+    let is_part = |bundle: &&table::Bundle| bundle.authority.is_none_or(|secret| authorities.contains_key(secret));
+    for table::Bundle { config_map, authority } in table::BUNDLES.iter().filter(is_part) {
         let stored = Bundle::parse(bundle_of(live, namespace, config_map));
         let content = match authority.and_then(|secret| Some((secret, authorities.get(secret)?))) {
             Some((secret, current)) => {
@@ -262,8 +264,13 @@ mod tests {
         Timestamp::from_second(1_700_000_000 + second).expect("a time")
     }
 
+    fn issued(live: &Objects, lifetimes: CertificateLifetimes, now: Timestamp) -> Issued {
+        let specs = table::all("kubevirt-test");
+        issue("kubevirt-test", specs, live, lifetimes, &BTreeMap::new(), now).expect("certificates")
+    }
+
     fn made(live: &Objects, now: Timestamp) -> Issued {
-        issue("kubevirt-test", live, LIFETIMES, &BTreeMap::new(), now).expect("certificates")
+        issued(live, LIFETIMES, now)
     }
 
     fn as_live(issued: &Issued) -> Objects {

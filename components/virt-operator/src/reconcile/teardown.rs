@@ -1,6 +1,6 @@
 //! Carries out an uninstallation (client required): one part after another, each from what is there now.
 
-use kubevirt_release::{Kind, ObjectKey, namespace};
+use kubevirt_release::{Kind, ObjectKey, certificates, namespace};
 
 use super::apply::{self, Outcomes};
 use super::dereference::{find_strategies, find_unlabelled};
@@ -25,7 +25,8 @@ impl Reconciler {
             let Some(stage) = uninstall::stage(&world) else {
                 // What lost its label, or what other operators left, no watch shows.
                 if !std::mem::replace(&mut looked, true) {
-                    find_unlabelled(&self.client, &self.settings.namespace, &self.cache).await?;
+                    let known = certificates::known(&self.settings.namespace);
+                    find_unlabelled(&self.client, &self.settings.namespace, &known, &self.cache).await?;
                     find_strategies(&self.client, &self.settings.namespace, &self.cache).await?;
                     continue;
                 }

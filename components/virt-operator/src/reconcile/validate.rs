@@ -1,11 +1,12 @@
 //! Step 2 (pure): which CR is followed, what it asks for, and whether that can be done.
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use std::sync::Arc;
+
 use kubevirt_api::kubevirt::{KubeVirt, KubeVirtStatus, Reason};
-use kubevirt_api::names::{finalizer, label};
+use kubevirt_api::names::finalizer;
 use kubevirt_release::customize::{Customizations, Refused};
-use kubevirt_release::strategy::{self, Strategy};
-use kubevirt_release::{DeploymentConfig, Kind, certificates, desired, render};
+use kubevirt_release::strategy::{self, Strategy, Title, provenance};
+use kubevirt_release::{CertificateSpec, DeploymentConfig, certificates, desired, render};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ use super::build::{customize_list, inputs};
 use crate::admission::rules;
 use crate::cache::{Live, text};
 use crate::settings::Settings;
+use crate::strategies::Stored;
 
 /// What this pass is about.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +56,13 @@ pub(crate) struct Target {
     pub(crate) observed_strategy: Option<Strategy>,
     /// The target is this operator's own release.
     pub(crate) is_own: bool,
+}
+
+impl Target {
+    /// The certificates of its parts.
+    pub(crate) fn certificates(&self, namespace: &str) -> Vec<CertificateSpec> {
+        certificates::of(&self.strategy.objects, namespace)
+    }
 }
 
 /// Why a spec is not followed.
@@ -131,13 +140,21 @@ pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Resul
     }
     let config = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &cr.spec)
         .map_err(|error| Refusal { reason: Reason::InvalidSpec, message: error.to_string(), config: None })?;
-    let id = config.id();
     let own = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &follow_own(cr)).ok();
-    let is_own = own.is_some_and(|own| own.id() == id);
-    let strategies: Vec<ConfigMap> = strategies(world);
-    let strategy = if is_own { render(&config) } else { stored(&strategies, &id, &config, settings)? };
+    let is_own = own.is_some_and(|own| own.id() == config.id());
     let status = cr.status.clone().unwrap_or_default();
-    let observed_strategy = observed_strategy(&strategies, &status, &id);
+    let mut strategy = if is_own {
+        render(&config)
+    } else {
+        stored(&world.strategies, &config, &known_ids(&status, &config), settings)?
+    };
+    // What is deployed is stamped with the ID under which its strategy was made: pods that have it are not made anew.
+    if strategy.id.is_empty() {
+        strategy.id = config.id();
+    }
+    let config = config.known_as(&strategy.id);
+    let id = config.id();
+    let observed_strategy = observed_strategy(&world.strategies, &status, &id);
     let customizations = customizations(cr, &strategy, world, &settings.namespace)
         .map_err(|refused| not_customized(refused, Some(Box::new(config.clone()))))?;
     Ok(Target { config, id, strategy, customizations: Some(customizations), observed_strategy, is_own })
@@ -150,11 +167,14 @@ fn kept(cr: &KubeVirt, world: &World, settings: &Settings) -> Option<Target> {
     let id = status.observed_deployment_id.clone().filter(|id| !id.is_empty())?;
     let config = DeploymentConfig::from_json(status.observed_deployment_config.as_deref()?).ok()?;
     let own = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &follow_own(cr)).ok();
-    let is_own = own.is_some_and(|own| own.id() == id);
-    let strategy = if is_own && config.id() == id {
+    let is_own = own.is_some_and(|own| own.id() == id) && config.own_id() == id;
+    let config = config.known_as(&id);
+    let strategy = if is_own {
         render(&config)
     } else {
-        stored(&strategies(world), &id, &config, settings).ok()?
+        let found = stored(&world.strategies, &config, &[&id], settings).ok()?;
+        // One from before there were IDs is of the version and registry, which is as much as can be known.
+        if found.id.is_empty() { Strategy { id: id.clone(), ..found } } else { Some(found).filter(|s| s.id == id)? }
     };
     let customizations = customizations(cr, &strategy, world, &settings.namespace).ok();
     let customizations = customizations.or_else(|| last_made(cr, &strategy, world, settings, is_own));
@@ -182,8 +202,8 @@ fn try_out(
     world: &World,
     namespace: &str,
 ) -> Result<(), Vec<Refused>> {
-    desired(strategy, &inputs(cr, &world.nodes, changes))?;
-    for mut secret in certificates::blanks(namespace) {
+    desired(strategy, &inputs(cr, world, &strategy.id, changes))?;
+    for mut secret in certificates::blanks(certificates::of(&strategy.objects, namespace), namespace) {
         changes.apply(&mut secret).map_err(|refused| vec![refused])?;
     }
     Ok(())
@@ -198,10 +218,10 @@ fn last_made(
     settings: &Settings,
     is_own: bool,
 ) -> Option<Customizations> {
-    let maps = strategies(world);
-    let map = strategy::find(&maps, &strategy.id, &strategy.version, &strategy.registry).filter(|_| is_own)?;
-    let given = map.data.as_ref().and_then(|data| data.get(strategy::CUSTOMIZED_KEY));
-    let made = given.map_or_else(|| Some(Customizations::none()), |given| Customizations::recall(given))?;
+    let kept = world.strategies.iter().filter(|stored| is_own && stored.title.id == strategy.id);
+    let kept = kept.max_by_key(|stored| (&stored.title.created, &stored.title.name))?;
+    let given = kept.data(strategy::CUSTOMIZED_KEY);
+    let made = given.map_or_else(|| Some(Customizations::none()), Customizations::recall)?;
     try_out(&made, cr, strategy, world, &settings.namespace).is_ok().then_some(made)
 }
 
@@ -213,57 +233,81 @@ fn follow_own(cr: &KubeVirt) -> kubevirt_api::kubevirt::KubeVirtSpec {
     spec
 }
 
-/// The install strategies in the cluster.
-fn strategies(world: &World) -> Vec<ConfigMap> {
-    let is_strategy = |object: &Live| {
-        let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-        labels.is_some_and(|labels| labels.contains_key(label::INSTALL_STRATEGY))
+/// IDs by which a version of a registry was deployed before, as the status tells: what runs is stamped with them.
+fn known_ids<'a>(status: &'a KubeVirtStatus, config: &DeploymentConfig) -> Vec<&'a str> {
+    let KubeVirtStatus {
+        observed_kube_virt_version,
+        observed_kube_virt_registry,
+        observed_deployment_id,
+        target_kube_virt_version,
+        target_kube_virt_registry,
+        target_deployment_id,
+        ..
+    } = status;
+    let is_it = |version: &Option<String>, registry: &Option<String>| {
+        version.as_ref() == Some(&config.kubevirt_version) && registry.as_ref() == Some(&config.registry)
     };
-    let maps = world.objects.iter().filter(|(key, object)| key.kind == Kind::ConfigMap && is_strategy(object));
-    maps.filter_map(|(_, object)| ConfigMap::deserialize(object.as_ref()).ok()).collect()
+    let observed = observed_deployment_id.as_deref();
+    let target = target_deployment_id.as_deref();
+    let observed = observed.filter(|_| is_it(observed_kube_virt_version, observed_kube_virt_registry));
+    let target = target.filter(|_| is_it(target_kube_virt_version, target_kube_virt_registry));
+    observed.into_iter().chain(target).filter(|id| !id.is_empty()).collect()
 }
 
+/// The strategy of a deployment among those in the cluster: the best that holds what it says.
 fn stored(
-    strategies: &[ConfigMap],
-    id: &str,
+    strategies: &[Arc<Stored>],
     config: &DeploymentConfig,
+    known: &[&str],
     settings: &Settings,
 ) -> Result<Strategy, Refusal> {
     let (version, registry) = (&config.kubevirt_version, &config.registry);
-    let refuse = |message: String| Refusal {
-        reason: Reason::TargetUnavailable,
-        message,
-        config: Some(Box::new(config.clone())),
-    };
+    let mut ranked: Vec<_> =
+        strategies.iter().filter_map(|stored| Some((strategy::rank(&stored.title, config, known)?, stored))).collect();
+    ranked.sort_by(|(a, _), (b, _)| b.cmp(a));
+    let mut unfit = Vec::new();
+    for (_, stored) in ranked {
+        let why = match stored.read() {
+            Err(error) => error.to_string(),
+            Ok(strategy) => match provenance::check(&strategy, config) {
+                Err(mismatch) => mismatch.to_string(),
+                Ok(()) => return Ok(strategy),
+            },
+        };
+        unfit.push(format!("ConfigMap {}: {why}", stored.title.name));
+    }
     let own = settings.operator_version();
-    let Some(map) = strategy::find(strategies, id, version, registry) else {
-        return Err(refuse(format!(
+    let message = if unfit.is_empty() {
+        format!(
             "Version {version} from {registry} cannot be deployed: this operator is {own} and no install strategy for \
              {version} is in the cluster. Nothing was changed. Set spec.imageTag to {own} or remove it, or install the \
              operator of {version}"
-        )));
+        )
+    } else {
+        format!(
+            "Version {version} from {registry} cannot be deployed: what is in the cluster as its install strategy cannot be \
+             used: {}. Nothing was changed. Delete what is named and install the operator of {version}",
+            unfit.join("; ")
+        )
     };
-    let name = map.metadata.name.clone().unwrap_or_default();
-    let mut strategy = Strategy::decode(map).map_err(|error| {
-        refuse(format!(
-            "Version {version} cannot be deployed: its install strategy, ConfigMap {name}, cannot be used: {error}. \
-             Nothing was changed. Delete the ConfigMap and install the operator of {version}"
-        ))
-    })?;
-    if strategy.id.is_empty() {
-        id.clone_into(&mut strategy.id);
-    }
-    Ok(strategy)
+    Err(Refusal { reason: Reason::TargetUnavailable, message, config: Some(Box::new(config.clone())) })
 }
 
-fn observed_strategy(strategies: &[ConfigMap], status: &KubeVirtStatus, target: &str) -> Option<Strategy> {
+fn observed_strategy(strategies: &[Arc<Stored>], status: &KubeVirtStatus, target: &str) -> Option<Strategy> {
     let id = status.observed_deployment_id.as_deref().filter(|id| !id.is_empty() && *id != target)?;
     let (version, registry) = (
-        status.observed_kube_virt_version.clone().unwrap_or_default(),
-        status.observed_kube_virt_registry.clone().unwrap_or_default(),
+        status.observed_kube_virt_version.as_deref().unwrap_or_default(),
+        status.observed_kube_virt_registry.as_deref().unwrap_or_default(),
     );
-    let map = strategy::find(strategies, id, &version, &registry);
-    match map.map(Strategy::decode) {
+    let is_it = |stored: &&Arc<Stored>| {
+        let Title { version: its_version, registry: its_registry, id: its_id, .. } = &stored.title;
+        its_id == id || (its_id.is_empty() && its_version == version && its_registry == registry)
+    };
+    let newest = strategies.iter().filter(is_it).max_by_key(|stored| {
+        let Title { id, created, name, .. } = &stored.title;
+        (!id.is_empty(), created, name)
+    });
+    match newest.map(|stored| stored.read()) {
         Some(Ok(strategy)) => Some(strategy),
         // Without it the live roles are the record of what old pods may do.
         Some(Err(error)) => {

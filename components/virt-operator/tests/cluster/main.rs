@@ -2,6 +2,7 @@
 
 mod admission;
 mod contest;
+mod existing;
 mod install;
 mod keep;
 mod support;

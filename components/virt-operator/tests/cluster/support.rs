@@ -20,7 +20,7 @@ use kubevirt_runtime::net::memory::MemoryNet;
 use kubevirt_runtime::serve;
 use kubevirt_runtime::tls::{Certificate, CertificateFiles};
 use nanokube::{MemorySink, Nanokube, UserInfo};
-use nanokube_nodes::{Heartbeats, Image, Latencies};
+use nanokube_nodes::{Heartbeats, Image, Images, Latencies};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +66,7 @@ fn ready_server() -> impl Program {
     }
 }
 
-fn find(image: &str) -> Option<Image> {
+pub(crate) fn find(image: &str) -> Option<Image> {
     let name = image.strip_prefix(REGISTRY)?.strip_prefix('/')?;
     match name.split_once(':')? {
         ("virt-operator", _) => Some(Image::Program(Arc::new(virt_operator::program()))),
@@ -78,6 +78,11 @@ fn find(image: &str) -> Option<Image> {
 
 impl Cluster {
     pub(crate) fn start(nodes: u32) -> Self {
+        Self::start_with(nodes, Arc::new(find))
+    }
+
+    /// A cluster that can pull other images.
+    pub(crate) fn start_with(nodes: u32, images: Arc<dyn Images>) -> Self {
         // What went wrong is in the log, which only a failing test shows.
         let log = kubevirt_runtime::cli::ProcessArgs {
             verbosity: 2,
@@ -106,7 +111,7 @@ impl Cluster {
             connect: Arc::new(move |token: &str| Ok(pods.client_with_token(token))),
             count: nodes,
             first_number: 1,
-            images: Arc::new(find),
+            images,
             network: Arc::clone(&network).into(),
             latencies: Latencies::default(),
             heartbeats: Heartbeats::default(),

@@ -97,6 +97,17 @@ fn the_json_form_has_the_keys_others_read() {
 }
 
 #[test]
+fn a_deployment_keeps_the_id_by_which_others_know_it() {
+    let config = resolve(json!({}));
+    let text = config.to_json().replace(&config.id(), "an-id-of-another-operator");
+    let read = DeploymentConfig::from_json(&text).expect("a config");
+    assert_eq!(read.id(), "an-id-of-another-operator");
+    assert_eq!(read.own_id(), config.id());
+    assert_eq!(read.to_json(), text);
+    assert_eq!(read.known_as(&config.id()), config, "what follows from the rest is not given");
+}
+
+#[test]
 fn what_concerns_one_component_does_not_change_the_id() {
     let id = resolve(json!({})).id();
     for spec in [

@@ -297,7 +297,7 @@ fn a_change_that_fails_everywhere_is_told_once() {
 fn of_a_secret_only_the_metadata_is_shown() {
     let secret = |change: Value| {
         let customizations = read(json!({"patches": [patch("Secret", "*", "merge", change)]})).unwrap();
-        let mut secret = certificates::blanks("kubevirt").remove(0);
+        let mut secret = certificates::blanks(certificates::all("kubevirt"), "kubevirt").remove(0);
         secret.value_mut()["data"] = json!({"tls.key": "c2VjcmV0"});
         customizations.apply(&mut secret).map(|()| secret).map_err(|refused| refused.to_string())
     };

@@ -21,6 +21,7 @@ use crate::object::{self, Object, ObjectKey};
 use crate::render::POD_MUTATOR;
 use crate::strategy::Strategy;
 
+pub use placement::{CONTROL_PLANE, ENOUGH};
 pub use replicas::{DEFAULT_API_REPLICAS, api_replicas};
 
 /// What the CR and the cluster add to a strategy.
@@ -79,6 +80,12 @@ pub fn unsupported(spec: &KubeVirtSpec, keys: &[ObjectKey]) -> Vec<Unsupported> 
     found
 }
 
+/// Objects that exist while their gate is on. A version's strategy has them either way, where it has them at all.
+const GATED: [(Kind, &str, &str); 2] = [
+    (Kind::MutatingWebhookConfiguration, POD_MUTATOR, gates::name::CONTAINER_PATH_VOLUMES),
+    (Kind::Deployment, "virt-synchronization-controller", gates::name::DECENTRALIZED_LIVE_MIGRATION),
+];
+
 /// The objects the cluster should have, ordered by key.
 ///
 /// # Errors
@@ -89,8 +96,8 @@ pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Result<Vec<Object>, 
     let mut objects: Vec<Object> = strategy.objects.iter().filter(|o| !is_kept_beside(o)).cloned().collect();
     let named_ports = ports_of_services(&objects);
     let configuration = inputs.spec.configuration.as_ref();
-    if !gates::is_on(configuration, gates::name::CONTAINER_PATH_VOLUMES) {
-        objects.retain(|object| object.name() != POD_MUTATOR);
+    for (kind, name, _) in GATED.into_iter().filter(|(_, _, gate)| !gates::is_on(configuration, gate)) {
+        objects.retain(|object| object.kind() != kind || object.name() != name);
     }
     let manual = configuration.and_then(|c| c.role_aggregation_strategy.as_deref()) == Some("Manual");
     let mut refused: Vec<Refused> = vec![];
@@ -134,6 +141,18 @@ pub fn desired(strategy: &Strategy, inputs: &Inputs<'_>) -> Result<Vec<Object>, 
     objects.extend(budgets);
     objects.sort_by_key(Object::key);
     Ok(objects)
+}
+
+/// The ready-made types of a kind that a version brings itself, as the operator marks what belongs to it. None: it brings
+/// none, and this release's are of use with it.
+pub fn own_types(strategy: &Strategy, inputs: &Inputs<'_>, kind: Kind) -> Option<Vec<Object>> {
+    let labels = product_labels(inputs.spec);
+    let mut objects: Vec<Object> = strategy.objects.iter().filter(|object| object.kind() == kind).cloned().collect();
+    for object in &mut objects {
+        without_status(object);
+        stamp(object, strategy, inputs, &labels);
+    }
+    (!objects.is_empty()).then_some(objects)
 }
 
 /// The objects for a Prometheus, as the operator marks what belongs to a version.

@@ -9,11 +9,13 @@ use super::Inputs;
 use crate::object::{Object, object};
 
 const OS: (&str, &str) = ("kubernetes.io/os", "linux");
+/// The role of nodes that run the cluster's own components, as a label.
+pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 /// Both names of the role: clusters carry the newer one, the older one, or both.
-const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+const ROLES: [&str; 2] = [CONTROL_PLANE, "node-role.kubernetes.io/master"];
 const WORKER: &str = "node-role.kubernetes.io/worker";
 /// With fewer control-plane nodes, to insist on them would put all pods of a component on one machine, or on none.
-const ENOUGH: usize = 2;
+pub const ENOUGH: usize = 2;
 
 /// Cluster-wide components: on the control plane, unless the CR places them.
 pub(super) fn fit_infra(deployment: &mut Object, inputs: &Inputs<'_>) {
@@ -45,15 +47,14 @@ pub(crate) fn control_plane(required: bool) -> Value {
         }],
     });
     if required {
-        node["requiredDuringSchedulingIgnoredDuringExecution"] =
-            json!({"nodeSelectorTerms": CONTROL_PLANE.map(exists)});
+        node["requiredDuringSchedulingIgnoredDuringExecution"] = json!({"nodeSelectorTerms": ROLES.map(exists)});
     }
     json!({"affinity": {"nodeAffinity": node}, "tolerations": control_plane_tolerations()})
 }
 
 /// Tolerations of the taints control-plane nodes usually have.
 pub(crate) fn control_plane_tolerations() -> Value {
-    json!(CONTROL_PLANE.map(|key| json!({"key": key, "operator": "Exists", "effect": "NoSchedule"})))
+    json!(ROLES.map(|key| json!({"key": key, "operator": "Exists", "effect": "NoSchedule"})))
 }
 
 /// As [`control_plane`], but only as a wish: of the operator itself, which has to run on any cluster, and of the others
@@ -63,7 +64,7 @@ pub(crate) fn control_plane_preferred() -> Value {
     let wish =
         |key: &str| json!({"weight": 100, "preference": {"matchExpressions": [{"key": key, "operator": "Exists"}]}});
     let wishes = &mut placement["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
-    wishes.as_array_mut().expect("made as a list").extend(CONTROL_PLANE.map(wish));
+    wishes.as_array_mut().expect("made as a list").extend(ROLES.map(wish));
     placement
 }
 

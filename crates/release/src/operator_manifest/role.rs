@@ -97,7 +97,7 @@ fn of_kinds(namespaced: bool, namespace: &str) -> Vec<PolicyRule> {
         match kind.care() {
             Care::Keeps => add(rule(group, plural, KEEP)),
             Care::KeepsKnown => {
-                let secrets: Vec<&str> = certificates::all(namespace).iter().map(|c| c.secret).collect();
+                let secrets: Vec<&str> = certificates::known(namespace).iter().map(|c| c.secret).collect();
                 add(rule(group, plural, &["list", "watch"]));
                 add(named(group, plural, &secrets, &["get", "create", "patch", "delete"]));
             }

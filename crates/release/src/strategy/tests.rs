@@ -1,6 +1,3 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
-
 use super::*;
 use crate::config::DeploymentConfig;
 use crate::render;
@@ -108,27 +105,105 @@ fn a_text_that_unpacks_without_end_is_refused() {
 
 #[test]
 fn the_right_strategy_is_the_newest_of_its_id() {
-    let make = |name: &str, id: &str, version: &str, second: i64| {
-        let mut config_map = strategy().encode("kubevirt");
-        config_map.metadata.name = Some(name.into());
-        config_map.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).unwrap()));
-        let annotations = config_map.metadata.annotations.as_mut().unwrap();
-        annotations.insert(annotation::STRATEGY_IDENTIFIER.into(), id.into());
-        annotations.insert(annotation::STRATEGY_VERSION.into(), version.into());
-        config_map
+    let make = |name: &str, id: &str, version: &str, second: u32| Title {
+        name: name.into(),
+        version: version.into(),
+        registry: "localhost/kubevirt".into(),
+        id: id.into(),
+        created: format!("2026-01-01T00:00:0{second}Z"),
     };
+    let config = |version: &str| DeploymentConfig {
+        registry: "localhost/kubevirt".into(),
+        kubevirt_version: version.into(),
+        ..Default::default()
+    };
+    let (v1, own) = (config("v1"), config("v1").own_id());
     let all = [
-        make("legacy", "", "v1", 9),
-        make("older", "id1", "v1", 1),
-        make("newer", "id1", "v1", 2),
-        make("other", "id2", "v2", 3),
+        make("foreign", "x", "v1", 9),
+        make("legacy", "", "v1", 8),
+        make("older", &own, "v1", 1),
+        make("newer", &own, "v1", 2),
+        make("other", "y", "v2", 3),
+        make("newest", "z", "v2", 4),
     ];
-    let name = |id, version| {
-        find(&all, id, version, "localhost/kubevirt").and_then(|c| c.metadata.name.as_deref()).unwrap_or("none")
+    let best = |all: &[Title], config: &DeploymentConfig, known: &[&str]| {
+        let ranked = all.iter().filter_map(|title| Some((rank(title, config, known)?, title.name.clone())));
+        ranked.max().map_or_else(|| "none".to_owned(), |(_, name)| name)
     };
-    assert_eq!(name("id1", "v1"), "newer");
-    assert_eq!(name("id2", "v2"), "other");
-    assert_eq!(name("id3", "v1"), "legacy");
-    assert_eq!(name("id3", "v2"), "none");
-    assert_eq!(find(&all, "id3", "v1", "elsewhere"), None);
+    assert_eq!(best(&all, &v1, &[]), "newer");
+    assert_eq!(best(&all[..2], &v1, &[]), "legacy");
+    assert_eq!(best(&all[..2], &v1, &["x"]), "foreign", "it is what runs");
+    assert_eq!(best(&all[..1], &v1, &[]), "foreign", "another operator computes another ID");
+    assert_eq!(best(&all, &config("v2"), &["y"]), "other");
+    assert_eq!(best(&all, &config("v2"), &[]), "newest");
+    assert_eq!(best(&all, &config("v3"), &[]), "none");
+    assert_eq!(best(&all, &DeploymentConfig { registry: "elsewhere".into(), ..config("v1") }, &[]), "none");
+}
+
+#[test]
+fn what_is_packed_is_what_is_unpacked() {
+    let strategy = strategy();
+    let config_map = serde_json::to_value(strategy.encode("kubevirt")).unwrap();
+    let packed = strategy.pack();
+    assert_eq!(Strategy::unpack(&Title::of(&config_map), &packed).unwrap(), strategy);
+    assert!(packed.len() < 100_000, "{} bytes", packed.len());
+    assert!(matches!(Strategy::unpack(&Title::default(), b"x"), Err(StrategyError::Packed(_))));
+}
+
+fn config() -> DeploymentConfig {
+    DeploymentConfig {
+        namespace: "kubevirt".into(),
+        registry: "localhost/kubevirt".into(),
+        kubevirt_version: "v0.2.0".into(),
+        ..Default::default()
+    }
+}
+
+/// Why a strategy whose workload was changed is not what was asked for.
+fn mismatch(name: &str, pointer: &str, value: Value) -> String {
+    let mut strategy = strategy();
+    let object = strategy.objects.iter_mut().find(|object| object.name() == name && object.kind().has_pod_template());
+    *object.unwrap().value_mut().pointer_mut(pointer).unwrap() = value;
+    provenance::check(&strategy, &config()).unwrap_err().to_string()
+}
+
+#[test]
+fn a_strategy_that_only_claims_to_be_a_version_is_found_out() {
+    assert_eq!(provenance::check(&strategy(), &config()), Ok(()));
+    let container = "/spec/template/spec/containers/0";
+    let image = format!("{container}/image");
+    let said = mismatch("virt-api", &image, "localhost/kubevirt/virt-api:v0.1.0".into());
+    assert!(said.contains("virt-api:v0.1.0, not localhost/kubevirt/virt-api:v0.2.0"), "{said}");
+    let said = mismatch("virt-handler", "/metadata/namespace", "elsewhere".into());
+    assert!(said.contains("virt-handler is in namespace elsewhere"), "{said}");
+    let said = mismatch("virt-controller", &format!("{container}/imagePullPolicy"), "Always".into());
+    assert!(said.contains("with Always, not with IfNotPresent"), "{said}");
+    let by_digest = |digest: &str| {
+        let mut strategy = strategy();
+        let api = strategy.objects.iter_mut().find(|o| o.kind() == Kind::Deployment && o.name() == "virt-api");
+        *api.unwrap().value_mut().pointer_mut(&image).unwrap() = digest.into();
+        provenance::check(&strategy, &config())
+    };
+    assert_eq!(by_digest("localhost/kubevirt/virt-api@sha256:00"), Ok(()));
+    assert!(by_digest("elsewhere/virt-api@sha256:00").is_err());
+
+    let mut other = strategy();
+    other.version = "v0.1.0".into();
+    assert!(matches!(provenance::check(&other, &config()), Err(provenance::Mismatch::Marked { .. })));
+    let mut short = strategy();
+    short.objects.retain(|object| object.kind() != Kind::DaemonSet);
+    let missing = provenance::Mismatch::Missing { object: "virt-handler" };
+    assert_eq!(provenance::check(&short, &config()), Err(missing), "what is not in it would be removed");
+    let mut strange = strategy();
+    let secret = serde_json::json!({"apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "kubevirt-novelty-certs", "namespace": "kubevirt"}});
+    strange.objects.push(Object::from_value(secret).unwrap());
+    assert!(provenance::check(&strange, &config()).unwrap_err().to_string().contains("kubevirt-novelty-certs"));
+    let secrets = DeploymentConfig {
+        additional_properties: [("ImagePullSecrets".to_string(), "[{\"name\":\"s\"}]".to_string())].into(),
+        ..config()
+    };
+    assert!(provenance::check(&strategy(), &secrets).unwrap_err().to_string().contains("not with IfNotPresent and s"));
+    let env = DeploymentConfig { passthrough_env_vars: [("PROXY".to_string(), "x".to_string())].into(), ..config() };
+    assert!(provenance::check(&strategy(), &env).unwrap_err().to_string().contains("PROXY"));
 }
