@@ -12,6 +12,7 @@ use kubevirt_release::index::{ReleaseIndex, latest_file};
 use kubevirt_release::operator_manifest::{ManifestOptions, cr_manifest, operator_manifest};
 use kubevirt_release::version::{Direction, direction};
 use kubevirt_release::yaml::to_yaml;
+use kubevirt_release::{DeploymentConfig, render};
 
 use crate::{oci, paths, setup, term};
 
@@ -88,6 +89,14 @@ pub(crate) fn write(options: &Options) -> Result<Vec<String>> {
     let manifest = ManifestOptions::new(registry, version);
     put(&partial, "kubevirt-operator.yaml", &to_yaml(&operator_manifest(&manifest)))?;
     put(&partial, "kubevirt-cr.yaml", &to_yaml(&[cr_manifest(&manifest.namespace)]))?;
+    // For clusters that cannot pull another version's operator.
+    let config = DeploymentConfig {
+        namespace: manifest.namespace.clone(),
+        registry: registry.clone(),
+        kubevirt_version: version.clone(),
+        ..DeploymentConfig::default()
+    };
+    put(&partial, "install-strategy.yaml", &to_yaml(&[render(&config).encode(&manifest.namespace)]))?;
     let mut index = ReleaseIndex::new(version, registry, "", &published(out)?);
     // The index lists what the release contains; a component without a program of its own has no image yet.
     index.components.retain(|component| PROGRAMS.contains(&component.name.as_str()));

@@ -1,7 +1,8 @@
 //! `--dump-install-strategy`: the one thing a Job with the operator's image does. It is no operator and holds no lease.
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, PostParams};
+use kubevirt_api::names::label;
 use kubevirt_release::config::ConfigError;
 use kubevirt_release::{DeploymentConfig, render};
 use kubevirt_runtime::host::Host;
@@ -28,7 +29,15 @@ pub(crate) async fn install_strategy(host: &Host, settings: &Settings) -> Result
     };
     let strategy = render(&config);
     let maps: Api<ConfigMap> = Api::namespaced(host.client.clone(), &settings.namespace);
-    let stored = maps.create(&PostParams::default(), &strategy.encode(&settings.namespace)).await?;
+    let wanted = strategy.encode(&settings.namespace);
+    let selector = ListParams::default().labels(label::INSTALL_STRATEGY);
+    let is_same = |map: &ConfigMap| map.metadata.annotations == wanted.metadata.annotations && map.data == wanted.data;
+    // Whoever is run again must not leave a second one.
+    if let Some(map) = maps.list(&selector).await?.items.into_iter().find(is_same) {
+        tracing::info!(id = strategy.id, config_map = map.metadata.name, "the install strategy is there already");
+        return Ok(());
+    }
+    let stored = maps.create(&PostParams::default(), &wanted).await?;
     let name = stored.metadata.name.unwrap_or_default();
     tracing::info!(version = strategy.version, id = strategy.id, config_map = name, "wrote the install strategy");
     Ok(())

@@ -13,7 +13,7 @@
 //! | [`backends`], [`endpoints`] | whether what the API server would call answers as it expects |
 //! | [`contest`] | writes that did not last |
 //! | [`instances`] | users' objects, where they hold up a removal |
-//! | [`strategies`] | install strategies in the cluster |
+//! | [`strategies`], [`shelf`] | install strategies in the cluster, and in a directory |
 //! | [`certificates`] | issuing certificates and judging stored ones |
 //! | [`metrics`] | what is counted |
 //! | `nodes` | what the suite writes on nodes |
@@ -47,6 +47,7 @@ pub mod preview;
 pub mod process;
 pub mod reconcile;
 pub mod settings;
+pub mod shelf;
 pub mod strategies;
 pub mod watches;
 

@@ -25,6 +25,7 @@ use crate::endpoints::Endpoints;
 use crate::metrics::{OperatorMetrics, REST_REQUESTS};
 use crate::reconcile::{Judged, Next, Progress, Reconciler, Troubles};
 use crate::settings::{Arguments, Settings};
+use crate::shelf::Shelf;
 use crate::watches;
 
 /// The Lease's name.
@@ -97,7 +98,7 @@ pub async fn run(host: Host) -> anyhow::Result<()> {
     let lease =
         LeaseConfig { namespace: host.namespace.clone(), name: LEASE.to_owned(), identity: host.hostname.clone() };
     let election = Election::start(lease, host.client.clone(), host.clock.clone(), host.seed);
-    let outcome = stand(&host, &election, settings, &numbers, &health).await;
+    let outcome = stand(&host, &election, settings, arguments.strategy_dir, &numbers, &health).await;
     numbers.leads(false);
     // Nothing is being written any more: the next leader can take over at once.
     election.release().await;
@@ -114,6 +115,7 @@ async fn stand(
     host: &Host,
     election: &Election,
     settings: Settings,
+    strategies: Option<String>,
     numbers: &OperatorMetrics,
     health: &Health,
 ) -> anyhow::Result<()> {
@@ -146,6 +148,7 @@ async fn stand(
         accounts,
         troubles: Troubles::default(),
         judged: Judged::default(),
+        shelf: Shelf::new(&host.files, strategies),
     };
     let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
     tokio::select! {

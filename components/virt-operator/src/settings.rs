@@ -19,6 +19,9 @@ pub struct Arguments {
     /// Write the install strategy of this release into the cluster and end
     #[arg(long)]
     pub dump_install_strategy: bool,
+    /// Directory with install strategies of other versions, VERSION/install-strategy.yaml: what `xtask release` writes
+    #[arg(long, value_name = "DIR", env = "STRATEGY_DIR")]
+    pub strategy_dir: Option<String>,
     /// Accepted for manifests of other releases; this operator makes too few requests to need a limit
     #[arg(long, value_name = "N")]
     pub client_qps: Option<f32>,

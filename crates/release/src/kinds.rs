@@ -41,8 +41,6 @@ pub enum Care {
     Cleans,
     /// Follows them all, and tells them what became of their wishes.
     Serves,
-    /// Removes what others left behind.
-    Clears,
     /// Nothing: the administrator's manifest brings them, or this release has none.
     Leaves,
 }
@@ -59,7 +57,7 @@ impl Care {
             | Self::Labels
             | Self::Cleans
             | Self::Serves => true,
-            Self::Clears | Self::Leaves => false,
+            Self::Leaves => false,
         }
     }
 }
@@ -133,7 +131,7 @@ kinds! {
     Service                           CORE       v1      "services"                           Namespaced Configuration Keeps;
     ConfigMap                         CORE       v1      "configmaps"                         Namespaced Configuration Keeps;
     Secret                            CORE       v1      "secrets"                            Namespaced Configuration KeepsKnown;
-    Job                               BATCH      v1      "jobs"                               Namespaced Workloads     Clears;
+    Job                               BATCH      v1      "jobs"                               Namespaced Workloads     Keeps;
     DaemonSet                         APPS       v1      "daemonsets"                         Namespaced Workloads     Keeps;
     Deployment                        APPS       v1      "deployments"                        Namespaced Workloads     Keeps;
     PodDisruptionBudget               POLICY     v1      "poddisruptionbudgets"               Namespaced Workloads     Keeps;

@@ -274,6 +274,11 @@ async fn live_through_everything(world: &World) -> BTreeSet<(String, String)> {
     let refused = kubevirts.create(&PostParams::default(), &second).await.expect_err("there is one").to_string();
     assert!(refused.contains("Kubevirt is already created"), "{refused}");
 
+    // A version whose strategy has to be got first, which fails.
+    world.patch_kubevirt(json!({"imageTag": "v0.30"})).await;
+    let failed = |kubevirt: &Value| text(condition_of(kubevirt, "Synchronized"), "/reason") == "TargetUnavailable";
+    world.kubevirt_until("without a strategy", failed).await;
+
     // Placements are tried at admission.
     let linux = json!({"nodePlacement": {"nodeSelector": {"kubernetes.io/os": "linux"}}});
     world.patch_kubevirt(json!({"imageTag": "v0.1.0", "infra": linux, "workloads": linux})).await;

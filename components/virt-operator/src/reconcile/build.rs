@@ -156,8 +156,9 @@ fn plan(
     let old = old.map(by_key).unwrap_or_default();
     let transitional = transitional(&finals, &old, world)?;
     let mut snapshot = snapshot(world, &finals, &transitional);
-    // Strategies of other versions are the way back to them.
-    snapshot.objects.retain(|key, _| finals.contains_key(key) || !(is_strategy(key) || is_extra(key)));
+    // Strategies of other versions are the way back to them; Jobs that get one are no part of any version.
+    let is_beside = |key: &ObjectKey| is_strategy(key) || is_extra(key) || key.kind == Kind::Job;
+    snapshot.objects.retain(|key, _| finals.contains_key(key) || !is_beside(key));
     let contested = world.contests.iter().filter_map(|(key, contest)| {
         let (wanted, live) = (finals.get(key)?, world.objects.get(key)?);
         contest.goes_on(wanted, live).then(|| format!("{key} at {}", contest.path))

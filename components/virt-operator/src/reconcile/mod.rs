@@ -8,6 +8,7 @@ mod beside;
 mod build;
 mod dereference;
 mod extras;
+mod fetch;
 mod health;
 mod held;
 mod pace;
@@ -26,8 +27,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use kubevirt_api::kubevirt::{ConditionUpdate, KubeVirt, KubeVirtStatus, Reason as ConditionReason, Situation, enter};
-use kubevirt_apply::Writer;
-use kubevirt_release::Kind;
+use kubevirt_apply::{Writer, Written};
+use kubevirt_release::{DeploymentConfig, Kind, Object, ObjectKey};
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::net::Net;
 use kubevirt_upgrade::{Mode, Plan, Reason, Report};
@@ -52,6 +53,7 @@ use crate::cache::{Cache, Live};
 use crate::endpoints::Endpoints;
 use crate::metrics::OperatorMetrics;
 use crate::settings::Settings;
+use crate::shelf::Shelf;
 
 /// How often a pass plans anew after it has written. A plan has ten steps and each is due at most once in a pass, unless
 /// somebody works against the operator, who then has to wait for the next pass.
@@ -137,6 +139,8 @@ pub struct Reconciler {
     pub troubles: Troubles,
     /// How the certificates fare.
     pub judged: Judged,
+    /// Where strategies of other versions may lie.
+    pub shelf: Shelf,
 }
 
 /// When to look again although nothing has happened.
@@ -171,7 +175,7 @@ impl Reconciler {
         let Followed { cr, live, wanted } = followed;
         match wanted {
             Wanted::Install(target) => self.install(&target, &live).await,
-            Wanted::Refused { refusal, kept } => self.refuse(&cr, &live, &refusal, kept.as_deref()).await,
+            Wanted::Refused { refusal, kept } => self.refuse(&cr, &live, refusal, kept.as_deref()).await,
             Wanted::Uninstall => self.uninstall(&live).await,
         }
     }
@@ -188,6 +192,10 @@ impl Reconciler {
         let certificates = target.certificates(&self.settings.namespace);
         find_unlabelled(&self.client, &self.settings.namespace, &certificates, &self.cache).await?;
         self.metrics.emulation(&cr.spec);
+        // The strategy is there, so what got it has nothing to do any more.
+        let world = dereference(&self.cache);
+        let jobs: Vec<ObjectKey> = fetch::jobs(&world).map(|(key, _)| key.clone()).collect();
+        self.clear_jobs(&jobs, &world).await?;
         let mut rounds = 0;
         let mute = self.mute().await;
         let (result, world) = loop {
@@ -241,14 +249,65 @@ impl Reconciler {
         }
     }
 
+    /// Sees to it that the strategy of a version is got, and says how that goes. When to look again.
+    async fn get_strategy(
+        &self,
+        cr: &KubeVirt,
+        config: &DeploymentConfig,
+        refusal: &mut Refusal,
+    ) -> Result<Option<Timestamp>, Error> {
+        let world = dereference(&self.cache);
+        if let Some(map) = self.shelf.strategy(config)
+            && !world.objects.contains_key(&map.key())
+        {
+            tracing::info!(config_map = map.name(), "putting a strategy from the directory into the cluster");
+            self.put(&map, &world).await?;
+            return Ok(Some(self.clock.now()));
+        }
+        let fetch::Fetch { make, delete, says, failed, due } = fetch::fetch(cr, config, &world, self.clock.now());
+        self.clear_jobs(&delete, &world).await?;
+        if let Some(job) = make {
+            self.put(&job, &dereference(&self.cache)).await?;
+        }
+        if !failed {
+            refusal.reason = ConditionReason::StrategyPending;
+        }
+        refusal.message = format!("{} {says}", refusal.message);
+        Ok(due)
+    }
+
+    /// Writes an object that is no part of a plan.
+    async fn put(&self, wanted: &Object, world: &World) -> Result<(), Error> {
+        let key = wanted.key();
+        let Written { outcome, live } = self.writer.apply(wanted, world.objects.get(&key).map(AsRef::as_ref)).await?;
+        self.metrics.wrote(&vec![(key.clone(), outcome)]);
+        if let Some(live) = live {
+            self.cache.store(key, live);
+        }
+        Ok(())
+    }
+
+    async fn clear_jobs(&self, jobs: &[ObjectKey], world: &World) -> Result<(), Error> {
+        let mut outcomes = Outcomes::new();
+        for key in jobs {
+            apply::delete(key, world, &self.writer, &self.cache, &mut outcomes).await?;
+        }
+        self.metrics.wrote(&outcomes);
+        Ok(())
+    }
+
     /// Says why the spec is not followed, and keeps what runs as it was last complete.
     async fn refuse(
         &self,
         cr: &KubeVirt,
         live: &Live,
-        refusal: &Refusal,
+        mut refusal: Refusal,
         kept: Option<&Target>,
     ) -> Result<Next, Error> {
+        let got = match refusal.config.clone().filter(|_| refusal.reason == ConditionReason::TargetUnavailable) {
+            Some(config) => self.get_strategy(cr, &config, &mut refusal).await,
+            None => Ok(None),
+        };
         let kept = match kept {
             Some(target) => self.keep(cr, target).await,
             None => Ok(None),
@@ -261,7 +320,8 @@ impl Reconciler {
             kept: built.map(|built| (&built.plan, &built.report)),
         };
         self.end(cr, live, &ended, &dereference(&self.cache)).await?;
-        kept.map(|built| Next { due: built.and_then(|built| self.due(&built)) })
+        let again = got?;
+        kept.map(|built| Next { due: built.and_then(|built| self.due(&built)).into_iter().chain(again).min() })
     }
 
     /// What the condition says of the certificates.

@@ -10,7 +10,7 @@ use kubevirt_release::{DeploymentConfig, Kind, ObjectKey};
 use kubevirt_upgrade::{Mode, Plan, Report, StepState};
 use serde_json::Value;
 
-use super::World;
+use super::{World, fetch};
 use crate::cache::text;
 use crate::settings::Settings;
 
@@ -182,7 +182,10 @@ fn planned(
             enter(&Situation::ResourcesCreated, conditions, now);
         }
     }
-    let keys: Vec<ObjectKey> = plan.steps().iter().flat_map(|step| step.objects.iter().cloned()).collect();
+    let objects = plan.steps().iter().flat_map(|step| step.objects.iter().cloned());
+    // It is no part of a version, and may be changed all the same.
+    let job = ObjectKey::new(Kind::Job, cr.metadata.namespace.as_deref(), fetch::NAME);
+    let keys: Vec<ObjectKey> = objects.chain([job]).collect();
     let passed_over: Vec<String> = unsupported(&cr.spec, &keys).iter().map(ToString::to_string).collect();
     if !passed_over.is_empty() {
         let update =

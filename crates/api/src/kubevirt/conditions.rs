@@ -99,6 +99,8 @@ words! {
 
         /// The named version can't be had: no strategy, and no image to make one.
         TargetUnavailable,
+        /// The named version's strategy is being got.
+        StrategyPending,
         /// The spec asks for something this operator does not do.
         NotSupported,
         /// The spec contradicts itself.

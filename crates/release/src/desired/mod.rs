@@ -21,7 +21,7 @@ use crate::object::{self, Object, ObjectKey};
 use crate::render::POD_MUTATOR;
 use crate::strategy::Strategy;
 
-pub use placement::{CONTROL_PLANE, ENOUGH};
+pub use placement::{CONTROL_PLANE, ENOUGH, place_job};
 pub use replicas::{DEFAULT_API_REPLICAS, api_replicas};
 
 /// What the CR and the cluster add to a strategy.

@@ -2,7 +2,7 @@
 //!
 //! Node selectors of the template win. Affinity terms and tolerations are added to those of the template.
 
-use kubevirt_api::kubevirt::NodePlacement;
+use kubevirt_api::kubevirt::{KubeVirtSpec, NodePlacement};
 use serde_json::{Value, json};
 
 use super::Inputs;
@@ -25,6 +25,12 @@ pub(super) fn fit_infra(deployment: &mut Object, inputs: &Inputs<'_>) {
         None if inputs.control_plane_nodes < ENOUGH => fit(deployment, &control_plane_preferred()),
         None => fit(deployment, &control_plane(true)),
     }
+}
+
+/// The Job that gets another version's strategy: where cluster-wide components are, by preference.
+pub fn place_job(job: &mut Object, spec: &KubeVirtSpec) {
+    let given = spec.infra.as_ref().and_then(|infra| infra.node_placement.as_ref());
+    fit(job, &given.map_or_else(control_plane_preferred, to_value));
 }
 
 /// virt-handler: wherever the CR lets VMs run; everywhere by default.

@@ -105,7 +105,6 @@ fn of_kinds(namespaced: bool, namespace: &str) -> Vec<PolicyRule> {
             Care::Cleans => add(rule(group, plural, &["get", "list", "watch", "patch"])),
             // In every namespace: one in another is told that it is not followed.
             Care::Serves if !namespaced => add(rule(group, plural, &["list", "watch", "patch"])),
-            Care::Clears => add(rule(group, plural, &["list", "delete"])),
             Care::KeepsAnywhere if !namespaced => add(rule(group, plural, KEEP)),
             // In which namespace the account of Prometheus is.
             Care::KeepsAndSeeks if !namespaced => add(rule(group, plural, &["list", "watch"])),

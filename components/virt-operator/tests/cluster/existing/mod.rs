@@ -3,5 +3,6 @@
 
 mod adopt;
 mod deploy;
+mod fetch;
 mod predecessor;
 mod suite;

@@ -31,8 +31,11 @@ pub(crate) struct Suite {
     pub(crate) left_out: usize,
 }
 
-const SMALL_REGISTRY: &str = "registry.example/existing";
+pub(crate) const SMALL_REGISTRY: &str = "registry.example/existing";
 const REAL_REGISTRY: &str = "quay.io/kubevirt";
+
+/// A version whose operator fails.
+pub(crate) const BROKEN: &str = "v1.2.0";
 
 /// The small one.
 pub(crate) fn small() -> Suite {
@@ -138,12 +141,38 @@ fn stand_in(certificates: &'static str) -> impl Program {
     }
 }
 
+/// The operator of a version of the small suite: it writes its strategy under the ID it is asked for, or fails.
+fn dumper(version: String) -> impl Program {
+    move |host: Host| -> futures::future::BoxFuture<'static, anyhow::Result<()>> {
+        let version = version.clone();
+        Box::pin(async move {
+            anyhow::ensure!(
+                host.args.iter().any(|arg| arg == "--dump-install-strategy"),
+                "it is asked for nothing else"
+            );
+            let suite = small();
+            let at = suite.versions.iter().position(|known| *known == version);
+            let Some(at) = at else { anyhow::bail!("this one has no strategy") };
+            let asked: Value = serde_json::from_str(&host.env["TARGET_DEPLOYMENT_CONFIG"])?;
+            let mut map: ConfigMap = serde_json::from_value(suite.maps[at].clone())?;
+            map.metadata.name = None;
+            map.metadata.generate_name = Some("kubevirt-install-strategy-".into());
+            let id = asked["id"].as_str().unwrap_or_default().to_owned();
+            let annotations = map.metadata.annotations.get_or_insert_default();
+            annotations.insert("kubevirt.io/install-strategy-identifier".into(), id);
+            let maps: kube::Api<ConfigMap> = kube::Api::namespaced(host.client.clone(), NAMESPACE);
+            maps.create(&kube::api::PostParams::default(), &map).await?;
+            Ok(())
+        })
+    }
+}
+
 /// The images of this operator's suite and of the existing ones.
 pub(crate) fn images(image: &str) -> Option<Image> {
     let Some(name) = [SMALL_REGISTRY, REAL_REGISTRY].iter().find_map(|registry| image.strip_prefix(registry)) else {
         return crate::support::find(image);
     };
-    let (name, _version) = name.strip_prefix('/')?.split_once(':')?;
+    let (name, version) = name.strip_prefix('/')?.split_once(':')?;
     let certificates = match name {
         "virt-api" => "/etc/virt-api/certificates",
         "virt-controller" => "/etc/virt-controller/certificates",
@@ -151,6 +180,7 @@ pub(crate) fn images(image: &str) -> Option<Image> {
         "virt-exportproxy" => "/etc/virt-exportproxy/certificates",
         "virt-synchronization-controller" => "/etc/virt-sync-controller/servercertificates",
         "virt-launcher" => return Some(Image::Idle),
+        "virt-operator" => return Some(Image::Program(Arc::new(dumper(version.to_owned())))),
         _ => return None,
     };
     Some(Image::Program(Arc::new(stand_in(certificates))))
