@@ -182,6 +182,16 @@ async fn escalate_and_bind_are_verbs_of_their_own() {
     assert!(status.message.contains("attempting to grant RBAC permissions not currently held"), "{}", status.message);
     assert_eq!(code(bindings.create(&post, &binding).await.unwrap_err()), 403);
 
+    let mut by_name = on(json!(["create", "update", "patch"]));
+    let escalates = json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "resourceNames": ["more"], "verbs": ["escalate"]});
+    by_name.as_array_mut().unwrap().push(escalates);
+    rules_of_bot(&server, by_name).await;
+    assert_eq!(code(roles.create(&post, &role).await.unwrap_err()), 403, "the path of a creation names no object");
+    let apply = kube::api::PatchParams::apply("test");
+    roles.patch("more", &apply, &kube::api::Patch::Apply(&role)).await.unwrap();
+    let admin = namespaced(&server.client(UserInfo::admin()), RBAC, "Role", "roles");
+    admin.delete("more", &kube::api::DeleteParams::default()).await.unwrap();
+
     rules_of_bot(&server, on(json!(["create", "update", "escalate"]))).await;
     roles.create(&post, &role).await.unwrap();
     assert_eq!(code(bindings.create(&post, &binding).await.unwrap_err()), 403, "escalate is not bind");
