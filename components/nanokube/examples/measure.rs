@@ -92,6 +92,8 @@ async fn connect(kubeconfig: &PathBuf) -> Result<Client> {
 /// When each write was sent, in microseconds since the start; what a watcher sees of it is compared with this.
 struct Sent {
     start: Instant,
+    /// Of the objects' names: several loads follow each other on one server.
+    prefix: String,
     at: Vec<AtomicU64>,
 }
 
@@ -122,10 +124,14 @@ async fn run(load: Load) -> Result<()> {
         }
     };
     let total = WARM_UP + writes;
-    let sent = Arc::new(Sent { start: Instant::now(), at: (0..total).map(|_| AtomicU64::new(0)).collect() });
     let list: serde_json::Value =
         client.request(Request::get(format!("{COLLECTION}?limit=1")).body(Vec::new())?).await?;
     let from = list["metadata"]["resourceVersion"].as_str().context("a list has a version")?.to_owned();
+    let sent = Arc::new(Sent {
+        start: Instant::now(),
+        prefix: format!("load-{from}"),
+        at: (0..total).map(|_| AtomicU64::new(0)).collect(),
+    });
 
     let mut watching = JoinSet::new();
     for _ in 0..watchers {
@@ -176,7 +182,7 @@ async fn write(client: &Client, sent: &Arc<Sent>, range: std::ops::Range<usize>,
                     if index >= range.end {
                         return Ok(());
                     }
-                    let name = format!("load-{object}");
+                    let name = format!("{}-{object}", sent.prefix);
                     let body = json!({
                         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
                         "data": {"n": index.to_string(), "text": "as long as a line of a configuration file may be"},

@@ -14,7 +14,7 @@ const COMPONENTS: [&str; 4] = ["virt-operator", "virt-api", "virt-controller", "
 /// Why process nodes have no images.
 #[derive(Debug, thiserror::Error)]
 pub enum NoPrograms {
-    #[error("read the image directory {dir}: {source}")]
+    #[error("read the image directory {dir}")]
     Directory { dir: PathBuf, source: std::io::Error },
     #[error("find this program's own directory: {0}")]
     Own(#[source] std::io::Error),

@@ -12,7 +12,7 @@ const DIAL: Duration = Duration::from_secs(1);
 
 /// The file cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("write {path}: {source}")]
+#[error("write {path}")]
 pub(crate) struct WriteError {
     path: PathBuf,
     source: std::io::Error,

@@ -31,7 +31,7 @@ const BACKDATE: Duration = Duration::from_secs(3600);
 pub enum PkiError {
     #[error("cannot make a certificate: {0}")]
     Generate(#[from] rcgen::Error),
-    #[error("{path}: {source}")]
+    #[error("the certificate file {path}")]
     File { path: String, source: io::Error },
     #[error("the stored certificates cannot be used: {0}")]
     Parse(String),

@@ -37,11 +37,11 @@ pub struct Processes {
 /// Why process nodes cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("listen on {addr}, where a node serves logs: {source}")]
+    #[error("listen on {addr}, where a node serves logs")]
     Listen { addr: SocketAddr, source: io::Error },
     #[error("process nodes need the program `{SETPRIV}` (Debian package util-linux) in PATH")]
     NoSetpriv,
-    #[error("{dir}: {source}")]
+    #[error("make the directory {dir}")]
     Directory { dir: PathBuf, source: io::Error },
     #[error("make the nodes' certificate: {0}")]
     Certificate(String),
