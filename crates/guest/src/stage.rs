@@ -1,5 +1,6 @@
 //! The suite's stage with real guests: two pods, libvirt in each, one guest between them.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,8 @@ use crate::{Doing, Error, Result, create_dir, run};
 
 /// The guest's name in libvirt.
 pub const GUEST: &str = "default_t1";
+/// A guest that shows that guests run.
+const PROBE: &str = "default_probe";
 const DAEMON: &str = "/usr/sbin/libvirtd";
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const MEMORY_KIB: u64 = 192 * 1024;
@@ -46,6 +49,11 @@ cp /busy/a /busy/b
 while :; do
     if [ -e /run/busy ]; then dd if=/busy/a of=/busy/b bs=64k conv=notrunc; else sleep 0.5; fi
 done
+";
+
+/// Runs in the probe guest: it was booted, more is not asked of it.
+const PROBE_DATA: &str = "#!/bin/sh
+poweroff -f
 ";
 
 /// Where everything on this machine is.
@@ -122,10 +130,9 @@ impl RealStage {
         self.relay.lock().expect("no code under this lock panics").clone()
     }
 
-    /// Fresh disks in a pod: an overlay over the shared image, and both seeds.
-    fn make_disks(&self, place: Place) -> Result<()> {
-        let disks = self.pod(place).private.join("disks");
-        let overlay = disks.join("root.qcow2");
+    /// A fresh overlay over the shared image.
+    fn make_overlay(&self, place: Place, name: &str) -> Result<()> {
+        let overlay = self.pod(place).private.join("disks").join(name);
         let _ = std::fs::remove_file(&overlay);
         // The backing file's path means something inside the pod only, so nobody looks for it here.
         run(Command::new("qemu-img")
@@ -133,6 +140,13 @@ impl RealStage {
             .arg(format!("{}/images/guest.img", inside::SHARED))
             .arg(&overlay)
             .arg(std::fs::metadata(self.shared.join("images/guest.img")).map_or(0, |image| image.len()).to_string()))?;
+        own(&overlay)
+    }
+
+    /// Fresh disks in a pod: an overlay over the shared image, and both seeds.
+    fn make_disks(&self, place: Place) -> Result<()> {
+        let disks = self.pod(place).private.join("disks");
+        self.make_overlay(place, "root.qcow2")?;
         let seed = Seed {
             instance_id: GUEST.to_owned(),
             hostname: "t1".to_owned(),
@@ -143,8 +157,25 @@ impl RealStage {
         let config_drive = disks.join("config.iso");
         seed.write(Convention::NoCloud, &no_cloud)?;
         seed.write(Convention::ConfigDrive, &config_drive)?;
-        for path in [&overlay, &no_cloud, &config_drive] {
+        for path in [&no_cloud, &config_drive] {
             own(path)?;
+        }
+        Ok(())
+    }
+
+    /// The probe guest's disks, in both pods.
+    fn make_probe(&self) -> Result<()> {
+        for place in [Place::Old, Place::New] {
+            self.make_overlay(place, "probe.qcow2")?;
+            let path = self.pod(place).private.join("disks/probe.iso");
+            let seed = Seed {
+                instance_id: PROBE.to_owned(),
+                hostname: "probe".to_owned(),
+                user_data: PROBE_DATA.to_owned(),
+                ..Seed::default()
+            };
+            seed.write(Convention::NoCloud, &path)?;
+            own(&path)?;
         }
         Ok(())
     }
@@ -235,23 +266,31 @@ impl RealStage {
     }
 }
 
-/// The guest with a beating heart.
-pub fn guest() -> Domain {
-    let disks = format!("{}/disks", inside::PRIVATE);
-    let disk = |name: &str, target: &str, file: &str| Disk {
+/// A read-only disk of the pod.
+fn disk(name: &str, target: &str, file: &str) -> Disk {
+    Disk {
         name: name.to_owned(),
         medium: Medium::Disk,
         bus: Bus::Virtio,
         target: target.to_owned(),
-        source: Source::File(format!("{disks}/{file}")),
+        source: Source::File(format!("{}/disks/{file}", inside::PRIVATE)),
         format: Format::Raw,
         cache: Cache::Writethrough,
         read_only: true,
         boot_order: None,
-    };
+    }
+}
+
+/// What a guest boots from.
+fn root(file: &str) -> Disk {
+    Disk { format: Format::Qcow2, read_only: false, boot_order: Some(1), ..disk("root", "vda", file) }
+}
+
+/// The guest with a beating heart.
+pub fn guest() -> Domain {
     Domain {
         disks: vec![
-            Disk { format: Format::Qcow2, read_only: false, boot_order: Some(1), ..disk("root", "vda", "root.qcow2") },
+            root("root.qcow2"),
             disk("seed", "vdb", "seed.iso"),
             Disk { medium: Medium::CdRom, bus: Bus::Sata, ..disk("config", "sda", "config.iso") },
         ],
@@ -321,6 +360,20 @@ impl Stage for RealStage {
 
     fn empty_guest(&self) -> Domain {
         bare("default_empty", 1024, 2)
+    }
+
+    fn probe_guest(&self) -> BoxFuture<'_, std::result::Result<Domain, String>> {
+        async move {
+            self.make_probe().map_err(|error| error.to_string())?;
+            let disks = vec![root("probe.qcow2"), disk("seed", "vdb", "probe.iso")];
+            Ok(Domain { disks, ..bare(PROBE, MEMORY_KIB, 3) })
+        }
+        .boxed()
+    }
+
+    fn has_kvm(&self, _: Place) -> Option<bool> {
+        // That is the question.
+        None
     }
 
     fn prepare(&self, place: Place) -> BoxFuture<'_, std::result::Result<(), String>> {
@@ -431,5 +484,10 @@ impl Stage for RealStage {
 
     fn slow_link(&self) -> u64 {
         24
+    }
+
+    fn note(&self, text: &str) {
+        // A reader that went away must not leave half a laboratory behind.
+        let _ = writeln!(std::io::stdout(), "    {text}");
     }
 }

@@ -162,7 +162,8 @@ pub struct Migration {
     pub copy_disks: Vec<String>,
     /// MiB per second; `None` is unlimited.
     pub bandwidth: Option<u64>,
-    /// The longest pause at the switch-over; the hypervisor's own default when `None`.
+    /// The longest pause at the switch-over; the hypervisor's own default when `None`. What the hypervisor gets told counts
+    /// the copying alone; [`crate::migration::run`] leaves room for the rest.
     pub max_downtime: Option<Duration>,
     /// Slow the guest down when it dirties memory faster than the link carries it.
     pub auto_converge: bool,

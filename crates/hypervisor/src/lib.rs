@@ -3,6 +3,7 @@
 //!
 //! - [`domain`]: a virtual machine as a typed value, to and from libvirt's XML. Pure.
 //! - [`hypervisor`]: the trait, its states, events and errors.
+//! - [`accelerator`]: decides by a probe guest whether hardware virtualization can be relied on, over the trait.
 //! - [`monitor`]: decides when a migration has to be slowed, paused or given up. Pure.
 //! - [`settle`]: decides which side of an interrupted migration runs the guest. Pure, with one driver.
 //! - [`migration`]: one migration from start to a settled end, over the trait.
@@ -12,6 +13,7 @@
 //!
 //! Nothing in here knows Kubernetes.
 
+pub mod accelerator;
 pub mod domain;
 pub mod hypervisor;
 #[cfg(feature = "libvirt")]

@@ -12,6 +12,8 @@ use crate::hypervisor::{Capabilities, Change, Error, Event, Found, Pause, Progre
 
 pub(crate) struct Host {
     pub(crate) capabilities: Capabilities,
+    /// Whether what the capabilities say of hardware virtualization is true.
+    pub(crate) kvm_works: bool,
     pub(crate) daemon_up: bool,
     /// On disk: survives the daemon.
     pub(crate) stored: BTreeMap<String, Domain>,
@@ -77,6 +79,7 @@ impl Host {
     pub(crate) fn new(capabilities: Capabilities) -> Self {
         Self {
             capabilities,
+            kvm_works: true,
             daemon_up: true,
             stored: BTreeMap::new(),
             stops: BTreeMap::new(),

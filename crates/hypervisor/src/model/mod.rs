@@ -5,7 +5,7 @@
 mod engine;
 mod host;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::domain::Domain;
+use crate::domain::{Accelerator, Domain};
 use crate::hypervisor::{
     Capabilities, Change, Endpoints, Error, Event, Found, Hypervisor, Migration, Pause, Progress, Result, Start, State,
     Statistics, Stop,
@@ -23,6 +23,9 @@ use host::{Host, Job, Process};
 
 /// How long a killed daemon is gone before its supervisor has it back.
 pub const RESTART_DELAY: Duration = Duration::from_millis(300);
+
+/// How long a guest takes from its start to the end of its first script.
+const BOOT_TAKES: Duration = Duration::from_secs(2);
 
 /// How long a guest takes to obey the power button.
 const SHUTDOWN_TAKES: Duration = Duration::from_secs(2);
@@ -72,6 +75,8 @@ pub(crate) struct World {
     pub(crate) link_up: bool,
     /// Set for ever once a guest ran in two places.
     ran_twice: bool,
+    /// Guests that switch themselves off once they have booted.
+    brief: BTreeSet<String>,
     beats: BTreeMap<String, Beats>,
     /// Whoever waits for the world to change.
     changed: tokio::sync::watch::Sender<u64>,
@@ -91,6 +96,7 @@ impl Universe {
             hosts: BTreeMap::new(),
             link_up: true,
             ran_twice: false,
+            brief: BTreeSet::new(),
             beats: BTreeMap::new(),
             changed: tokio::sync::watch::channel(0).0,
         };
@@ -104,6 +110,16 @@ impl Universe {
     /// Adds a host; its daemon runs.
     pub fn add_host(&self, name: &str, capabilities: Capabilities) {
         self.lock().hosts.insert(name.to_owned(), Host::new(capabilities));
+    }
+
+    /// Whether a kernel gets past its first instructions with the host's hardware virtualization; at first it does.
+    pub fn set_kvm_works(&self, host: &str, works: bool) {
+        self.lock().host(host).kvm_works = works;
+    }
+
+    /// From now on a guest of this name switches itself off once it has booted.
+    pub fn switches_itself_off(&self, guest: &str) {
+        self.lock().brief.insert(guest.to_owned());
     }
 
     /// A new connection to a host.
@@ -304,13 +320,16 @@ impl Hypervisor for Model {
     }
 
     fn start<'a>(&'a self, name: &'a str, how: Start) -> BoxFuture<'a, Result<()>> {
-        self.with(|world, host| {
-            let host = world.host(host);
+        let universe = self.universe.clone();
+        self.with(|world, at| {
+            let is_brief = world.brief.contains(name);
+            let host = world.host(at);
             host.known(name)?;
             if host.processes.contains_key(name) {
                 return Err(wrong_state(name, "start", "it runs already"));
             }
             let domain = host.stored.get(name).cloned().ok_or_else(|| Error::NotFound(name.to_owned()))?;
+            let boots = domain.accelerator == Accelerator::Emulation || host.kvm_works;
             let pause = if how.paused { Pause::User } else { Pause::StartingUp };
             host.processes.insert(name.to_owned(), Process { domain, running: !how.paused, pause, arriving: false });
             host.tell(name, Change::Started);
@@ -318,6 +337,13 @@ impl Hypervisor for Model {
                 host.tell(name, Change::Suspended(Pause::User));
             } else {
                 host.tell(name, Change::Resumed);
+            }
+            if is_brief && boots && !how.paused {
+                let (at, name) = (at.to_owned(), name.to_owned());
+                tokio::spawn(async move {
+                    tokio::time::sleep(BOOT_TAKES).await;
+                    universe.lock().end_process(&at, &name, Stop::Shutdown, Stop::Shutdown);
+                });
             }
             Ok(())
         })

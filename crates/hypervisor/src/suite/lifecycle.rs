@@ -6,6 +6,7 @@ use super::{
     ANSWERS_WITHIN, BEATS_WITHIN, BOOTS_WITHIN, Case, Fault, Place, Stage, Verdict, boot, client, drain, event, home,
     lists, running, told, until, well, wrong,
 };
+use crate::accelerator as probe;
 use crate::hypervisor::{Change, Error, Event, Pause, Start, State, Stop};
 use crate::settle::View;
 
@@ -21,6 +22,7 @@ pub(super) fn first() -> Vec<Case> {
             .boxed()
         }),
         Case::new("capabilities name versions and machine types", |stage| capabilities(stage).boxed()),
+        Case::new("hardware virtualization is used only if a probe guest runs", |stage| accelerator(stage).boxed()),
         Case::new("the guest boots, and is described as it was defined", |stage| boots(stage).boxed()),
         Case::new("a paused guest's heart stands still", |stage| paused(stage).boxed()),
         Case::new("a crash of the daemon is no stop of the guest", |stage| daemon_crash(stage).boxed()),
@@ -125,6 +127,34 @@ async fn capabilities(stage: &dyn Stage) -> Verdict {
         if capabilities.qemu.split('.').count() != 3 || capabilities.libvirt.split('.').count() != 3 {
             return wrong(format!("{place:?} has no versions: {capabilities:?}"));
         }
+    }
+    Ok(())
+}
+
+async fn accelerator(stage: &dyn Stage) -> Verdict {
+    let guest = stage.probe_guest().await?;
+    for place in [Place::Old, Place::New] {
+        let client = client(stage, place).await?;
+        // A probe that never ends would refuse everything.
+        let ran = told("run the probe guest under emulation", probe::run(&*client, &guest, BOOTS_WITHIN).await)?;
+        if ran != probe::Ran::Itself {
+            return wrong(format!("{place:?}: under emulation the probe guest fared like this: {ran:?}"));
+        }
+        let choice = told("choose", probe::choose(&*client, &guest, probe::PROBE_WITHIN).await)?;
+        let is_kvm = choice == probe::Choice::Kvm;
+        if stage.has_kvm(place).is_some_and(|has| has != is_kvm) {
+            return wrong(format!("{place:?}: chosen was {choice:?}"));
+        }
+        let offered = told("capabilities", client.capabilities().await)?.kvm;
+        if offered == (choice == probe::Choice::Emulation(probe::Refusal::NotOffered)) {
+            return wrong(format!("{place:?}: offered: {offered}, chosen: {choice:?}"));
+        }
+        if stage.processes(place, &guest.name) != 0
+            || client.state(&guest.name).await != Err(Error::NotFound(guest.name.clone()))
+        {
+            return wrong(format!("{place:?}: something of the probe guest is left"));
+        }
+        stage.note(&format!("{place:?} pair: guests run with {choice:?}"));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ mod faults;
 mod lifecycle;
 mod moves;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,10 @@ pub trait Stage: Send + Sync {
     fn guest(&self) -> Domain;
     /// A guest of a few MiB without any disk; it never gets past its firmware.
     fn empty_guest(&self) -> Domain;
+    /// A guest that boots and switches itself off, with its disks in place on every host.
+    fn probe_guest(&self) -> BoxFuture<'_, Result<Domain, String>>;
+    /// Whether hardware virtualization works on a host, where that is known from elsewhere.
+    fn has_kvm(&self, place: Place) -> Option<bool>;
     /// Makes disks for a first start of [`Stage::guest`] on a host.
     fn prepare(&self, place: Place) -> BoxFuture<'_, Result<(), String>>;
     /// Makes everything ready for the guest to move from a host to the other one.
@@ -90,6 +94,8 @@ pub trait Stage: Send + Sync {
     fn busy(&self, on: bool) -> BoxFuture<'_, Result<(), String>>;
     /// MiB per second that the busy guest outruns.
     fn slow_link(&self) -> u64;
+    /// Something worth knowing that a case found out.
+    fn note(&self, text: &str);
 }
 
 /// One case.

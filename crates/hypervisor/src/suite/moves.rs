@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{ANSWERS_WITHIN, Case, Place, Stage, Verdict, client, event, home, running, told, until, well, wrong};
 use crate::hypervisor::{Change, Error, Event, Pause, Progress, State};
-use crate::migration::{Ends, Outcome, run};
-use crate::monitor::{GiveUp, OnBudget, Policy};
+use crate::migration::{Ends, Outcome, SETTLE_WITHIN, run};
+use crate::monitor::{GiveUp, Monitor, OnBudget, Policy};
 use crate::settle::{Side, Step, View};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -169,13 +170,49 @@ async fn slowed(stage: &dyn Stage) -> Verdict {
     if !outcome.moved() || home(stage).await? != from.other() {
         return wrong(format!("slowed down by {throttle} % it still did not move: {outcome:?}"));
     }
+    let Some(downtime) = outcome.statistics.and_then(|statistics| statistics.downtime) else {
+        return wrong(format!("the downtime is not known: {outcome:?}"));
+    };
+    stage.note(&format!("slowed down by {throttle} %, stopped for {downtime:?}, of {MAX_DOWNTIME:?} allowed"));
+    if downtime > MAX_DOWNTIME {
+        return wrong(format!("it was stopped for {downtime:?}, and {MAX_DOWNTIME:?} was allowed: {outcome:?}"));
+    }
     well(stage).await
 }
 
 async fn interrupted(stage: &dyn Stage) -> Verdict {
-    let (from, outcome, _) = difficult(stage, policy(OnBudget::Pause, 12, stage), false, MAX_DOWNTIME).await?;
+    let from = running(stage).await?;
+    let name = stage.guest().name;
+    let (source, target) = (client(stage, from).await?, client(stage, from.other()).await?);
+    let stopped = standstill(&name, source.events(), target.events());
+    let policy = policy(OnBudget::Pause, 12, stage);
+    let moving = difficult(stage, policy.clone(), false, MAX_DOWNTIME);
+    let (moved, stopped) = futures::future::join(moving, tokio::time::timeout(SETTLE_WITHIN, stopped)).await;
+    let (from, outcome, _) = moved?;
     if outcome.settlement.runs_on != Some(Side::Target) || home(stage).await? != from.other() {
         return wrong(format!("paused, it still did not move: {outcome:?}"));
     }
+    let stopped = told("it was never paused", stopped)?;
+    // It may be stopped for as long as it was given before.
+    let bytes = stage.guest().memory_kib * 1024;
+    let budget = Monitor::new(policy, bytes.max(outcome.last.map_or(0, |last| last.total))).budget();
+    stage.note(&format!("paused after {budget:?}, stopped for {stopped:?}, of {budget:?} allowed"));
+    if stopped > budget {
+        return wrong(format!("it was stopped for {stopped:?}, and {budget:?} was allowed: {outcome:?}"));
+    }
     well(stage).await
+}
+
+/// How long the guest stands still between being paused here and running over there.
+async fn standstill(
+    name: &str,
+    mut here: tokio::sync::mpsc::UnboundedReceiver<Event>,
+    mut over_there: tokio::sync::mpsc::UnboundedReceiver<Event>,
+) -> Duration {
+    let mine = |change: Change| Event::Domain { name: name.to_owned(), change };
+    let (paused, resumed) = (mine(Change::Suspended(Pause::User)), mine(Change::Resumed));
+    while here.recv().await.is_some_and(|event| event != paused) {}
+    let began = Instant::now();
+    while over_there.recv().await.is_some_and(|event| event != resumed) {}
+    began.elapsed()
 }

@@ -24,8 +24,9 @@ fn host(place: Place) -> &'static str {
 }
 
 const GUEST: &str = "default_t1";
+const PROBE: &str = "default_probe";
 
-fn machine(name: &str, memory_kib: u64) -> Domain {
+pub(crate) fn machine(name: &str, memory_kib: u64) -> Domain {
     Domain {
         name: name.to_owned(),
         uuid: Uuid::from_u128(u128::from(memory_kib)),
@@ -55,8 +56,11 @@ impl ModelStage {
         for (name, libvirt, qemu) in [("old", "9.0.0", "7.2.22"), ("new", "11.3.0", "10.0.13")] {
             let machines = vec!["pc-q35-7.2".to_owned()];
             let (libvirt, qemu) = (libvirt.to_owned(), qemu.to_owned());
-            universe.add_host(name, Capabilities { libvirt, qemu, machines, kvm: false });
+            universe.add_host(name, Capabilities { libvirt, qemu, machines, kvm: true });
         }
+        // It is a virtual machine itself.
+        universe.set_kvm_works("old", false);
+        universe.switches_itself_off(PROBE);
         Self { universe, cut: Mutex::new(false) }
     }
 }
@@ -72,6 +76,14 @@ impl Stage for ModelStage {
 
     fn empty_guest(&self) -> Domain {
         machine("default_empty", 1024)
+    }
+
+    fn probe_guest(&self) -> BoxFuture<'_, Result<Domain, String>> {
+        futures::future::ready(Ok(machine(PROBE, 65_536))).boxed()
+    }
+
+    fn has_kvm(&self, place: Place) -> Option<bool> {
+        Some(place == Place::New)
     }
 
     fn prepare(&self, _: Place) -> BoxFuture<'_, Result<(), String>> {
@@ -161,6 +173,8 @@ impl Stage for ModelStage {
     fn slow_link(&self) -> u64 {
         20
     }
+
+    fn note(&self, _: &str) {}
 }
 
 #[tokio::test(start_paused = true)]
