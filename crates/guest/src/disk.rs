@@ -32,12 +32,17 @@ const INIT: &str = include_str!("../assets/init");
 const UDHCPC: &str = include_str!("../assets/udhcpc.sh");
 const SYSLINUX: &str = include_str!("../assets/syslinux.cfg");
 
+/// Where the disk is or will be.
+pub fn path(cache: &Path) -> PathBuf {
+    cache.join(format!("guest-{RECIPE}.img"))
+}
+
 /// Builds the disk unless it is there.
 ///
 /// # Errors
 /// When the kernel cannot be fetched or a tool fails.
 pub fn ensure(cache: &Path) -> Result<PathBuf> {
-    let done = cache.join(format!("guest-{RECIPE}.img"));
+    let done = path(cache);
     if done.is_file() {
         return Ok(done);
     }

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::{Error, Result, run};
+use crate::rootfs::{self, MIRROR};
+use crate::{Error, Result, create_dir, run};
 
 /// A package, and a file by which its presence is known.
 const NEEDED: &[(&str, &str)] = &[
@@ -48,4 +49,19 @@ pub fn ensure(root: bool) -> Result<Vec<&'static str>> {
     run(apt().arg("update"))?;
     run(apt().args(["install", "--yes", "--no-install-recommends"]).args(&missing))?;
     Ok(missing)
+}
+
+/// Asks Debian's mirror for something small, the way the package manager asks: with its proxies.
+///
+/// # Errors
+/// When it does not answer, with the package manager's words.
+pub fn ask_mirror(cache: &Path) -> Result<()> {
+    create_dir(cache)?;
+    let answer = cache.join("mirror-answers");
+    let asked = run(Command::new("/usr/lib/apt/apt-helper")
+        .args(["-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=20", "download-file"])
+        .arg(format!("{MIRROR}/dists/{}/Release", rootfs::OLD.suite))
+        .arg(&answer));
+    let _ = std::fs::remove_file(&answer);
+    asked.map(drop)
 }

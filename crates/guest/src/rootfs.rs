@@ -41,7 +41,8 @@ pub const NEW: Pair = Pair {
 /// Grows when the recipe below changes.
 const RECIPE: u32 = 1;
 
-const MIRROR: &str = "http://deb.debian.org/debian";
+/// Where packages come from.
+pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// Where a pair's file system is or will be.
 pub fn path(cache: &Path, pair: Pair) -> PathBuf {

@@ -163,21 +163,18 @@ impl RealStage {
         Ok(())
     }
 
-    /// The probe guest's disks, in both pods.
-    fn make_probe(&self) -> Result<()> {
-        for place in [Place::Old, Place::New] {
-            self.make_overlay(place, "probe.qcow2")?;
-            let path = self.pod(place).private.join("disks/probe.iso");
-            let seed = Seed {
-                instance_id: PROBE.to_owned(),
-                hostname: "probe".to_owned(),
-                user_data: PROBE_DATA.to_owned(),
-                ..Seed::default()
-            };
-            seed.write(Convention::NoCloud, &path)?;
-            own(&path)?;
-        }
-        Ok(())
+    /// The probe guest's disks in a pod.
+    fn make_probe(&self, place: Place) -> Result<()> {
+        self.make_overlay(place, "probe.qcow2")?;
+        let path = self.pod(place).private.join("disks/probe.iso");
+        let seed = Seed {
+            instance_id: PROBE.to_owned(),
+            hostname: "probe".to_owned(),
+            user_data: PROBE_DATA.to_owned(),
+            ..Seed::default()
+        };
+        seed.write(Convention::NoCloud, &path)?;
+        own(&path)
     }
 
     async fn make_route(&self, from: Place) -> Result<Migration> {
@@ -362,9 +359,9 @@ impl Stage for RealStage {
         bare("default_empty", 1024, 2)
     }
 
-    fn probe_guest(&self) -> BoxFuture<'_, std::result::Result<Domain, String>> {
+    fn probe_guest(&self, place: Place) -> BoxFuture<'_, std::result::Result<Domain, String>> {
         async move {
-            self.make_probe().map_err(|error| error.to_string())?;
+            self.make_probe(place).map_err(|error| error.to_string())?;
             let disks = vec![root("probe.qcow2"), disk("seed", "vdb", "probe.iso")];
             Ok(Domain { disks, ..bare(PROBE, MEMORY_KIB, 3) })
         }

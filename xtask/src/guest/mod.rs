@@ -34,7 +34,18 @@ pub(crate) fn unavailable() -> Option<String> {
     if !is_root() {
         return Some("the guest stage needs root: pods are made of namespaces and tap devices".to_owned());
     }
-    None
+    let cache = cache().ok()?;
+    let is_built = [rootfs::OLD, rootfs::NEW].into_iter().all(|pair| rootfs::path(&cache, pair).is_dir());
+    if is_built && disk::path(&cache).is_file() && packages::missing().is_empty() {
+        return None;
+    }
+    let error = packages::ask_mirror(&cache).err()?;
+    Some(format!("the guest stage needs Debian's packages, and the mirror does not answer: {error}"))
+}
+
+/// Where everything that takes long is kept.
+fn cache() -> Result<PathBuf> {
+    Ok(programs()?.parent().context("the programs' directory has no parent")?.join("guest"))
 }
 
 fn is_root() -> bool {
@@ -54,8 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("installed {}", installed.join(" "));
     }
     let programs = programs()?;
-    let target = programs.parent().context("the programs' directory has no parent")?;
-    let cache = target.join("guest");
+    let cache = cache()?;
     let images = build_images(&cache)?;
     build_programs()?;
     let building = began.elapsed();

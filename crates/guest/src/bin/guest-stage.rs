@@ -188,6 +188,9 @@ async fn tell(stage: &RealStage, migrations: usize, by_virsh: usize, filter: &st
         }
         mine.push(ours(stage).await?);
         mine.push(ours(stage).await?);
+        if trip % PROGRESS_EVERY == 0 {
+            say(&format!(".. {} of {} migrations", mine.len(), 2 * round_trips));
+        }
     }
     ensure!(stage.beats(3, BOOTS_WITHIN).await, "the heart stopped");
     let pulse = stage.heart.pulse();
@@ -241,6 +244,9 @@ async fn tell(stage: &RealStage, migrations: usize, by_virsh: usize, filter: &st
     }
     Ok(())
 }
+
+/// Round trips between two words about how far it is: some ten seconds.
+const PROGRESS_EVERY: usize = 5;
 
 /// Between two looks at something that does not announce itself; short against everything that is measured.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -132,30 +132,34 @@ async fn capabilities(stage: &dyn Stage) -> Verdict {
 }
 
 async fn accelerator(stage: &dyn Stage) -> Verdict {
-    let guest = stage.probe_guest().await?;
-    for place in [Place::Old, Place::New] {
-        let client = client(stage, place).await?;
-        // A probe that never ends would refuse everything.
-        let ran = told("run the probe guest under emulation", probe::run(&*client, &guest, BOOTS_WITHIN).await)?;
-        if ran != probe::Ran::Itself {
-            return wrong(format!("{place:?}: under emulation the probe guest fared like this: {ran:?}"));
-        }
-        let choice = told("choose", probe::choose(&*client, &guest, probe::PROBE_WITHIN).await)?;
-        let is_kvm = choice == probe::Choice::Kvm;
-        if stage.has_kvm(place).is_some_and(|has| has != is_kvm) {
-            return wrong(format!("{place:?}: chosen was {choice:?}"));
-        }
-        let offered = told("capabilities", client.capabilities().await)?.kvm;
-        if offered == (choice == probe::Choice::Emulation(probe::Refusal::NotOffered)) {
-            return wrong(format!("{place:?}: offered: {offered}, chosen: {choice:?}"));
-        }
-        if stage.processes(place, &guest.name) != 0
-            || client.state(&guest.name).await != Err(Error::NotFound(guest.name.clone()))
-        {
-            return wrong(format!("{place:?}: something of the probe guest is left"));
-        }
-        stage.note(&format!("{place:?} pair: guests run with {choice:?}"));
+    let [old, new] = [Place::Old, Place::New].map(|place| chosen(stage, place));
+    futures::future::try_join(old, new).await.map(|_| ())
+}
+
+async fn chosen(stage: &dyn Stage, place: Place) -> Verdict {
+    let guest = stage.probe_guest(place).await?;
+    let client = client(stage, place).await?;
+    // A probe that never ends would refuse everything.
+    let ran = told("run the probe guest under emulation", probe::run(&*client, &guest, BOOTS_WITHIN).await)?;
+    if ran != probe::Ran::Itself {
+        return wrong(format!("{place:?}: under emulation the probe guest fared like this: {ran:?}"));
     }
+    let choice = told("choose", probe::choose(&*client, &guest, probe::PROBE_WITHIN).await)?;
+    if stage.has_kvm(place).is_some_and(|has| has != (choice == probe::Choice::Kvm)) {
+        return wrong(format!("{place:?}: chosen was {choice:?}"));
+    }
+    let offered = told("capabilities", client.capabilities().await)?.kvm;
+    if offered == (choice == probe::Choice::Emulation(probe::Refusal::NotOffered)) {
+        return wrong(format!("{place:?}: offered: {offered}, chosen: {choice:?}"));
+    }
+    let name = guest.name.as_str();
+    if stage.processes(place, name) != 0 || client.state(name).await != Err(Error::NotFound(name.to_owned())) {
+        return wrong(format!("{place:?}: something of the probe guest is left"));
+    }
+    stage.note(&match choice {
+        probe::Choice::Kvm => format!("{place:?} pair: guests run with KVM"),
+        probe::Choice::Emulation(why) => format!("{place:?} pair: guests are emulated; KVM is not used: {why}"),
+    });
     Ok(())
 }
 

@@ -66,8 +66,8 @@ pub trait Stage: Send + Sync {
     fn guest(&self) -> Domain;
     /// A guest of a few MiB without any disk; it never gets past its firmware.
     fn empty_guest(&self) -> Domain;
-    /// A guest that boots and switches itself off, with its disks in place on every host.
-    fn probe_guest(&self) -> BoxFuture<'_, Result<Domain, String>>;
+    /// A guest of a host that boots and switches itself off, with its disks in place.
+    fn probe_guest(&self, place: Place) -> BoxFuture<'_, Result<Domain, String>>;
     /// Whether hardware virtualization works on a host, where that is known from elsewhere.
     fn has_kvm(&self, place: Place) -> Option<bool>;
     /// Makes disks for a first start of [`Stage::guest`] on a host.

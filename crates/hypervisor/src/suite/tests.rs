@@ -24,7 +24,11 @@ fn host(place: Place) -> &'static str {
 }
 
 const GUEST: &str = "default_t1";
-const PROBE: &str = "default_probe";
+
+/// Hosts share no guest of one name, unless it moves.
+fn probe(place: Place) -> String {
+    format!("default_probe-{}", host(place))
+}
 
 pub(crate) fn machine(name: &str, memory_kib: u64) -> Domain {
     Domain {
@@ -60,7 +64,9 @@ impl ModelStage {
         }
         // It is a virtual machine itself.
         universe.set_kvm_works("old", false);
-        universe.switches_itself_off(PROBE);
+        for place in [Place::Old, Place::New] {
+            universe.switches_itself_off(&probe(place));
+        }
         Self { universe, cut: Mutex::new(false) }
     }
 }
@@ -78,8 +84,8 @@ impl Stage for ModelStage {
         machine("default_empty", 1024)
     }
 
-    fn probe_guest(&self) -> BoxFuture<'_, Result<Domain, String>> {
-        futures::future::ready(Ok(machine(PROBE, 65_536))).boxed()
+    fn probe_guest(&self, place: Place) -> BoxFuture<'_, Result<Domain, String>> {
+        futures::future::ready(Ok(machine(&probe(place), 65_536))).boxed()
     }
 
     fn has_kvm(&self, place: Place) -> Option<bool> {
