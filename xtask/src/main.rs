@@ -9,6 +9,7 @@ mod audit;
 mod bench;
 mod demo;
 mod guest;
+mod helm;
 mod nanokube;
 mod oci;
 mod paths;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{guest, paths, setup, term};
+use crate::{guest, helm, paths, setup, term};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -40,6 +40,13 @@ const STAGES: &[Stage] = &[
         what: "cargo test --workspace (tidy among them)",
         lacks: NOTHING,
         run: || cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+    },
+    Stage {
+        name: "helm",
+        what: "the real Helm installs, upgrades, rolls back and removes a chart on nanokube",
+        lacks: helm::unavailable,
+        // The features of the stage before, so that nothing is built anew.
+        run: || cargo(&["test", "--workspace", "--locked", "--test", "helm", "--", "--ignored"]),
     },
     Stage {
         name: "release",
