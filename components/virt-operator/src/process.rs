@@ -149,6 +149,7 @@ async fn stand(
         troubles: Troubles::default(),
         judged: Judged::default(),
         shelf: Shelf::new(&host.files, strategies),
+        verbosity: host.verbosity.clone(),
     };
     let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
     tokio::select! {

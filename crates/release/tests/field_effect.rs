@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 const INERT: &[(&str, &str)] = &[
     ("certificateRotateStrategy", "the operator issues certificates by it (certificates.rs)"),
     ("configuration.", "components follow it in the custom resource while they run"),
-    ("monitorAccount", "monitoring objects are not part of this release yet"),
-    ("monitorNamespace", "monitoring objects are not part of this release yet"),
-    ("serviceMonitorNamespace", "monitoring objects are not part of this release yet"),
+    ("monitorAccount", "the operator writes what stands beside the suite by it (reconcile/beside.rs)"),
+    ("monitorNamespace", "the operator writes what stands beside the suite by it (reconcile/beside.rs)"),
+    ("serviceMonitorNamespace", "the operator writes what stands beside the suite by it (reconcile/beside.rs)"),
     ("synchronizationPort", "virt-synchronization-controller is not part of this suite"),
     ("uninstallStrategy", "admission and uninstallation act on it"),
     ("workloadUpdateStrategy", "virt-controller acts on it"),

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::log::Verbosity;
 use crate::net::Net;
 
 /// Files a process may read: the operating system's, or the volumes mounted into a simulated pod.
@@ -37,6 +38,8 @@ pub struct Host {
     pub clock: Clock,
     /// Seed for whatever this process draws at random (retry jitter, names).
     pub seed: u64,
+    /// How much this process logs.
+    pub verbosity: Verbosity,
     /// Cancelled when the process should end (SIGTERM); it then drains and returns.
     pub stop: CancellationToken,
 }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod health;
 pub mod host;
 pub mod lease;
+pub mod log;
 pub mod metrics;
 pub mod net;
 pub mod process;

@@ -12,15 +12,12 @@ use std::sync::Arc;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::causes::Causes;
-use crate::cli::{LogFormat, ProcessArgs};
+use crate::cli::ProcessArgs;
 use crate::clock::Clock;
 use crate::host::{Files, Host, Program};
+use crate::log::{self, Verbosity};
 use crate::net::Net;
 use crate::net::os::OsNet;
 use place::{Place, PlaceError};
@@ -81,13 +78,13 @@ pub fn run(parse: impl FnOnce(&[String]) -> Result<ProcessArgs, clap::Error>, pr
         }
     };
     install_crypto();
-    init_log(&process);
+    let verbosity = log::init(&process);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::from(error)),
     };
     let outcome = runtime.block_on(async {
-        let host = Host::from_os(args, &process).await?;
+        let host = Host::from_os(args, &process, verbosity).await?;
         program.run(host).await
     });
     match outcome {
@@ -107,7 +104,7 @@ impl Host {
     ///
     /// # Errors
     /// There is no way to an API server, or the process cannot be set up.
-    pub async fn from_os(args: Vec<String>, process: &ProcessArgs) -> Result<Self, StartError> {
+    pub async fn from_os(args: Vec<String>, process: &ProcessArgs, verbosity: Verbosity) -> Result<Self, StartError> {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -152,6 +149,7 @@ impl Host {
             files,
             clock: Clock::System,
             seed: u64::from_le_bytes(seed),
+            verbosity,
             stop: stop_on_signal()?,
         })
     }
@@ -176,26 +174,4 @@ fn stop_on_signal() -> Result<CancellationToken, StartError> {
         token.cancel();
     });
     Ok(stop)
-}
-
-/// Sets up the log of this process; a second call changes nothing. Libraries below are heard only when something is wrong,
-/// or when everything is asked for.
-pub fn init_log(process: &ProcessArgs) {
-    let (ours, others) = match process.verbosity {
-        0..=2 => (LevelFilter::INFO, LevelFilter::WARN),
-        3..=5 => (LevelFilter::DEBUG, LevelFilter::INFO),
-        6.. => (LevelFilter::TRACE, LevelFilter::TRACE),
-    };
-    let libraries = ["hyper", "hyper_util", "rustls", "tower", "kube_client", "h2"];
-    let targets = Targets::new().with_default(ours).with_targets(libraries.map(|name| (name, others)));
-    // It logs every failed request, which whoever made the request does with more to say.
-    let client = if others == LevelFilter::WARN { LevelFilter::OFF } else { others };
-    let targets = targets.with_target("kube_client::client::builder", client);
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
-    let registry = tracing_subscriber::registry().with(targets);
-    // Err: the log is already set up.
-    let _ = match process.log_format {
-        LogFormat::Text => registry.with(lines).try_init(),
-        LogFormat::Json => registry.with(lines.json()).try_init(),
-    };
 }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::host::{Files, Host};
+use crate::log::Verbosity;
 use crate::net::Net;
 
 /// Longer than anything a test waits for; in paused time it passes as soon as nothing else is left to happen.
@@ -371,6 +372,7 @@ pub fn test_host(name: &str, namespace: &str, api: &TinyApi, files: &MemoryFiles
         net,
         clock: Clock::anchored("2026-01-01T00:00:00Z".parse().expect("a valid time")),
         seed: 1,
+        verbosity: Verbosity::fixed(),
         stop: CancellationToken::new(),
     }
 }

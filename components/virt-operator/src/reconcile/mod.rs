@@ -30,6 +30,7 @@ use kubevirt_api::kubevirt::{ConditionUpdate, KubeVirt, KubeVirtStatus, Reason a
 use kubevirt_apply::{Writer, Written};
 use kubevirt_release::{DeploymentConfig, Kind, Object, ObjectKey};
 use kubevirt_runtime::clock::Clock;
+use kubevirt_runtime::log::Verbosity;
 use kubevirt_runtime::net::Net;
 use kubevirt_upgrade::{Mode, Plan, Reason, Report};
 use serde::Deserialize;
@@ -141,6 +142,8 @@ pub struct Reconciler {
     pub judged: Judged,
     /// Where strategies of other versions may lie.
     pub shelf: Shelf,
+    /// How much this process logs.
+    pub verbosity: Verbosity,
 }
 
 /// When to look again although nothing has happened.
@@ -158,6 +161,7 @@ impl Reconciler {
     pub async fn pass(&self) -> Result<Next, Error> {
         let world = dereference(&self.cache);
         let Validated { followed, ignored } = validate(&world, &self.settings);
+        self.verbosity.set(followed.as_ref().and_then(|followed| log_level(&followed.cr)));
         let followed = match followed {
             Some(followed) => self.follow(followed).await,
             None => Ok(Next::default()),
@@ -464,6 +468,32 @@ impl Reconciler {
     }
 }
 
+/// What the CR says of the operator's log.
+fn log_level(cr: &KubeVirt) -> Option<u8> {
+    let developer = cr.spec.configuration.as_ref()?.developer_configuration.as_ref()?;
+    let level = developer.log_verbosity.as_ref()?.virt_operator?;
+    Some(u8::try_from(level).unwrap_or(u8::MAX))
+}
+
 fn read(live: &Value) -> Option<KubeVirt> {
     KubeVirt::deserialize(live).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_log_follows_the_custom_resource() {
+        let level =
+            |spec: Value| log_level(&read(&json!({"metadata": {"name": "kubevirt"}, "spec": spec})).expect("a CR"));
+        let of = |levels: Value| json!({"configuration": {"developerConfiguration": {"logVerbosity": levels}}});
+        assert_eq!(level(of(json!({"virtOperator": 5}))), Some(5));
+        assert_eq!(level(of(json!({"virtOperator": 3000}))), Some(u8::MAX), "everything is everything");
+        for silent in [of(json!({"virtAPI": 5})), json!({"configuration": {}}), json!({})] {
+            assert_eq!(level(silent), None);
+        }
+    }
 }

@@ -90,7 +90,7 @@ impl Cluster {
             kubeconfig: None,
             master: None,
         };
-        kubevirt_runtime::process::init_log(&log);
+        kubevirt_runtime::log::init(&log);
         let clock = Clock::anchored(Timestamp::from_second(1_790_000_000).expect("a time"));
         let audit = MemorySink::default();
         let network = MemoryNet::new();

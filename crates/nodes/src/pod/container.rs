@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, pending};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use kubevirt_runtime::host::{Host, Program};
+use kubevirt_runtime::log::Verbosity;
 use nanokube_controllers::pods::draw;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -392,6 +393,7 @@ impl Actor {
             net: Arc::new(GuardedNet { inner: options.network.host(*ip), killed }),
             clock: options.clock.clone(),
             seed: draw(options.seed, &context.full_name, &salt),
+            verbosity: Verbosity::fixed(),
             stop,
         };
         // The whole chain of causes becomes the termination message.
