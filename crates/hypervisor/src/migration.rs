@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hypervisor::{Error, Hypervisor, Migration, Pause, Progress, State};
 use crate::monitor::{Decision, GiveUp, Monitor, Policy};
-use crate::settle::{Intent, Settlement, Side, Undecided, settle};
+use crate::settle::{Intent, Settlement, Side, Step, Undecided, settle};
 
 /// Between two looks at the job's statistics.
 pub const SAMPLE_EVERY: Duration = Duration::from_millis(400);
@@ -115,7 +115,13 @@ pub async fn run(
         }
     };
     drop(job);
-    let settlement = settle(source, target, name, intent, SETTLE_WITHIN).await?;
+    // A source that says so has let go of the guest, which stands still until somebody looks after it: no need to ask both
+    // sides first. Should this fail, the two are asked.
+    let resumed = result.is_ok() && intent == Intent::Run && target.resume(name).await.is_ok();
+    let mut settlement = settle(source, target, name, intent, SETTLE_WITHIN).await?;
+    if resumed {
+        settlement.steps.insert(0, Step::Resume(Side::Target));
+    }
     let statistics = match settlement.runs_on {
         Some(Side::Target) => {
             // The source lets go of its record; whoever looks there later finds nothing rather than something stale.

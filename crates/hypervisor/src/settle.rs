@@ -185,7 +185,7 @@ pub async fn settle(
     let mut steps = Vec::new();
     let mut aborted = false;
     loop {
-        let (source_view, target_view) = (look(source, name).await, look(target, name).await);
+        let (source_view, target_view) = futures::future::join(look(source, name), look(target, name)).await;
         let why = match judge(&source_view, &target_view, intent) {
             Verdict::Settled(side) => return Ok(Settlement { runs_on: Some(side), steps }),
             Verdict::Gone => return Ok(Settlement { runs_on: None, steps }),

@@ -14,7 +14,7 @@ use kubevirt_hypervisor::hypervisor::{Change, Event, Hypervisor, Migration, Paus
 use kubevirt_hypervisor::libvirt::Libvirt;
 use kubevirt_hypervisor::migration::{Ends, run};
 use kubevirt_hypervisor::monitor::Policy;
-use kubevirt_hypervisor::suite::{BOOTS_WITHIN, Place, Stage, cases};
+use kubevirt_hypervisor::suite::{BEATS_WITHIN, BOOTS_WITHIN, Place, Stage, cases};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -129,6 +129,7 @@ async fn story(options: Run) -> Result<()> {
     let stage = RealStage::start(&paths).await?;
     let result = tell(&stage, options.migrations, options.virsh, &options.cases, started).await;
     if result.is_err() {
+        say(&format!("--- the guest: {}", what_it_does(&stage)));
         for pod in [&stage.old, &stage.new] {
             // What libvirt says about a resolver is of no interest here.
             let mut log: String = pod
@@ -144,6 +145,19 @@ async fn story(options: Run) -> Result<()> {
         }
     }
     result
+}
+
+/// What an emulated processor that answers nobody is at.
+fn what_it_does(stage: &RealStage) -> String {
+    let Some(place) = stage.place() else { return "it has no process".to_owned() };
+    let ask = |what: &str| {
+        let uri = format!("qemu+unix:///session?socket={}", stage.pod(place).socket().display());
+        let out = Command::new("virsh").args(["-c", &uri, "qemu-monitor-command", "--hmp", GUEST, what]).output();
+        out.map_or_else(|error| error.to_string(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    };
+    let questions = ["info status", "info registers", "info lapic", "info pic", "info jit"];
+    let answers = questions.map(|question| format!("{question}:\n{}", ask(question)));
+    format!("on the {place:?} pair\n{}", answers.join("\n"))
 }
 
 async fn tell(stage: &RealStage, migrations: usize, by_virsh: usize, filter: &str, started: Instant) -> Result<()> {
@@ -315,7 +329,15 @@ async fn ours(stage: &RealStage) -> Result<Moved> {
     if let Some(error) = outcome.error {
         bail!("moving the guest from {from:?}: {error}");
     }
+    beats_on(stage, from.other()).await?;
     Moved::of(&outcome.statistics.context("the target has no statistics")?, stopped.await?)
+}
+
+/// A guest that arrived but does not go on is a lost guest, and this is where it got lost.
+async fn beats_on(stage: &RealStage, place: Place) -> Result<()> {
+    let beats = stage.beats(1, BEATS_WITHIN).await;
+    ensure!(beats, "the guest's heart stopped when it came to the {place:?} pair: {:?}", stage.heart.pulse());
+    Ok(())
 }
 
 /// How long the guest stands still in the migration that is about to begin.
@@ -346,6 +368,7 @@ async fn virsh(stage: &RealStage) -> Result<Moved> {
     let stopped = stopped(stage, from);
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     ensure!(output.status.success(), "virsh: {}", String::from_utf8_lossy(&output.stderr));
+    beats_on(stage, from.other()).await?;
     let completed = stage.watcher(from.other()).completed(GUEST).await?;
     Moved::of(&completed.context("the target has no statistics")?, stopped.await?)
 }
