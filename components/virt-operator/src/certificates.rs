@@ -182,6 +182,12 @@ fn parse(pem: &Pem) -> Result<X509Certificate<'_>, Unfit> {
     Ok(certificate)
 }
 
+/// How long a certificate has to live; none of what cannot be read.
+pub(crate) fn seconds_left(pem: &str, now: Timestamp) -> Option<u64> {
+    let (_, until) = validity(pem).ok()?;
+    u64::try_from(until - now.as_second()).ok()
+}
+
 fn validity(pem: &str) -> Result<(i64, i64), Unfit> {
     let pem = parse_pem(pem)?;
     let certificate = parse(&pem)?;

@@ -9,12 +9,15 @@ use kubevirt_release::Kind;
 use nanokube::{Nanokube, StoredObject};
 use serde_json::{Value, json};
 
-use crate::invariants::{NAMESPACE, is_managed, text};
+use crate::invariants::{NAMESPACE, certificates, is_managed, text};
 use crate::story::Act;
 use crate::world::World;
 
 /// The replicas that [`crate::story`] asks for.
 const REPLICAS: i64 = 3;
+
+/// The longest life of a server's certificate, in seconds, that it asks for.
+const SERVER: i64 = 12 * 3600;
 
 /// What the expectations are about.
 struct Look<'a> {
@@ -48,6 +51,12 @@ pub(crate) fn wrong(act: Act, world: &World) -> Vec<String> {
         Act::Configure => {
             installed(&mut look);
             configured(&mut look, true);
+            for (secret, pem) in certificates(look.api) {
+                let Ok(certificate) = pem.parse_x509() else { continue };
+                let left = certificate.validity().not_after.timestamp() - world.clock.now().as_second();
+                let is_short = certificate.is_ca() || left <= SERVER;
+                look.expect(is_short, || format!("the certificate in {secret} lives for another {left} s"));
+            }
         }
         Act::Install | Act::Revert | Act::Restart | Act::HandOver => {
             installed(&mut look);

@@ -23,6 +23,9 @@ const LEASE_RUNS_OUT: Duration = Duration::from_secs(20);
 /// When the lease is given up another leads within its retry period of two seconds; one that is not runs for 15 s.
 const HANDED_OVER: Duration = Duration::from_secs(8);
 
+/// Longer than a new authority is published before it signs.
+const PUBLISHED: Duration = Duration::from_secs(90);
+
 /// Longer than the certificates of [`brief_certificates`] live.
 const AWAY: Duration = Duration::from_secs(40 * 60);
 
@@ -104,7 +107,7 @@ fn settings() -> Value {
         "productName": "simulated",
         "productVersion": "1.0",
         "certificateRotateStrategy": {"selfSigned": {
-            "ca": {"duration": "48h", "renewBefore": "12h"}, "server": {"duration": "12h", "renewBefore": "6h"},
+            "server": {"duration": "12h", "renewBefore": "6h"},
         }},
         "configuration": {"virtualMachineInstancesPerNode": 20, "roleAggregationStrategy": "Manual",
             "developerConfiguration": {"featureGates": ["OptOutRoleAggregation"]}},
@@ -175,6 +178,8 @@ impl Act {
             Self::Expire => {
                 world.merge(Kind::KubeVirt, "kubevirt", &brief_certificates()).await?;
                 Self::Configure.end(world, PATIENCE).await?;
+                // A new authority signs once it has been published for a minute.
+                sleep(PUBLISHED).await;
                 let scale = |replicas: u32| json!({"spec": {"replicas": replicas}});
                 world.merge(Kind::Deployment, "virt-operator", &scale(0)).await?;
                 sleep(AWAY).await;

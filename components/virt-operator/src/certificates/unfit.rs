@@ -17,6 +17,8 @@ pub enum Unfit {
     NotYetValid,
     #[error("it is due for renewal")]
     Due,
+    #[error("it was made to live for {found}, not for {wanted}")]
+    OtherLifetime { found: String, wanted: String },
     #[error("it is made out to {found}, not to {wanted}")]
     WrongName { found: String, wanted: String },
 }

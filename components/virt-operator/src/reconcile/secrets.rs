@@ -50,7 +50,10 @@ pub(crate) fn issue(
         let leaf = Leaf { common_name, dns_names };
         let (kept, due, lifetime) = match usage {
             Usage::Authority { .. } => {
-                let (kept, due) = match certificates::check_authority(&stored, now, authority_life) {
+                let fit = certificates::check_authority(&stored, now, authority_life);
+                let fit =
+                    fit.and_then(|due| lives_as_asked(live, namespace, secret, authority_life, now).map(|()| due));
+                let (kept, due) = match fit {
                     Ok(due) => (stored, due),
                     Err(unfit) => {
                         issued.renewed.push((secret, unfit));
@@ -65,7 +68,8 @@ pub(crate) fn issue(
                 leaves.entry(issuer).or_default().push(stored.clone());
                 let Some(authority) = authorities.get(issuer) else { continue };
                 let published = Published { live, namespace, issuer };
-                match published.judge(&stored, &leaf, authority, now, leaf_life) {
+                let life = lives_as_asked(live, namespace, secret, leaf_life, now);
+                match published.judge(&stored, &leaf, authority, now, leaf_life, life) {
                     Judgement::Keep { due } => (stored, due, leaf_life),
                     Judgement::Issue { unfit } => {
                         issued.renewed.push((secret, unfit));
@@ -158,8 +162,10 @@ impl Published<'_> {
         authority: &KeyCert,
         now: Timestamp,
         lifetime: Lifetime,
+        life: Result<(), Unfit>,
     ) -> Judgement {
-        let unfit = match certificates::check_leaf(stored, leaf, authority, now, lifetime) {
+        let fit = certificates::check_leaf(stored, leaf, authority, now, lifetime);
+        let unfit = match fit.and_then(|due| life.map(|()| due)) {
             Ok(due) => return Judgement::Keep { due },
             Err(unfit) => unfit,
         };
@@ -192,6 +198,29 @@ pub(super) fn stored(live: &Objects, namespace: &str, secret: &str) -> KeyCert {
         BASE64.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
     };
     KeyCert { certificate: field(table::CERTIFICATE_KEY), key: field(table::PRIVATE_KEY_KEY) }
+}
+
+/// Whether a certificate was made for the lifetime that is asked for, as its Secret says. Where somebody took that off, one
+/// that has longer to live than any that is made now was not.
+fn lives_as_asked(
+    live: &Objects,
+    namespace: &str,
+    secret: &str,
+    lifetime: Lifetime,
+    now: Timestamp,
+) -> Result<(), Unfit> {
+    let object = live.get(&ObjectKey::new(Kind::Secret, Some(namespace), secret));
+    let annotations = object.and_then(|object| object.pointer("/metadata/annotations"));
+    let found = annotations.and_then(|all| all.get(annotation::CERTIFICATE_DURATION)?.as_str()).map(str::to_owned);
+    let wanted = go_duration(lifetime.duration);
+    let longer = || {
+        let left = certificates::seconds_left(&stored(live, namespace, secret).certificate, now)?;
+        (left > lifetime.duration).then(|| go_duration(left))
+    };
+    match found.or_else(longer) {
+        Some(found) if found != wanted => Err(Unfit::OtherLifetime { found, wanted }),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn bundle_of<'a>(live: &'a Objects, namespace: &str, config_map: &str) -> &'a str {
@@ -296,6 +325,29 @@ mod tests {
         wiped["data"] = json!({});
         live.insert(key, Arc::new(wiped));
         assert_eq!(made(&live, at(10)).renewed, [(table::VIRT_API, Unfit::Missing)]);
+    }
+
+    #[test]
+    fn another_lifetime_takes_effect_at_once_also_where_nobody_says_what_it_was() {
+        let mut live = as_live(&made(&Objects::new(), at(0)));
+        let key = ObjectKey::new(Kind::Secret, Some("kubevirt-test"), table::VIRT_API);
+        let mut unmarked = live[&key].as_ref().clone();
+        unmarked["metadata"]["annotations"] = json!({});
+        live.insert(key, Arc::new(unmarked));
+        let with = |live: &Objects, server_duration, now| {
+            let lifetimes = CertificateLifetimes { server_duration, ..LIFETIMES };
+            issue("kubevirt-test", table::all("kubevirt-test"), live, lifetimes, &BTreeMap::new(), now)
+                .expect("certificates")
+        };
+        let renewed = |issued: &Issued| issued.renewed.iter().map(|(secret, _)| *secret).collect::<Vec<_>>();
+        let shorter = with(&live, 43_200, at(10));
+        let names = renewed(&shorter);
+        assert!(names.contains(&table::HANDLER_SERVER) && names.contains(&table::VIRT_API), "{names:?}");
+        assert!(!names.contains(&table::CA), "an authority's lifetime is as before");
+        assert_eq!(with(&as_live(&shorter), 43_200, at(20)).renewed, []);
+        let longer = renewed(&with(&live, 100_000, at(10)));
+        assert!(longer.contains(&table::HANDLER_SERVER), "{longer:?}");
+        assert!(!longer.contains(&table::VIRT_API), "it may well be one of those that live longer");
     }
 
     fn bundle(issued: &Issued, name: &str) -> String {
