@@ -63,15 +63,13 @@ fn main() -> ExitCode {
     }
     jobs.extend(sweep::special());
     jobs.extend(sweep::seeded(arguments.seed, arguments.seeds));
-    if !arguments.only.is_empty() {
-        let is_asked = |job: &Job| {
-            let whole = |name: &str| {
-                job.name.strip_prefix(name).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
-            };
-            arguments.only.iter().any(|name| whole(name))
-        };
-        jobs.retain(is_asked);
-    }
+    let mut jobs = match sweep::select(jobs, &arguments.only) {
+        Ok(jobs) => jobs,
+        Err(unknown) => {
+            println!("{unknown}");
+            return ExitCode::FAILURE;
+        }
+    };
     for job in &mut jobs {
         job.script.keeps_lines = arguments.trace;
     }

@@ -30,6 +30,10 @@ const REPAIR: Duration = Duration::from_secs(120);
 /// How soon a Secret serves again: what tests of today's suite allow.
 const SECRETS_REPAIRED: Duration = Duration::from_secs(10);
 
+/// How long drawn faults may keep the operator busy after the last has struck: the longest is a watch that tells nothing
+/// but bookmarks for two minutes.
+const DRAWN_AFTERMATH: Duration = Duration::from_secs(130);
+
 /// When drawn faults end at the latest, so that a run can be asked whether it converges.
 const CALM_AFTER: Duration = Duration::from_secs(120);
 
@@ -270,6 +274,11 @@ async fn play(act: Act, course: &Course, world: &World, outcome: &mut Outcome) -
     if is_hit && !world.referee.is_at_peace() {
         sleep(CALM_AFTER).await;
         world.referee.calm();
+        act.end(world, PATIENCE).await?;
+    }
+    let aftermath = if script.trouble.plan.is_some() { DRAWN_AFTERMATH } else { world.referee.aftermath() };
+    if is_hit && !aftermath.is_zero() {
+        sleep(aftermath).await;
         act.end(world, PATIENCE).await?;
     }
     if let Some(mischief) = script.trouble.mischief.as_ref().filter(|mischief| mischief.prank == Prank::Mark) {

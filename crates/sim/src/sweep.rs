@@ -156,6 +156,37 @@ pub fn seeded(first: u64, count: u64) -> Vec<Job> {
     jobs.collect()
 }
 
+/// Nothing has such a name, so nothing would be played and all would seem well.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("no run is named {name:?}; there are {}", .there_are.join(", "))]
+pub struct Unknown {
+    pub name: String,
+    /// One name of each kind of run.
+    pub there_are: Vec<String>,
+}
+
+/// The jobs that were asked for: those whose name begins with one of the names, up to the end of a number. All of them when
+/// there are no names.
+///
+/// # Errors
+/// A name that no job has.
+pub fn select(jobs: Vec<Job>, only: &[String]) -> Result<Vec<Job>, Unknown> {
+    let is_named = |job: &Job, name: &str| {
+        job.name.strip_prefix(name).is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+    };
+    if let Some(name) = only.iter().find(|name| !jobs.iter().any(|job| is_named(job, name))) {
+        let mut by_kind: BTreeMap<&str, &str> = BTreeMap::new();
+        for job in &jobs {
+            let kind = job.name.split(['@', ' ']).next().unwrap_or_default();
+            by_kind.entry(kind).or_insert(&job.name);
+        }
+        let there_are = by_kind.into_values().map(|example| format!("{example:?}")).collect();
+        return Err(Unknown { name: name.clone(), there_are });
+    }
+    let is_asked = |job: &Job| only.is_empty() || only.iter().any(|name| is_named(job, name));
+    Ok(jobs.into_iter().filter(is_asked).collect())
+}
+
 /// Runs all jobs, as many at once as the machine has processors; `told` is called after each.
 ///
 /// What runs have in common is played once, unless each is to be played `from_scratch`. This process must have one thread.
@@ -232,4 +263,30 @@ impl Summary {
 pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(at).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(only: &[&str]) -> Result<Vec<String>, Unknown> {
+        let only: Vec<String> = only.iter().map(ToString::to_string).collect();
+        let jobs = special().into_iter().chain(seeded(1, 12)).collect();
+        Ok(select(jobs, &only)?.into_iter().map(|job| job.name).collect())
+    }
+
+    #[test]
+    fn a_name_means_the_runs_that_begin_so_and_a_number_is_a_whole_one() {
+        assert_eq!(names(&["seed 1", "missing"]).map(|names| names.len()), Ok(4), "not seeds 10 to 12");
+        assert_eq!(names(&["seed"]).map(|names| names.len()), Ok(12));
+        assert!(names(&[]).is_ok_and(|names| names.len() > 20), "all");
+    }
+
+    #[test]
+    fn a_name_that_nothing_has_is_refused_whatever_else_is_asked_for() {
+        let refused = names(&["expiry", "seed 13"]).expect_err("twelve seeds");
+        let text = refused.to_string();
+        assert!(text.starts_with("no run is named \"seed 13\"; there are "), "{text}");
+        assert!(text.contains("\"expiry\"") && text.contains("\"seed 1\""), "{text}");
+    }
 }

@@ -1,29 +1,67 @@
 //! S6: whoever checks a certificate of the suite, now, finds its authority in the bundle he was given.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kubevirt_release::Kind;
 use nanokube::Nanokube;
 use serde_json::Value;
 use x509_parser::pem::Pem;
-use x509_parser::prelude::X509Certificate;
 
 use super::{Invariant, NAMESPACE, Sight, Verdict, text};
 
-/// Whether the rule held after the last commit: a third party may break it, the operator must not.
+/// What held after the last commit: a third party may break the rule, but the operator must not, and must not let time
+/// break it either.
 pub(super) struct Bundles {
-    held: bool,
+    /// Until when it holds if nobody writes; none when it does not.
+    until: Option<Timestamp>,
+    signatures: Signatures,
+    leader: Leader,
 }
 
 impl Default for Bundles {
     fn default() -> Self {
-        Self { held: true }
+        // Without certificates it holds.
+        Self { until: Some(Timestamp::MAX), signatures: Signatures::default(), leader: Leader::default() }
+    }
+}
+
+/// Who is there to see that time passes.
+#[derive(Default)]
+struct Leader {
+    name: String,
+    since: Timestamp,
+    /// When the lease was last renewed.
+    renewed: Timestamp,
+}
+
+/// How long before certificates run out an operator must have been there to be blamed for it: a few passes.
+const NOTICE: SignedDuration = SignedDuration::from_secs(60);
+
+/// Who renews its lease more rarely than it lasts was away.
+const AWAY: SignedDuration = SignedDuration::from_secs(15);
+
+/// Who signed what, by the content of authority and certificate: it never changes, and to find out takes a while.
+#[derive(Default)]
+struct Signatures(BTreeMap<(Vec<u8>, Vec<u8>), bool>);
+
+impl Signatures {
+    fn signed(&mut self, authority: &Pem, leaf: &Pem) -> bool {
+        let key = (authority.contents.clone(), leaf.contents.clone());
+        *self.0.entry(key).or_insert_with(|| {
+            let (Ok(authority), Ok(leaf)) = (authority.parse_x509(), leaf.parse_x509()) else { return false };
+            leaf.verify_signature(Some(authority.public_key())).is_ok()
+        })
     }
 }
 
 /// The authority whose bundle clients of the suite use.
 const AUTHORITY: &str = "kubevirt-ca";
+const LEASES: &str = "leases.coordination.k8s.io";
+const LEASE: &str = "virt-operator";
 const RESOURCES: [&str; 5] = [
     "secrets",
     "configmaps",
@@ -41,29 +79,25 @@ fn decoded(text: &str) -> Vec<u8> {
     BASE64.decode(text).unwrap_or_default()
 }
 
-/// The bundles that clients hold: the published one, and those inside webhooks and aggregated APIs of the suite.
-fn bundles(sight: &Sight<'_>) -> Vec<(String, Vec<Pem>)> {
-    let mut found = Vec::new();
+/// The bundles that clients hold: the published one, and those inside webhooks and aggregated APIs of the suite; each with
+/// one of its holders.
+fn bundles(sight: &Sight<'_>) -> BTreeMap<Vec<u8>, String> {
+    let mut found = BTreeMap::new();
     if let Some(map) = sight.api.stored("", "configmaps", NAMESPACE, AUTHORITY) {
-        found.push((format!("ConfigMap {AUTHORITY}"), pems(text(&map, "/data/ca-bundle").as_bytes())));
+        found.insert(text(&map, "/data/ca-bundle").as_bytes().to_vec(), format!("ConfigMap {AUTHORITY}"));
     }
-    let kinds = [Kind::ValidatingWebhookConfiguration, Kind::MutatingWebhookConfiguration];
+    let kinds = [Kind::ValidatingWebhookConfiguration, Kind::MutatingWebhookConfiguration, Kind::APIService];
     for kind in kinds {
         for object in sight.api.stored_all(kind.group(), kind.plural()) {
-            for webhook in object.pointer("/webhooks").and_then(Value::as_array).into_iter().flatten() {
-                let is_ours = text(webhook, "/clientConfig/service/namespace") == NAMESPACE;
-                let bundle = text(webhook, "/clientConfig/caBundle");
-                if is_ours && !bundle.is_empty() {
-                    found.push((format!("{kind} {}", text(&object, "/metadata/name")), pems(&decoded(bundle))));
+            let webhooks = object.pointer("/webhooks").and_then(Value::as_array).into_iter().flatten();
+            let callers = webhooks.filter_map(|webhook| webhook.get("clientConfig")).chain(object.get("spec"));
+            for caller in callers.filter(|caller| text(caller, "/service/namespace") == NAMESPACE) {
+                let bundle = decoded(text(caller, "/caBundle"));
+                if !bundle.is_empty() {
+                    let holder = || format!("{kind} {}", text(&object, "/metadata/name"));
+                    found.entry(bundle).or_insert_with(holder);
                 }
             }
-        }
-    }
-    let kind = Kind::APIService;
-    for object in sight.api.stored_all(kind.group(), kind.plural()) {
-        let bundle = text(&object, "/spec/caBundle");
-        if text(&object, "/spec/service/namespace") == NAMESPACE && !bundle.is_empty() {
-            found.push((format!("{kind} {}", text(&object, "/metadata/name")), pems(&decoded(bundle))));
         }
     }
     found
@@ -88,30 +122,45 @@ fn leaves(sight: &Sight<'_>) -> Vec<(String, Pem)> {
     certificates(sight.api).into_iter().filter(|(_, pem)| !is_authority(pem)).collect()
 }
 
-fn vouches(authority: &X509Certificate<'_>, leaf: &X509Certificate<'_>, now: Timestamp) -> bool {
-    let lives = |certificate: &X509Certificate<'_>| {
-        (certificate.validity.not_before.timestamp()..=certificate.validity.not_after.timestamp())
-            .contains(&now.as_second())
-    };
-    lives(authority) && leaf.verify_signature(Some(authority.public_key())).is_ok()
+/// From when to when a certificate is good, as seconds since 1970; none of what cannot be read.
+fn life(pem: &Pem) -> Option<RangeInclusive<i64>> {
+    let certificate = pem.parse_x509().ok()?;
+    let validity = certificate.validity();
+    Some(validity.not_before.timestamp()..=validity.not_after.timestamp())
 }
 
-fn broken(sight: &Sight<'_>) -> Option<String> {
-    let bundles = bundles(sight);
+/// Until when the rule holds if nobody writes; why it does not otherwise.
+fn holds_until(sight: &Sight<'_>, signatures: &mut Signatures) -> Result<Timestamp, String> {
+    let now = sight.now.as_second();
+    let bundles: Vec<(Vec<Pem>, String)> =
+        bundles(sight).into_iter().map(|(content, holder)| (pems(&content), holder)).collect();
+    let mut until = i64::MAX;
     for (secret, leaf) in leaves(sight) {
-        let Ok(leaf) = leaf.parse_x509() else { continue };
-        for (client, authorities) in &bundles {
-            let vouched = authorities
-                .iter()
-                .any(|authority| authority.parse_x509().is_ok_and(|authority| vouches(&authority, &leaf, sight.now)));
-            if !vouched {
-                return Some(format!(
-                    "no authority in the bundle of {client} vouches for the certificate in Secret {secret}"
+        let Some(good) = life(&leaf) else { continue };
+        if !good.contains(&now) {
+            return Err(format!(
+                "the certificate in Secret {secret} is valid from {} to {}",
+                at(*good.start()),
+                at(*good.end())
+            ));
+        }
+        until = until.min(*good.end());
+        for (authorities, holder) in &bundles {
+            let vouching = authorities.iter().filter(|authority| signatures.signed(authority, &leaf));
+            let lasting = vouching.filter_map(life).filter(|life| life.contains(&now)).map(|life| *life.end()).max();
+            let Some(lasting) = lasting else {
+                return Err(format!(
+                    "no authority in the bundle of {holder} vouches for the certificate in Secret {secret}"
                 ));
-            }
+            };
+            until = until.min(lasting);
         }
     }
-    None
+    Ok(at(until))
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap_or(Timestamp::MAX)
 }
 
 impl Invariant for Bundles {
@@ -124,17 +173,42 @@ impl Invariant for Bundles {
     }
 
     fn check(&mut self, sight: &Sight<'_>) -> Verdict {
+        if sight.is_of(LEASES) && sight.transition.namespace() == NAMESPACE && sight.transition.name() == LEASE {
+            return self.while_time_passes(sight);
+        }
         if !RESOURCES.contains(&&*sight.transition.resource) {
             return Verdict::NotConcerned;
         }
-        let held = std::mem::replace(&mut self.held, true);
-        match broken(sight) {
-            None => Verdict::Holds,
-            Some(why) => {
-                self.held = false;
-                // What somebody else broke, the operator repairs in several writes.
-                if held && sight.by_operator() { Verdict::Broken(why) } else { Verdict::Holds }
+        let held = self.until.is_some_and(|until| sight.now <= until);
+        match holds_until(sight, &mut self.signatures) {
+            Ok(until) => self.until = Some(until),
+            Err(why) => {
+                self.until = None;
+                // What somebody else broke, or time in nobody's presence, the operator repairs in several writes.
+                if held && sight.by_operator() {
+                    return Verdict::Broken(why);
+                }
             }
+        }
+        Verdict::Holds
+    }
+}
+
+impl Bundles {
+    /// At each renewal of the lease: nothing has run out since the last that its holder could have renewed.
+    fn while_time_passes(&mut self, sight: &Sight<'_>) -> Verdict {
+        let Some(lease) = sight.transition.after() else { return Verdict::NotConcerned };
+        let (holder, now) = (text(lease, "/spec/holderIdentity"), sight.now);
+        let renewed = std::mem::replace(&mut self.leader.renewed, now);
+        if self.leader.name != holder || now.duration_since(renewed) > AWAY {
+            self.leader = Leader { name: holder.to_owned(), since: now, renewed: now };
+        }
+        let noticed = self.leader.since.checked_add(NOTICE).unwrap_or(Timestamp::MAX);
+        match self.until {
+            Some(until) if noticed <= until && (renewed..now).contains(&until) => {
+                Verdict::Broken(format!("a certificate ran out at {until}, although {holder} was there to renew it"))
+            }
+            _ => Verdict::NotConcerned,
         }
     }
 }

@@ -268,6 +268,44 @@ async fn s6_a_certificate_is_signed_anew_before_the_bundle_knows_its_authority()
     assert_eq!(stage.broken(), ["S6"]);
 }
 
+/// Seconds of a certificate's life in [`brief_leaf`].
+const BRIEF: u64 = 300;
+
+/// An authority that never ends, and a certificate it signed that ends in five minutes.
+fn brief_leaf() -> (String, String) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let mut params = CertificateParams::new(vec!["virt-api".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2026, 1, 1) + std::time::Duration::from_secs(BRIEF);
+    let leaf = params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+    (issuer.pem(), leaf.pem())
+}
+
+/// The leader writes a certificate that ends, and renews its lease, or is away for longer than that.
+async fn broken_when_time_passes(is_there: bool) -> Vec<String> {
+    let stage = Stage::new().await;
+    let (bundle, leaf) = brief_leaf();
+    stage.create("leader", managed(Kind::ConfigMap, "kubevirt-ca", "1", json!({"data": {"ca-bundle": bundle}}))).await;
+    let data = json!({"data": {"tls.crt": BASE64.encode(leaf), "tls.key": ""}, "type": "kubernetes.io/tls"});
+    stage.create("leader", managed(Kind::Secret, "kubevirt-virt-api-certs", "1", data)).await;
+    for second in (0..BRIEF + 60).step_by(10) {
+        tokio::time::advance(std::time::Duration::from_secs(10)).await;
+        if is_there || second >= BRIEF {
+            stage.lease(json!({"renewTime": format!("2026-01-01T00:00:00.{second:06}Z")})).await;
+        }
+    }
+    // Whoever comes back finds it broken and is not to blame; the certificate is one of several to repair.
+    stage.merge("leader", Kind::ConfigMap, "kubevirt-ca", json!({"metadata": {"annotations": {"any": "thing"}}})).await;
+    stage.broken()
+}
+
+#[tokio::test(start_paused = true)]
+async fn s6_a_certificate_runs_out_in_the_presence_of_the_operator() {
+    assert_eq!(broken_when_time_passes(true).await, ["S6"]);
+    assert_eq!(broken_when_time_passes(false).await, [""; 0], "time broke it while nobody was there");
+}
+
 #[tokio::test(start_paused = true)]
 async fn s7_a_pod_writes_that_does_not_hold_the_lease_any_more() {
     let stage = Stage::new().await;
