@@ -68,6 +68,8 @@ pub(super) fn watch(target: &Target<'_>) -> Result<Reply, ApiError> {
             pending.push_back(Item::Failed(read::store_error(&error)));
             None
         }
+        // It opens, and tells what comes after that version.
+        Err(crate::store::StoreError::Future { .. }) => Some(core.store.list_and_watch(&resource.key, namespace).1),
         Err(error) => return Err(read::store_error(&error)),
     };
     let now = Instant::now();
@@ -81,6 +83,7 @@ pub(super) fn watch(target: &Target<'_>) -> Result<Reply, ApiError> {
         user_agent: target.context.user_agent.clone(),
         pending,
         cursor,
+        after: from,
         ends: now + timeout,
         bookmarks: options.bookmarks,
         next_bookmark: now + BOOKMARK_EVERY,
@@ -114,6 +117,8 @@ struct Watch {
     pending: VecDeque<Item>,
     /// Gone once the watch has failed.
     cursor: Option<Cursor>,
+    /// Nothing up to this version is told; it may be in the future.
+    after: Revision,
     ends: Instant,
     bookmarks: bool,
     next_bookmark: Instant,
@@ -182,7 +187,10 @@ impl Watch {
             tokio::select! {
                 biased;
                 events = cursor.next() => match events {
-                    Ok(events) => self.pending.extend(events.into_iter().map(Item::Event)),
+                    Ok(events) => {
+                        let news = events.into_iter().filter(|event| event.revision > self.after);
+                        self.pending.extend(news.map(Item::Event));
+                    }
                     Err(error) => {
                         self.cursor = None;
                         self.pending.push_back(Item::Failed(read::store_error(&error)));
@@ -193,6 +201,9 @@ impl Watch {
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
                     // Nothing is pending and the cursor was empty: everything up to what it has seen was delivered.
                     let seen = cursor.seen();
+                    if seen < self.after {
+                        continue;
+                    }
                     return Some(self.view.bookmark(seen, false));
                 }
             }

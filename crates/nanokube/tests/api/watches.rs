@@ -209,3 +209,21 @@ async fn the_same_seed_gives_the_same_world() {
     assert_eq!(run(1).await, run(1).await);
     assert_ne!(run(1).await, run(2).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_from_a_version_that_is_not_there_yet_opens_and_waits_for_it() {
+    let server = server();
+    let api = config_maps(&server.client(UserInfo::admin()));
+    let first = api.create(&PostParams::default(), &config_map("a", json!({}))).await.unwrap();
+    let now: u64 = first.metadata.resource_version.unwrap().parse().unwrap();
+    let params = WatchParams::default().timeout(300);
+    let mut events = api.watch(&params, &(now + 2).to_string()).await.unwrap().boxed();
+    for name in ["b", "c", "d"] {
+        api.create(&PostParams::default(), &config_map(name, json!({}))).await.unwrap();
+    }
+    match events.next().await.expect("an event").expect("a good one") {
+        WatchEvent::Added(told) => assert_eq!(told.metadata.name.as_deref(), Some("d")),
+        // A bookmark would say that it has seen less than was asked for.
+        other => panic!("{other:?}"),
+    }
+}
