@@ -23,7 +23,7 @@ const SWITCH_OVER: Duration = Duration::from_millis(100);
 
 /// What of an allowed pause the hypervisor may spend on copying, so that the whole keeps within it. Never less than half:
 /// a short pause would leave nothing, and the migration would not end.
-fn for_copying(allowed: Duration) -> Duration {
+pub(crate) fn for_copying(allowed: Duration) -> Duration {
     allowed.saturating_sub(SWITCH_OVER).max(allowed / 2)
 }
 
