@@ -23,7 +23,7 @@
 //! | protobuf bodies of custom resource definitions | 415; those of all other built-in kinds are read |
 //! | protobuf and gzip answers | JSON, or 406 when the client takes nothing else |
 //! | metrics, OIDC discovery | 501 |
-//! | quotas, pod security levels, network policies, flow schemas | stored, not enforced |
+//! | quotas, network policies, flow schemas | stored, not enforced |
 //! | controllers of any kind | other crates; namespaces, garbage and roll-outs need them |
 //! | controllers of StatefulSets, ReplicationControllers, CronJobs, autoscalers, Ingresses, volumes, device claims, certificate requests | nobody acts on these objects, as in a cluster whose controllers for them are off |
 //! | priority and fairness, API server leader leases, persistence | absent |

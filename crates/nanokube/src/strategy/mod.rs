@@ -3,12 +3,14 @@
 
 mod limits;
 mod pods;
+mod security;
 mod services;
 mod simple;
 mod storage;
 
 use serde_json::Value;
 
+pub(crate) use security::warnings;
 pub(crate) use storage::is_default_class;
 
 use crate::kinds::Sub;
@@ -70,7 +72,10 @@ pub(crate) fn update(target: &Target<'_>, sub: Option<Sub>, old: &Value, new: &m
 
 /// Rules for a new object that the schema cannot say.
 pub(crate) fn check_create(target: &Target<'_>, object: &Value) -> Result<(), ApiError> {
-    check_definition(target, object, None)
+    match (target.resource.group.as_str(), target.resource.plural.as_str()) {
+        ("", "pods") => security::pod(target, object),
+        _ => check_definition(target, object, None),
+    }
 }
 
 /// Rules for a changed object that the schema cannot say.
@@ -87,6 +92,7 @@ fn check_definition(target: &Target<'_>, object: &Value, old: Option<&Value>) ->
     let errors = match (resource.group.as_str(), resource.plural.as_str()) {
         ("apiextensions.k8s.io", "customresourcedefinitions") => crate::crd::validate(object, old),
         ("admissionregistration.k8s.io", plural) => crate::admission::problems(plural, object),
+        ("", "namespaces") => security::namespace(object),
         _ => return Ok(()),
     };
     if errors.is_empty() {

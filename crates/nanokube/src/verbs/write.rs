@@ -51,9 +51,7 @@ pub(super) async fn create(target: &Target<'_>) -> Result<Reply, ApiError> {
     let manager = manager(target, &options, "");
     record(&target.resource, None, &mut object, &manager)?;
     let stored = finish_create(target, &options, object).await?;
-    let shape = negotiate(&target.context.accept)?;
-    let reply = render::render_object(target.core, &target.resource, shape, target.query(), &stored, 201);
-    Ok(reply.with_warnings(warnings))
+    answer(target, &stored, 201, warnings)
 }
 
 fn drop_status(resource: &Resource, object: &mut Value) {
@@ -253,7 +251,8 @@ fn is_race(target: &Target<'_>, live: &Stored) -> bool {
     target.core.store.get(&target.resource.key, &target.name()).is_none_or(|now| now.revision != live.revision)
 }
 
-fn answer(target: &Target<'_>, stored: &Stored, code: u16, warnings: Vec<String>) -> Result<Reply, ApiError> {
+fn answer(target: &Target<'_>, stored: &Stored, code: u16, mut warnings: Vec<String>) -> Result<Reply, ApiError> {
+    warnings.extend(strategy::warnings(target, &stored.value));
     let shape = negotiate(&target.context.accept)?;
     let reply = render::render_object(target.core, &target.resource, shape, target.query(), stored, code);
     Ok(reply.with_warnings(warnings))

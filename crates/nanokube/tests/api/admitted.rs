@@ -190,3 +190,34 @@ async fn limit_ranges_fill_in_and_refuse() {
         "resources": {"requests": {"storage": "2Gi"}}}});
     assert_eq!(send(&client, "POST", CLAIMS, &claim).await.0, 403);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_says_what_its_pods_may_do() {
+    let client = server().client(UserInfo::admin());
+    let labels = |more: Value| json!({"metadata": {"name": "careful", "labels": more}});
+    let wrong = labels(json!({"pod-security.kubernetes.io/enforce": "very"}));
+    let (code, fields) = send(&client, "POST", "/api/v1/namespaces", &wrong).await;
+    assert_eq!((code, fields), (422, json!(["metadata.labels[pod-security.kubernetes.io/enforce]"])));
+    let levels =
+        json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"});
+    made(&client, "/api/v1/namespaces", labels(levels)).await;
+    let account = json!({"metadata": {"name": "default"}});
+    made(&client, "/api/v1/namespaces/careful/serviceaccounts", account).await;
+
+    const CAREFUL: &str = "/api/v1/namespaces/careful/pods";
+    let (code, _) = send(&client, "POST", CAREFUL, &pod("a", json!({"hostNetwork": true}))).await;
+    assert_eq!(code, 403);
+    let privileged = json!({"containers": [{"name": "c", "image": "i:1", "securityContext": {"privileged": true}}]});
+    assert_eq!(send(&client, "POST", CAREFUL, &pod("a", privileged)).await.0, 403);
+    assert_eq!(send(&client, "POST", CAREFUL, &pod("a", json!({}))).await.0, 200);
+
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
+    let workload =
+        json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let request = http::Request::post("/apis/apps/v1/namespaces/careful/deployments");
+    let request = request.header("content-type", "application/json").body(workload.to_string().into_bytes().into());
+    let answer = client.send(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 201, "whoever makes pods is told, and not refused");
+    let told = answer.headers()["warning"].to_str().unwrap();
+    assert!(told.contains("would violate PodSecurity \\\"restricted:latest\\\""), "{told}");
+}
