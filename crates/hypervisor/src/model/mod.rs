@@ -350,13 +350,19 @@ impl Hypervisor for Model {
     }
 
     fn pause<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
-        self.with_process(name, "pause", |process| {
+        self.with(|world, host| {
+            let host = world.host(host);
+            host.known(name)?;
+            let moves = host.jobs.get(name).is_some_and(|job| job.outgoing);
+            let process = host.processes.get_mut(name).ok_or_else(|| wrong_state(name, "pause", "it does not run"))?;
             if !process.running {
                 return Err(wrong_state(name, "pause", "it is paused already"));
             }
             process.running = false;
-            process.pause = Pause::User;
-            Ok(((), Some(Change::Suspended(Pause::User))))
+            process.pause = if moves { Pause::Migration } else { Pause::User };
+            let change = Change::Suspended(process.pause);
+            host.tell(name, change);
+            Ok(())
         })
     }
 

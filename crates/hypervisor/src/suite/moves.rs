@@ -220,8 +220,10 @@ async fn standstill(
     mut over_there: tokio::sync::mpsc::UnboundedReceiver<Event>,
 ) -> Duration {
     let mine = |change: Change| Event::Domain { name: name.to_owned(), change };
-    let (paused, resumed) = (mine(Change::Suspended(Pause::User)), mine(Change::Resumed));
-    while here.recv().await.is_some_and(|event| event != paused) {}
+    let resumed = mine(Change::Resumed);
+    // Whoever pauses a guest that moves pauses it for the migration, a hypervisor finds.
+    let paused = [Pause::User, Pause::Migration].map(|why| mine(Change::Suspended(why)));
+    while here.recv().await.is_some_and(|event| !paused.contains(&event)) {}
     let began = Instant::now();
     while over_there.recv().await.is_some_and(|event| event != resumed) {}
     began.elapsed()
