@@ -146,7 +146,7 @@ fn policy(on_budget: OnBudget, seconds: u64, stage: &dyn Stage) -> Policy {
 const MAX_DOWNTIME: Duration = Duration::from_millis(300);
 
 async fn budget(stage: &dyn Stage) -> Verdict {
-    let (from, outcome, samples) = difficult(stage, policy(OnBudget::Abort, 6, stage), false, MAX_DOWNTIME).await?;
+    let (from, outcome, samples) = difficult(stage, policy(OnBudget::Abort, 12, stage), false, MAX_DOWNTIME).await?;
     if !matches!(outcome.gave_up, Some(GiveUp::Budget { .. })) || outcome.moved() {
         return wrong(format!("it was not given up: {outcome:?}"));
     }
