@@ -22,7 +22,7 @@ pub const OPERATOR: &str = "system:serviceaccount:kubevirt:kubevirt-operator";
 /// Simulated time. Everything here takes seconds; five minutes of it cost nothing and mean that something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A cluster with simulated nodes that can run releases v0.1.0 and v0.2.0, and the log of every request.
+/// A cluster with simulated nodes that can run releases v0.1.0 to v0.3.0, and the log of every request.
 pub struct World {
     pub cluster: Cluster,
     pub client: Client,
@@ -32,12 +32,17 @@ pub struct World {
 impl World {
     /// Starts a cluster on the current runtime, whose time should be paused.
     pub fn start(nodes: u32, seed: u64) -> Self {
+        Self::start_with(nodes, seed, |images| images)
+    }
+
+    /// As [`Self::start`], with the images that `change` makes of the usual ones.
+    pub fn start_with(nodes: u32, seed: u64, change: impl FnOnce(Table) -> Table) -> Self {
         let audit = MemorySink::default();
         let start = "2026-01-01T00:00:00Z".parse().expect("a valid time");
         // No launcher's image ships yet; that of a release is held on nodes where Secrets are needed to pull it.
-        let images = Table::suite("localhost/kubevirt", &["v0.1.0", "v0.2.0"])
+        let images = Table::suite("localhost/kubevirt", &["v0.1.0", "v0.2.0", "v0.3.0"])
             .with_idle("localhost/kubevirt/virt-launcher:v0.1.0");
-        let options = Options::new(nodes, Clock::anchored(start), seed, Arc::new(images));
+        let options = Options::new(nodes, Clock::anchored(start), seed, Arc::new(change(images)));
         let cluster = Cluster::start(Options { audit: Some(Box::new(audit.clone())), ..options });
         let client = cluster.admin();
         Self { cluster, client, audit }

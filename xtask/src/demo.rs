@@ -1,6 +1,8 @@
 //! The main job from start to end: install a release, install a newer operator while the custom resource pins the old
-//! version, reference the new version, watch the suite change. Real `kubectl` against nanokube; simulated nodes.
+//! version, reference the new version, watch the suite change; then a release that does not work. Real `kubectl` against
+//! nanokube; simulated nodes.
 
+mod back;
 mod keep;
 mod kubectl;
 mod server;
@@ -43,6 +45,7 @@ pub(crate) struct Options {
 struct Figures {
     install: Duration,
     upgrade: Duration,
+    rollback: Duration,
     operator_requests: usize,
     order: Vec<String>,
     repair: Duration,
@@ -83,11 +86,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     pin_and_replace_operator(&kubectl, &dist)?;
     let (upgrade, order) = upgrade(&kubectl, &server)?;
 
+    let rollback = back::undone(&kubectl, &dist)?;
     let repair = keep::repair(&kubectl)?;
     let idle_writes = keep::idle(&server)?;
     let uninstall = keep::uninstall(&kubectl)?;
 
-    report(options, &Figures { install, upgrade, operator_requests, order, repair, idle_writes, uninstall })
+    report(options, &Figures { install, upgrade, rollback, operator_requests, order, repair, idle_writes, uninstall })
 }
 
 fn publish(dist: &Path, version: &str) -> Result<()> {
@@ -189,7 +193,7 @@ fn check(good: bool, what: &str) -> Result<()> {
 }
 
 fn report(options: &Options, figures: &Figures) -> Result<()> {
-    let Figures { install, upgrade, operator_requests, order, repair, idle_writes, uninstall } = figures;
+    let Figures { install, upgrade, rollback, operator_requests, order, repair, idle_writes, uninstall } = figures;
     term::heading(if options.process {
         "Measured (process nodes: the pods are real processes on this machine)"
     } else {
@@ -201,6 +205,7 @@ fn report(options: &Options, figures: &Figures) -> Result<()> {
         &[
             vec!["custom resource applied to Available".into(), format!("{:.2} s", seconds(install))],
             vec!["imageTag patched to upgraded".into(), format!("{:.2} s", seconds(upgrade))],
+            vec!["bad release asked for to undone".into(), format!("{:.2} s", seconds(rollback))],
             vec!["requests of the operator until installed".into(), operator_requests.to_string()],
             vec!["order of the upgrade".into(), order.join(", ")],
             vec!["slowest of three repairs".into(), format!("{:.2} s", seconds(repair))],
@@ -211,6 +216,7 @@ fn report(options: &Options, figures: &Figures) -> Result<()> {
     let line: Value = json!({
         "install_seconds": seconds(install),
         "upgrade_seconds": seconds(upgrade),
+        "rollback_seconds": seconds(rollback),
         "operator_requests": operator_requests,
         "order": order,
         "repair_seconds": seconds(repair),

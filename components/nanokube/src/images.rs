@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kubevirt_runtime::host::Program;
+use futures::future::BoxFuture;
+use kubevirt_runtime::host::{Host, Program};
 use nanokube_nodes::{Image, Images};
 
 /// The programs of the suite that have an image.
@@ -22,6 +23,21 @@ pub enum NoPrograms {
         "no programs in {dir}: build the components (cargo build), or give --image-dir a directory with VERSION/COMPONENT"
     )]
     None { dir: PathBuf },
+}
+
+/// What is wrong with a component of a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// It ends soon after each start.
+    Crashes,
+    /// It runs and answers nothing.
+    NeverReady,
+    /// Its image cannot be pulled.
+    NoImage,
+}
+
+fn crashes(_: Host) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(async { anyhow::bail!("this build is broken: it ends as soon as it is started") })
 }
 
 /// Images by full reference; anything else cannot be pulled.
@@ -82,6 +98,32 @@ impl Table {
             }
         }
         if table.0.is_empty() { Err(NoPrograms::None { dir: searched.to_owned() }) } else { Ok(table) }
+    }
+
+    /// Gives a component of a release a defect: releases that do not work differ from others in this alone.
+    #[must_use]
+    pub fn with_defect(mut self, registry: &str, component: &str, version: &str, defect: Defect) -> Self {
+        let reference = format!("{registry}/{component}:{version}");
+        let image = match defect {
+            Defect::Crashes => Image::Program(Arc::new(crashes)),
+            Defect::NeverReady => Image::Idle,
+            Defect::NoImage => {
+                self.0.remove(&reference);
+                return self;
+            }
+        };
+        self.0.insert(reference, image);
+        self
+    }
+
+    /// Makes an image's program one that ends as soon as it is started.
+    #[must_use]
+    pub fn with_crashing(mut self, reference: &str, process: bool) -> Self {
+        // Every system has this program, which does nothing but fail.
+        let image =
+            if process { Image::Executable(PathBuf::from("/bin/false")) } else { Image::Program(Arc::new(crashes)) };
+        self.0.insert(reference.to_owned(), image);
+        self
     }
 
     /// Adds an image that runs and does nothing.

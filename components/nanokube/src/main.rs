@@ -81,6 +81,12 @@ struct NodeKind {
     /// Registry of the images that can be pulled
     #[arg(long, default_value = "localhost/kubevirt")]
     registry: String,
+    /// A further release whose images can be pulled
+    #[arg(long = "release", value_name = "VERSION")]
+    releases: Vec<String>,
+    /// An image whose program ends as soon as it is started, to see what becomes of a release that does not work
+    #[arg(long = "crashing-image", value_name = "IMAGE")]
+    crashing_images: Vec<String>,
     /// A further image that can be pulled; it runs and does nothing
     #[arg(long = "idle-image", value_name = "IMAGE")]
     idle_images: Vec<String>,
@@ -158,12 +164,14 @@ fn run(cli: Cli) -> Result<()> {
 
 impl NodeKind {
     fn images(&self) -> Result<Table> {
-        let versions: Vec<&str> = RELEASES.iter().map(|release| release.version).collect();
+        let known = RELEASES.iter().map(|release| release.version);
+        let versions: Vec<&str> = known.chain(self.releases.iter().map(String::as_str)).collect();
         let table = if self.process {
             Table::processes(&self.registry, &versions, self.image_dir.as_deref())?
         } else {
             Table::suite(&self.registry, &versions)
         };
+        let table = self.crashing_images.iter().fold(table, |table, image| table.with_crashing(image, self.process));
         Ok(self.idle_images.iter().fold(table, |table, image| table.with_idle(image)))
     }
 }

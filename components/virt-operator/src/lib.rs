@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`settings`] | arguments and environment |
 //! | [`process`] | the process: endpoints, election, the loop of passes |
+//! | [`upgrades`], `absent` | changes of version as people see them, nodes that are not there |
 //! | [`watches`], [`cache`] | what the leader knows of the cluster, kept by watches |
 //! | `apis`, `optional` | which optional APIs are served, and the watches of their kinds |
 //! | [`catalogue`] | what is kept of the ready-made types |
@@ -27,6 +28,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kubevirt_runtime::host::{Host, Program};
 
+mod absent;
 pub mod accounts;
 pub mod admission;
 mod apis;
@@ -49,6 +51,7 @@ pub mod reconcile;
 pub mod settings;
 pub mod shelf;
 pub mod strategies;
+pub mod upgrades;
 pub mod watches;
 
 /// The operator as a program that runs on any host.

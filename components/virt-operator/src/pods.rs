@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kubevirt_api::names::annotation;
+use kubevirt_upgrade::Trouble;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -26,6 +28,13 @@ pub struct PodFacts {
     pub created: Option<Box<str>>,
     /// Why it is not ready, the most telling thing first.
     pub not_ready: Option<Box<str>>,
+    pub uid: Option<Box<str>>,
+    pub node: Option<Box<str>>,
+    /// There is one of its kind on each node.
+    pub of_nodes: bool,
+    /// Since when it is as ready as it is; for one that never was, since it was made.
+    pub since: Option<Timestamp>,
+    pub trouble: Option<Trouble>,
 }
 
 /// What the pods of a workload's revision have in common.
@@ -91,7 +100,20 @@ impl Resource for SuitePod {
 #[serde(default, rename_all = "camelCase")]
 struct Whole {
     metadata: Metadata,
+    spec: Option<Spec>,
     status: Option<Status>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Spec {
+    node_name: Option<Box<str>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Owner {
+    kind: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -105,6 +127,7 @@ struct Metadata {
     annotations: Option<BTreeMap<String, String>>,
     creation_timestamp: Option<String>,
     deletion_timestamp: Option<IgnoredAny>,
+    owner_references: Option<Vec<Owner>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -117,19 +140,21 @@ struct Status {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Condition {
     #[serde(rename = "type")]
     kind: String,
     status: String,
     reason: Option<String>,
     message: Option<String>,
+    last_transition_time: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Container {
     name: String,
+    restart_count: i64,
     state: Option<State>,
 }
 
@@ -155,7 +180,7 @@ fn said(reason: Option<&String>, message: Option<&String>) -> Option<String> {
 }
 
 impl From<Whole> for SuitePod {
-    fn from(Whole { metadata, status }: Whole) -> Self {
+    fn from(Whole { metadata, spec, status }: Whole) -> Self {
         let Metadata {
             name,
             namespace,
@@ -165,6 +190,7 @@ impl From<Whole> for SuitePod {
             annotations,
             creation_timestamp,
             deletion_timestamp,
+            owner_references,
         } = metadata;
         let status = status.unwrap_or_default();
         let facts = PodFacts {
@@ -175,12 +201,39 @@ impl From<Whole> for SuitePod {
             }),
             ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             deleting: deletion_timestamp.is_some(),
+            since: since(&status, creation_timestamp.as_deref()),
             created: creation_timestamp.map(String::into_boxed_str),
             not_ready: not_ready(&status).map(String::into_boxed_str),
+            uid: uid.as_deref().map(Into::into),
+            node: spec.and_then(|spec| spec.node_name),
+            of_nodes: owner_references.iter().flatten().any(|owner| owner.kind == "DaemonSet"),
+            trouble: trouble(&status),
         };
         let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
         Self { metadata, facts }
     }
+}
+
+fn since(status: &Status, created: Option<&str>) -> Option<Timestamp> {
+    let ready = status.conditions.iter().flatten().find(|condition| condition.kind == "Ready");
+    ready.and_then(|ready| ready.last_transition_time.as_deref()).or(created)?.parse().ok()
+}
+
+/// What a pod's containers suffer from, the worst of them.
+fn trouble(status: &Status) -> Option<Trouble> {
+    let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let of = |Container { name: _, restart_count, state }: &Container| match state
+        .as_ref()?
+        .waiting
+        .as_ref()?
+        .reason
+        .as_deref()?
+    {
+        "CrashLoopBackOff" => Some(Trouble::CrashLoops { restarts: *restart_count }),
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => Some(Trouble::NoImage),
+        _ => None,
+    };
+    containers.filter_map(of).max()
 }
 
 /// A container that cannot start, no node, the ready condition.
@@ -191,7 +244,7 @@ fn not_ready(status: &Status) -> Option<String> {
     }
     let mut containers =
         status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    let waiting = containers.find_map(|Container { name, state }| {
+    let waiting = containers.find_map(|Container { name, state, .. }| {
         let waiting = state.as_ref()?.waiting.as_ref()?;
         // These two are the ordinary way to a running container.
         let why = match waiting.reason.as_deref() {
@@ -242,6 +295,26 @@ mod tests {
         assert_eq!(why(both(slow)).as_deref(), Some("container c: a volume is missing"));
         assert_eq!(why(json!({"phase": "Running"})).as_deref(), Some("it is Running"));
         assert_eq!(why(Value::Null).as_deref(), Some("it is Pending"));
+    }
+
+    #[test]
+    fn what_a_pod_suffers_from_and_since_when_is_kept() {
+        let pod = read(json!({
+            "metadata": {"name": "a", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "ownerReferences": [{"kind": "DaemonSet"}]},
+            "spec": {"nodeName": "node-1", "containers": []},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:09Z"}],
+                "containerStatuses": [
+                    {"name": "a", "state": {"waiting": {"reason": "ErrImagePull"}}},
+                    {"name": "b", "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}},
+                ],
+            },
+        }))
+        .facts;
+        assert_eq!((pod.node.as_deref(), pod.uid.as_deref(), pod.of_nodes), (Some("node-1"), Some("u"), true));
+        assert_eq!(pod.since, "2026-01-01T00:00:09Z".parse().ok());
+        assert_eq!(pod.trouble, Some(Trouble::NoImage));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use kubevirt_runtime::{cli, metrics, rest};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::absent::Absent;
 use crate::accounts::Accounts;
 use crate::admission;
 use crate::admission::serve::CERTIFICATES;
@@ -26,6 +27,7 @@ use crate::metrics::{OperatorMetrics, REST_REQUESTS};
 use crate::reconcile::{Judged, Next, Progress, Reconciler, Troubles};
 use crate::settings::{Arguments, Settings};
 use crate::shelf::Shelf;
+use crate::upgrades::Upgrades;
 use crate::watches;
 
 /// The Lease's name.
@@ -135,6 +137,8 @@ async fn stand(
     watches.spawn(Arc::clone(&endpoints).follow(host.client.clone(), settings.namespace.clone()));
     let accounts = Arc::new(Accounts::default());
     watches.spawn(Arc::clone(&accounts).follow(host.client.clone(), Arc::clone(&cache)));
+    let upgrades = Arc::new(Upgrades::default());
+    watches.spawn(Arc::clone(&upgrades).follow(host.client.clone()));
     let reconciler = Reconciler {
         settings,
         client: host.client.clone(),
@@ -150,6 +154,8 @@ async fn stand(
         judged: Judged::default(),
         shelf: Shelf::new(&host.files, strategies),
         verbosity: host.verbosity.clone(),
+        upgrades,
+        absent: Absent::default(),
     };
     let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
     tokio::select! {
@@ -164,7 +170,9 @@ async fn stand(
 async fn lead(reconciler: &Reconciler, host: &Host, health: &Health) {
     let alive = health.part(Probe::Live, "reconcile");
     alive.set(Ok(()));
-    let mut synced = std::pin::pin!(async { tokio::join!(reconciler.cache.synced(), reconciler.endpoints.synced()) });
+    let mut synced = std::pin::pin!(async {
+        tokio::join!(reconciler.cache.synced(), reconciler.endpoints.synced(), reconciler.upgrades.synced())
+    });
     loop {
         tokio::select! {
             biased;
@@ -202,6 +210,7 @@ async fn lead(reconciler: &Reconciler, host: &Host, health: &Health) {
             () = host.stop.cancelled() => return,
             () = reconciler.cache.changed() => sleep(settle(reconciler)).await,
             () = reconciler.endpoints.changed() => sleep(SETTLE).await,
+            () = reconciler.upgrades.changed() => sleep(SETTLE).await,
             () = sleep(pause) => {}
         }
     }

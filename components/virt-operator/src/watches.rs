@@ -187,7 +187,7 @@ async fn follow_kind(kind: Kind, client: Client, namespace: String, cache: Arc<C
     stand_still().await;
 }
 
-async fn until_established(client: &Client, definition: &str) {
+pub(crate) async fn until_established(client: &Client, definition: &str) {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     while let Err(error) =
         wait::await_condition(definitions.clone(), definition, conditions::is_crd_established()).await

@@ -1,6 +1,7 @@
 //! virtctl: the command line for KubeVirt.
 //!
-//! Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 what was asked for cannot be done in this cluster as it is.
+//! Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 what was asked for cannot be done in this cluster as it is;
+//! 4 the change of version that was watched ended otherwise than hoped for: undone, aborted, superseded.
 
 mod cluster;
 mod table;
@@ -17,6 +18,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 /// What was asked for cannot be done in this cluster as it is; nothing is broken.
 const NOT_POSSIBLE: u8 = 3;
 
+/// The change of version that was watched did not come about; nothing is broken.
+const ENDED_OTHERWISE: u8 = 4;
+
 /// Controls virtual machines and the KubeVirt installation
 #[derive(Parser, Debug)]
 #[command(name = "virtctl", version)]
@@ -31,7 +35,7 @@ struct Arguments {
 enum Command {
     /// Show the version of this program and of the installation
     Version(version::VersionArgs),
-    /// Plan a change of version
+    /// Plan a change of version, look at it, hold it, take it back
     #[command(subcommand)]
     Upgrade(upgrade::UpgradeCommand),
     /// Look at a removal beforehand

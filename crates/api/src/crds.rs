@@ -174,7 +174,11 @@ pub fn document() -> String {
          in parentheses are shown with `-o wide` alone. Every kind of a namespace has the category `all`. An open schema \
          keeps every field as it was sent; virt-api's webhooks judge it.\n\n\
          | definition | scope | versions | short names | subresources | columns | schema |\n|---|---|---|---|---|---|---|\n\
-         | kubevirts.kubevirt.io | Namespaced | v1 (S), v1alpha3 (D) | kv, kvs | status | Age, Phase | typed: [api.md](api.md) |\n",
+         | kubevirts.kubevirt.io | Namespaced | v1 (S), v1alpha3 (D) | kv, kvs | status | Age, Phase | typed: [api.md](api.md) |\n\
+         | upgradeplans.upgrade.kubevirt.io | Cluster | v1alpha1 (S) | uplan | status | From, To, State, Step, Reason, Age, \
+         (Finished), (Message) | typed: [upgrades.md](upgrades.md) |\n\
+         | upgradepolicies.upgrade.kubevirt.io | Cluster | v1alpha1 (S) | upolicy | - | Paused, Soak, Wave, Deadline, Age | \
+         typed: [upgrades.md](upgrades.md) |\n",
     );
     for row in ROWS {
         let version = |v: &Version| match (v.storage, v.deprecated) {

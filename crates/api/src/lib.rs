@@ -6,12 +6,14 @@
 //! | [`kubevirt`] | the KubeVirt custom resource, typed, with its CRD and its conditions |
 //! | [`crds`] | every other CRD of the suite as one table (open schemas) |
 //! | [`gates`] | feature gates and how far each has come |
+//! | [`upgrade`] | the history of changes of version, and how careful they are |
 //! | [`names`] | labels, annotations and finalizers that other programs look for |
 
 pub mod crds;
 pub mod gates;
 pub mod kubevirt;
 pub mod names;
+pub mod upgrade;
 
 /// An object whose content nobody here reads: it is passed on as it was given. The CRD's schema says what it may hold.
 pub type AsGiven = serde_json::Map<String, serde_json::Value>;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Client;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
@@ -267,6 +267,23 @@ impl Writer {
             }
             Err(Error::Refused { code: 404, .. }) => Ok(Written { outcome: Outcome::Gone, live: None }),
             Err(Error::Refused { code: 409, .. }) => Err(Error::Replaced { key: key.clone() }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has a workload's controller make a pod anew: deletes it if it is still the one with `uid`. `of` is the workload.
+    ///
+    /// # Errors
+    /// As for [`Self::apply`]. That the pod is gone already, or another one has its name, is none.
+    pub async fn replace_pod(&self, of: &ObjectKey, name: &str, uid: &str) -> Result<(), Error> {
+        let namespace = of.namespace.as_deref().unwrap_or_default();
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match self.request(of, api.delete(name, &parameters)).await {
+            Ok(_) | Err(Error::Refused { code: 404 | 409, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

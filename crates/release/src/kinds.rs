@@ -114,6 +114,7 @@ const ROUTE: &str = "route.openshift.io";
 const MONITORING: &str = "monitoring.coreos.com";
 const TYPES: &str = "instancetype.kubevirt.io";
 const KUBEVIRT: &str = "kubevirt.io";
+const UPGRADE: &str = "upgrade.kubevirt.io";
 
 #[rustfmt::skip]
 kinds! {
@@ -146,6 +147,8 @@ kinds! {
     VirtualMachineClusterInstancetype TYPES      v1beta1 "virtualmachineclusterinstancetypes" Cluster    Extras        Stocks;
     VirtualMachineClusterPreference   TYPES      v1beta1 "virtualmachineclusterpreferences"   Cluster    Extras        Stocks;
     KubeVirt                          KUBEVIRT   v1      "kubevirts"                          Namespaced Extras        Serves;
+    UpgradePlan                       UPGRADE    v1alpha1 "upgradeplans"                      Cluster    Extras        Leaves;
+    UpgradePolicy                     UPGRADE    v1alpha1 "upgradepolicies"                   Cluster    Extras        Leaves;
 }
 
 impl Kind {

@@ -9,6 +9,7 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::names::{annotation, label};
+use kubevirt_api::upgrade;
 use serde_json::json;
 
 use crate::config::Component;
@@ -66,9 +67,10 @@ impl ManifestOptions {
 pub fn operator_manifest(options: &ManifestOptions) -> Vec<Object> {
     let namespace = options.namespace.as_str();
     let account = || vec![render::account_subject(ACCOUNT, namespace)];
-    vec![
-        Object::of(&install_namespace(namespace)),
-        Object::of(&KubeVirt::crd()),
+    let mut objects = vec![Object::of(&install_namespace(namespace)), Object::of(&KubeVirt::crd())];
+    // They belong to the operator: of use for a suite that does not know them, and there before the first change.
+    objects.extend(upgrade::crds().iter().map(Object::of));
+    objects.extend([
         Object::of(&priority_class()),
         Object::of(&kubevirt_admin()),
         Object::of(&render::service_account(ACCOUNT, namespace)),
@@ -77,7 +79,8 @@ pub fn operator_manifest(options: &ManifestOptions) -> Vec<Object> {
         Object::of(&render::cluster_role(ACCOUNT, role::cluster_rules(namespace))),
         Object::of(&render::cluster_role_binding(ACCOUNT, ACCOUNT, account())),
         deployment(options),
-    ]
+    ]);
+    objects
 }
 
 /// The object of `kubevirt-cr.yaml`. It never names a version: the installation follows the operator's.
@@ -122,10 +125,13 @@ fn priority_class() -> PriorityClass {
     }
 }
 
-/// For people: everything on the KubeVirt CR.
+/// For people: everything on the KubeVirt CR, and on changes of version.
 fn kubevirt_admin() -> k8s_openapi::api::rbac::v1::ClusterRole {
     let all = &["get", "delete", "create", "update", "patch", "list", "watch", "deletecollection"];
-    let mut role = render::cluster_role("kubevirt.io:operator", vec![rule("kubevirt.io", &["kubevirts"], all)]);
+    let mut role = render::cluster_role(
+        "kubevirt.io:operator",
+        vec![rule("kubevirt.io", &["kubevirts"], all), rule(upgrade::GROUP, &["upgradeplans", "upgradepolicies"], all)],
+    );
     let label = "rbac.authorization.k8s.io/aggregate-to-admin".to_string();
     role.metadata.labels.get_or_insert_default().insert(label, "true".into());
     role

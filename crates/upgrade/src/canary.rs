@@ -65,6 +65,9 @@ mod tests {
             ready: state != 'n',
             not_ready: None,
             deleting: false,
+            node: None,
+            since: None,
+            trouble: None,
         };
         let pods: Vec<Pod> = pods.chars().enumerate().map(pod).collect();
         let count = |counts: &dyn Fn(&Pod) -> bool| {

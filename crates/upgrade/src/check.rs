@@ -38,7 +38,7 @@ pub enum Violation {
 }
 
 /// `after -> before` pairs of one mode.
-fn edges(mode: Mode) -> Result<Vec<(String, String)>, Violation> {
+pub(crate) fn edges(mode: Mode) -> Result<Vec<(String, String)>, Violation> {
     let mut section = String::new();
     let mut edges = Vec::new();
     for (index, line) in ORACLE.lines().enumerate() {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use kubevirt_release::ObjectKey;
 use serde::Serialize;
 
@@ -37,6 +38,30 @@ pub struct Snapshot {
     pub no_backend: BTreeMap<ObjectKey, String>,
     /// The state of each Deployment and DaemonSet of ours.
     pub workloads: BTreeMap<ObjectKey, Workload>,
+    /// Nodes that are not waited for, and why. Their pods are new when the nodes are back.
+    pub absent_nodes: BTreeMap<String, Absence>,
+}
+
+/// Why a node is not waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Absence {
+    /// Its kubelet says that it cannot run pods.
+    NotReady,
+    /// Nothing was heard of its kubelet.
+    Unreachable,
+    /// Somebody took it out of service.
+    Cordoned,
+}
+
+impl Absence {
+    /// The machine-readable name.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotReady => "NodeNotReady",
+            Self::Unreachable => "NodeUnreachable",
+            Self::Cordoned => "NodeCordoned",
+        }
+    }
 }
 
 /// One live object, compared with what the target version wants.
@@ -92,4 +117,18 @@ pub struct Pod {
     pub not_ready: Option<String>,
     /// Deletion was asked for; it still runs.
     pub deleting: bool,
+    /// The node it is on, once it is on one.
+    pub node: Option<String>,
+    /// Since when it is as ready as it is; for one that never was, since it was made.
+    pub since: Option<Timestamp>,
+    pub trouble: Option<Trouble>,
+}
+
+/// What a pod suffers from, where that by itself says whether waiting helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// A container ends soon after each start.
+    CrashLoops { restarts: i64 },
+    /// A container's image cannot be pulled.
+    NoImage,
 }

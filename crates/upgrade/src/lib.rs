@@ -8,20 +8,29 @@
 
 pub mod canary;
 pub mod check;
+mod course;
+mod health;
 mod input;
 mod order;
 mod plan;
 mod planner;
+mod policy;
+pub mod preflight;
 pub mod rbac;
 mod reason;
+pub mod record;
 mod report;
 mod rollout;
 #[cfg(test)]
 mod tests;
+pub mod waves;
 
-pub use input::{Existing, Identity, Input, Pod, Snapshot, Workload, WorkloadKind};
+pub use course::{Asked, Course, Decision, NoWayBack, decide, stands_still};
+pub use health::Failure;
+pub use input::{Absence, Existing, Identity, Input, Pod, Snapshot, Trouble, Workload, WorkloadKind};
 pub use order::{Mode, Slot};
 pub use plan::{Form, Plan, Step, StepState};
 pub use planner::plan;
-pub use reason::Reason;
+pub use policy::{Policy, Share};
+pub use reason::{PausedBy, Reason};
 pub use report::Report;

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 use crate::input::Identity;
 use crate::order::{Mode, Slot};
 use crate::reason::Reason;
+use crate::report::Report;
 
 /// Which content of an object a step writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,6 +55,8 @@ pub struct Step {
     /// The objects to delete, in order.
     #[serde(serialize_with = "key_texts")]
     pub delete: Vec<ObjectKey>,
+    /// How many running pods it replaces.
+    pub pods: usize,
     #[serde(flatten)]
     pub state: StepState,
 }
@@ -119,12 +122,16 @@ impl Plan {
         self.steps.iter().all(|step| step.apply.is_empty())
     }
 
+    /// What happens now, what waits, and why.
+    pub fn report(&self) -> Report {
+        Report::of(self)
+    }
+
     /// The steps to carry out in this pass, in order.
     pub fn now(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().filter(|step| step.state == StepState::Now)
     }
 
-    #[cfg(test)]
     pub(crate) fn steps_mut(&mut self) -> &mut Vec<Step> {
         &mut self.steps
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kubevirt_release::version::{self, Direction};
 use kubevirt_release::{Kind, ObjectKey};
 
-use crate::input::{Identity, Input, Snapshot};
+use crate::input::{Identity, Input, Pod, Snapshot};
 use crate::order::{self, Begins, Mode, Slot};
 use crate::plan::{Form, Plan, Step, StepState};
 use crate::reason::Reason;
@@ -59,7 +59,7 @@ fn runs_another(target: &Identity, desired: &BTreeSet<ObjectKey>, snapshot: &Sna
     let is_other = |id: &Option<String>| id.as_ref().is_some_and(|id| *id != target.id);
     snapshot.workloads.iter().filter(|(key, _)| desired.contains(*key)).any(|(key, workload)| {
         snapshot.objects.get(key).is_some_and(|existing| is_other(&existing.id))
-            || workload.pods.iter().any(|pod| is_other(&pod.id))
+            || rollout::runs_old(workload, |pod| is_other(&pod.id), &snapshot.absent_nodes)
     })
 }
 
@@ -73,8 +73,11 @@ fn rbac_open_step(number: usize, input: &Input) -> Step {
         .filter(|key| is_workload(key))
         .any(|key| !snapshot.objects.get(key).is_some_and(|existing| existing.same));
     let obsolete = snapshot.objects.keys().any(|key| is_workload(key) && !desired.contains(key));
+    // What is on a node that is not there is replaced at once when the node is back; waiting for it with the old rights
+    // would be waiting for the node.
+    let is_old = |pod: &Pod| pod.id.as_ref() != Some(&target.id);
     let old_pod =
-        snapshot.workloads.values().flat_map(|workload| &workload.pods).any(|pod| pod.id.as_ref() != Some(&target.id));
+        snapshot.workloads.values().any(|workload| rollout::runs_old(workload, is_old, &snapshot.absent_nodes));
     let mut step = write_step(number, Slot::RbacOpen, Form::Transitional, input);
     if !may_start_old && !obsolete && !old_pod {
         step.apply.clear();
@@ -87,11 +90,22 @@ fn rbac_open_step(number: usize, input: &Input) -> Step {
 fn write_step(number: usize, slot: Slot, form: Form, input: &Input) -> Step {
     // Roles and bindings have two steps; both are found under the slot of their final form.
     let home = if slot == Slot::RbacOpen { Slot::RbacShrink } else { slot };
-    let mut step =
-        Step { number, slot, form, objects: Vec::new(), apply: Vec::new(), delete: Vec::new(), state: StepState::Done };
+    let mut step = Step {
+        number,
+        slot,
+        form,
+        objects: Vec::new(),
+        apply: Vec::new(),
+        delete: Vec::new(),
+        pods: 0,
+        state: StepState::Done,
+    };
     let mut reasons = Vec::new();
     for key in input.desired.iter().filter(|key| order::slot_of(key) == home) {
         step.objects.push(key.clone());
+        if let Some(workload) = input.snapshot.workloads.get(key).filter(|_| slot.is_workload()) {
+            step.pods += workload.pods.iter().filter(|pod| pod.id.as_ref() != Some(&input.target.id)).count();
+        }
         let Some(existing) = input.snapshot.objects.get(key) else {
             match input.snapshot.no_backend.get(key) {
                 Some(why) => reasons.push(Reason::NoBackend { object: key.clone(), why: why.clone() }),
@@ -117,7 +131,9 @@ fn write_step(number: usize, slot: Slot, form: Form, input: &Input) -> Step {
         }
         if slot.is_workload() {
             match input.snapshot.workloads.get(key) {
-                Some(workload) => reasons.extend(rollout::missing(key, workload, &input.target.id)),
+                Some(workload) => {
+                    reasons.extend(rollout::missing(key, workload, &input.target.id, &input.snapshot.absent_nodes));
+                }
                 None => reasons.push(Reason::NotObserved { object: key.clone() }),
             }
         }
@@ -158,7 +174,16 @@ fn prune_step(number: usize, obsolete: &[&ObjectKey], snapshot: &Snapshot) -> St
         (true, false) => StepState::Waiting(going),
         (true, true) => StepState::Done,
     };
-    Step { number, slot: Slot::Prune, form: Form::Final, objects: Vec::new(), apply: Vec::new(), delete, state }
+    Step {
+        number,
+        slot: Slot::Prune,
+        form: Form::Final,
+        objects: Vec::new(),
+        apply: Vec::new(),
+        delete,
+        pods: 0,
+        state,
+    }
 }
 
 /// Makes a step wait when an earlier one that it comes after is open.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::order::{Mode, Slot};
 use crate::plan::{Plan, Step, StepState};
+use crate::preflight::Finding;
 use crate::reason::Reason;
 
 /// One line of a report.
@@ -28,6 +29,8 @@ pub struct Report {
     from: Option<String>,
     to: String,
     lines: Vec<Line>,
+    /// What speaks against the change.
+    findings: Vec<Finding>,
 }
 
 impl Report {
@@ -35,7 +38,7 @@ impl Report {
         let lines = plan
             .steps()
             .iter()
-            .map(|Step { number, slot, form: _, objects, apply, delete, state }| Line {
+            .map(|Step { number, slot, form: _, objects, apply, delete, pods: _, state }| Line {
                 number: *number,
                 slot: *slot,
                 applies: apply.len(),
@@ -49,7 +52,18 @@ impl Report {
             from: plan.observed().map(|observed| observed.version.clone()),
             to: plan.target().version.clone(),
             lines,
+            findings: Vec::new(),
         }
+    }
+
+    /// The same report with what speaks against the change.
+    pub fn with(self, findings: Vec<Finding>) -> Self {
+        Self { findings, ..self }
+    }
+
+    /// What speaks against the change.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
     }
 
     /// The reasons of all waiting steps, the mere "after step n" left out: what really blocks.
@@ -109,6 +123,9 @@ impl fmt::Display for Report {
                     writeln!(f, "       - {reason}")?;
                 }
             }
+        }
+        for finding in &self.findings {
+            writeln!(f, "  ! {finding}")?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The planner against a small world: stories as golden transcripts, properties over random worlds.
 
+mod courses;
+mod documented;
 mod properties;
 mod stories;
 mod world;

@@ -10,4 +10,5 @@ mod registrations;
 mod role;
 mod support;
 mod unready;
+mod upgrades;
 mod versions;

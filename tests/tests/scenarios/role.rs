@@ -18,7 +18,9 @@ use super::support::{install, object, operator, settled};
 /// Rights that the recording does not use, and why the role has them.
 const UNUSED: &[(&str, &str)] = &[
     ("create routes.route.openshift.io of any name in its namespace", ROUTES),
+    ("delete pods of any name in its namespace", "only where a policy chooses which node is next"),
     ("delete routes.route.openshift.io of any name in its namespace", ROUTES),
+    ("delete upgradeplans.upgrade.kubevirt.io of any name everywhere", "the oldest of twenty changes makes room"),
     ("patch routes.route.openshift.io of any name in its namespace", ROUTES),
     ("watch routes.route.openshift.io of any name in its namespace", ROUTES),
 ];

@@ -35,6 +35,8 @@ const DECISIONS: &[&str] = &[
     "components/virt-operator/src/reconcile/validate.rs",
     "components/virt-operator/src/reconcile/build.rs",
     "components/virt-operator/src/reconcile/snapshot.rs",
+    "components/virt-operator/src/reconcile/courses.rs",
+    "components/virt-operator/src/reconcile/over_nodes.rs",
     "components/virt-operator/src/reconcile/status",
     "components/virt-operator/src/reconcile/uninstall.rs",
     "components/virt-operator/src/reconcile/registrations.rs",
@@ -174,6 +176,8 @@ fn pure_dependencies(tree: &Tree) -> Vec<Violation> {
 fn one_writer(tree: &Tree) -> Vec<Violation> {
     // The install-strategy Job makes one write and ends; it is no operator and holds no lease.
     const JOB: &str = "components/virt-operator/src/dump.rs";
+    // What a person asks of a change of version, in a field that is the person's.
+    const PERSON: &str = "components/virtctl/src/upgrade/ask.rs";
     let mut found = tokens(tree, OPERATOR, WRITES, "only crates/apply writes to the cluster");
     let plumbing =
         tokens(tree, &["crates/runtime/src/"], WRITES, "of the plumbing only the lease writes to the cluster");
@@ -182,7 +186,7 @@ fn one_writer(tree: &Tree) -> Vec<Violation> {
         let line = tree.text(&v.path).lines().nth(v.line - 1).unwrap_or_default();
         line.contains("writer.")
     };
-    found.into_iter().filter(|v| v.path != JOB && !through_writer(v)).collect()
+    found.into_iter().filter(|v| v.path != JOB && v.path != PERSON && !through_writer(v)).collect()
 }
 
 fn fenced(tree: &Tree) -> Vec<Violation> {

@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::names::annotation;
+use kubevirt_api::upgrade::PointOfNoReturn;
 use kubevirt_release::customize::{Customizations, Refused};
 use kubevirt_release::desired::{CONTROL_PLANE, ENOUGH, fit_kept};
 use kubevirt_release::extras::is_extra;
 use kubevirt_release::object::ObjectError;
 use kubevirt_release::{DeploymentConfig, Inputs, Kind, Object, ObjectKey, Strategy, desired, namespace};
 use kubevirt_upgrade::check::Violation;
-use kubevirt_upgrade::{Form, Identity, Input, Plan, Report, check, rbac};
+use kubevirt_upgrade::{Course, Decision, Form, Identity, Input, Plan, Report, Snapshot, check, rbac};
 use serde_json::Value;
 
+use super::courses::{Case, point_of_no_return};
+use super::over_nodes::{OverNodes, over_nodes};
 use super::snapshot::{identifier, snapshot};
 use super::status::Ended;
 use super::validate::Target;
@@ -34,12 +37,26 @@ pub(crate) struct Built {
     pub(crate) renewed: Vec<(&'static str, Unfit)>,
     /// What somebody changes on its way in, and at which field.
     pub(crate) contested: Vec<String>,
+    /// Which way the change of version goes.
+    pub(crate) decision: Decision,
+    pub(crate) over_nodes: OverNodes,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) point_of_no_return: Option<PointOfNoReturn>,
 }
 
 impl Built {
     /// How the pass ends if nothing of it fails.
     pub(crate) fn ended<'a>(&'a self, config: &'a DeploymentConfig) -> Ended<'a> {
-        Ended::Planned { config, plan: &self.plan, report: &self.report, contested: &self.contested }
+        let held = match &self.decision.course {
+            Course::Held(reason) => Some(reason),
+            Course::Forward | Course::Back(_) => None,
+        };
+        Ended::Planned { config, plan: &self.plan, report: &self.report, contested: &self.contested, held }
+    }
+
+    /// Whether this change of version is to be undone; then nothing more of it is carried out.
+    pub(crate) fn goes_back(&self) -> bool {
+        matches!(self.decision.course, Course::Back(_))
     }
 
     /// An object in the form a step writes.
@@ -109,7 +126,8 @@ pub(crate) fn build(
     }
 
     registrations::trust(&mut finals, &settings.namespace);
-    let planned = plan(cr, target, finals, world)?;
+    let case = Case { cr, target, world, settings };
+    let planned = plan(case, finals, &renewed, now)?;
     Ok(Built { due, renewed, ..planned })
 }
 
@@ -118,11 +136,18 @@ pub(crate) fn build(
 ///
 /// # Errors
 /// As for [`build`].
-pub(crate) fn preview(cr: &KubeVirt, target: &Target, world: &World) -> Result<(Plan, Report), Error> {
+pub(crate) fn preview(
+    cr: &KubeVirt,
+    target: &Target,
+    world: &World,
+    settings: &Settings,
+) -> Result<(Plan, Report), Error> {
     let customizations = customizations(target);
     let mut finals = wanted(target, &inputs(cr, world, &target.id, &customizations), world)?;
     registrations::keep_trust(&mut finals, world);
-    let Built { plan, report, .. } = plan(cr, target, finals, world)?;
+    let case = Case { cr, target, world, settings };
+    // Without a history nothing is decided by the clock.
+    let Built { plan, report, .. } = plan(case, finals, &[], Timestamp::MIN)?;
     Ok((plan, report))
 }
 
@@ -143,12 +168,15 @@ fn wanted(target: &Target, inputs: &Inputs<'_>, world: &World) -> Result<BTreeMa
 }
 
 fn plan(
-    cr: &KubeVirt,
-    target: &Target,
+    case: Case<'_>,
     mut finals: BTreeMap<ObjectKey, Object>,
-    world: &World,
+    renewed: &[(&'static str, Unfit)],
+    now: Timestamp,
 ) -> Result<Built, Error> {
+    let Case { cr, target, world, settings: _ } = case;
     rollout::pace(&mut finals, cr, &target.id, world);
+    case.stop_nodes(&mut finals);
+    let over_nodes = over_nodes(case, &mut finals, now);
     // Of the old version only roles are of interest, which nothing customizes.
     let none = Customizations::none();
     let inputs = inputs(cr, world, &target.id, &none);
@@ -171,9 +199,28 @@ fn plan(
         snapshot,
         releases: Vec::new(),
     };
-    let (plan, report) = kubevirt_upgrade::plan(&input);
+    let (plan, _) = kubevirt_upgrade::plan(&input);
+    let point = point_of_no_return(&old, &finals, world);
+    let findings = case.findings(&finals, renewed);
+    let decision = case.course(&plan, &input.snapshot, point.as_ref(), &findings, now);
+    let plan = plan.on(&decision.course, &input.snapshot).waiting_on_nodes(over_nodes.reason.as_ref());
     check::check(&plan, &input.desired).map_err(Error::Plan)?;
-    Ok(Built { plan, report, finals, transitional, due: None, renewed: Vec::new(), contested })
+    let report = plan.report().with(findings);
+    let Input { snapshot, .. } = input;
+    let point_of_no_return = point.map(|(point, _)| point);
+    Ok(Built {
+        plan,
+        report,
+        finals,
+        transitional,
+        due: None,
+        renewed: Vec::new(),
+        contested,
+        decision,
+        over_nodes,
+        snapshot,
+        point_of_no_return,
+    })
 }
 
 fn by_key(objects: Vec<Object>) -> BTreeMap<ObjectKey, Object> {

@@ -7,6 +7,7 @@ use kube::Client;
 use kubevirt_api::kubevirt::ConditionUpdate;
 use kubevirt_api::names::label;
 use kubevirt_release::{CertificateSpec, Kind, ObjectKey};
+use kubevirt_upgrade::Absence;
 
 use super::uninstall::Instances;
 use crate::cache::{Cache, Live, Nodes, Objects};
@@ -15,6 +16,7 @@ use crate::contest::Contests;
 use crate::endpoints::Slices;
 use crate::pods::Pods;
 use crate::strategies::Strategies;
+use crate::upgrades::History;
 use crate::watches;
 
 /// The cluster as one pass sees it.
@@ -40,6 +42,12 @@ pub struct World {
     pub(crate) beside: Vec<ConditionUpdate>,
     /// The install strategies among the objects.
     pub strategies: Strategies,
+    /// Changes of version, and how careful they are.
+    pub upgrades: History,
+    /// Nodes that are not there, as far as a roll-out asked about them.
+    pub absent: BTreeMap<String, Absence>,
+    /// The nodes of which one goes first, where the policy says so.
+    pub first_nodes: BTreeSet<String>,
     /// Users' objects by definition, where they were looked at: only for the removal of the suite.
     pub instances: BTreeMap<String, Instances>,
 }

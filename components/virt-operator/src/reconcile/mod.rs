@@ -6,11 +6,14 @@
 mod apply;
 mod beside;
 mod build;
+mod courses;
 mod dereference;
 mod extras;
 mod fetch;
 mod health;
 mod held;
+mod history;
+mod over_nodes;
 mod pace;
 mod registrations;
 mod rollout;
@@ -32,7 +35,7 @@ use kubevirt_release::{DeploymentConfig, Kind, Object, ObjectKey};
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::log::Verbosity;
 use kubevirt_runtime::net::Net;
-use kubevirt_upgrade::{Mode, Plan, Reason, Report};
+use kubevirt_upgrade::{Course, Mode, Plan, Reason, Report};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -48,6 +51,7 @@ pub use self::pace::Progress;
 use self::status::{Ended, status};
 use self::update_status::{Finalizer, update_metadata, update_status};
 use self::validate::{Followed, Refusal, Target, Validated, Wanted, validate};
+use crate::absent::Absent;
 use crate::accounts::Accounts;
 use crate::backends;
 use crate::cache::{Cache, Live};
@@ -55,6 +59,7 @@ use crate::endpoints::Endpoints;
 use crate::metrics::OperatorMetrics;
 use crate::settings::Settings;
 use crate::shelf::Shelf;
+use crate::upgrades::Upgrades;
 
 /// How often a pass plans anew after it has written. A plan has ten steps and each is due at most once in a pass, unless
 /// somebody works against the operator, who then has to wait for the next pass.
@@ -79,7 +84,7 @@ pub(crate) fn plan_for(
     })?;
     // Certificates and kept strategies are not part of a version.
     world.objects.retain(|key, _| !matches!(key.kind, Kind::Secret | Kind::ConfigMap));
-    Ok(build::preview(cr, &target, world)?)
+    Ok(build::preview(cr, &target, world, settings)?)
 }
 
 /// Why a pass did not come to its end.
@@ -144,6 +149,10 @@ pub struct Reconciler {
     pub shelf: Shelf,
     /// How much this process logs.
     pub verbosity: Verbosity,
+    /// Changes of version as people see them.
+    pub upgrades: Arc<Upgrades>,
+    /// Nodes that are not there.
+    pub absent: Absent,
 }
 
 /// When to look again although nothing has happened.
@@ -159,7 +168,10 @@ impl Reconciler {
     /// # Errors
     /// A write or the making of the plan failed; the status says so if it is not a passing failure.
     pub async fn pass(&self) -> Result<Next, Error> {
-        let world = dereference(&self.cache);
+        let now = self.clock.now();
+        self.absent.look(&self.client, &self.cache.pods(), now).await;
+        self.absent.choose(&self.client, self.upgrades.now().policy.canary.as_ref(), now).await;
+        let world = self.world();
         let Validated { followed, ignored } = validate(&world, &self.settings);
         self.verbosity.set(followed.as_ref().and_then(|followed| log_level(&followed.cr)));
         let followed = match followed {
@@ -180,6 +192,7 @@ impl Reconciler {
         match wanted {
             Wanted::Install(target) => self.install(&target, &live).await,
             Wanted::Refused { refusal, kept } => self.refuse(&cr, &live, refusal, kept.as_deref()).await,
+            Wanted::Undone { refusal, kept } => self.refuse(&cr, &live, refusal, Some(&kept)).await,
             Wanted::Uninstall => self.uninstall(&live).await,
         }
     }
@@ -209,7 +222,7 @@ impl Reconciler {
                 Err(error) => break (Err(Error::from(error)), world),
             };
             rounds += 1;
-            if rounds > ROUNDS || built.plan.now().next().is_none() {
+            if rounds > ROUNDS || built.goes_back() || built.plan.now().next().is_none() {
                 break (Ok(built), world);
             }
             if rounds == 1 {
@@ -217,6 +230,7 @@ impl Reconciler {
                 let ended = built.ended(&target.config);
                 if !built.plan.is_done() && self.is_turning_point(&cr, &ended, &world) {
                     self.end(&cr, &live, &ended, &world).await?;
+                    self.tell_history(&cr, target, &built).await?;
                     return Ok(Next { due: Some(self.clock.now()) });
                 }
             }
@@ -235,6 +249,15 @@ impl Reconciler {
             Ok(built) => {
                 tracing::debug!(report = %built.report, "planned");
                 self.metrics.waiting(&built.report);
+                self.tell_history(&cr, target, &built).await?;
+                for (of, pod, uid) in built.over_nodes.replace.iter().filter(|_| !built.goes_back()) {
+                    tracing::info!(pod, "its turn has come");
+                    self.writer.replace_pod(of, pod, uid).await?;
+                }
+                if built.goes_back() {
+                    // From now on it is on record, and whoever leads goes back.
+                    return Ok(Next { due: Some(self.clock.now()) });
+                }
                 let ended = built.ended(&target.config);
                 let standings = self.standings(&cr, target, &world);
                 let beside = [self.certificates(&cr, &world)].into_iter().chain(self.beside(&standings)).collect();
@@ -306,24 +329,32 @@ impl Reconciler {
         cr: &KubeVirt,
         live: &Live,
         mut refusal: Refusal,
-        kept: Option<&Target>,
+        kept_target: Option<&Target>,
     ) -> Result<Next, Error> {
         let got = match refusal.config.clone().filter(|_| refusal.reason == ConditionReason::TargetUnavailable) {
             Some(config) => self.get_strategy(cr, &config, &mut refusal).await,
             None => Ok(None),
         };
-        let kept = match kept {
+        let kept = match kept_target {
             Some(target) => self.keep(cr, target).await,
             None => Ok(None),
         };
         let built = kept.as_ref().ok().and_then(Option::as_ref);
+        if let (Some(built), Some(name)) = (built, kept_target.and_then(|target| target.returns.as_ref())) {
+            let held = match &built.decision.course {
+                Course::Held(reason) => Some(reason),
+                Course::Forward | Course::Back(_) => None,
+            };
+            self.tell_return(name, &built.plan, held).await?;
+        }
         let ended = Ended::Refused {
             config: refusal.config.as_deref(),
             reason: refusal.reason,
             message: refusal.message.clone(),
             kept: built.map(|built| (&built.plan, &built.report)),
+            returns: kept_target.is_some_and(|target| target.returns.is_some()),
         };
-        self.end(cr, live, &ended, &dereference(&self.cache)).await?;
+        self.end(cr, live, &ended, &self.world()).await?;
         let again = got?;
         kept.map(|built| Next { due: built.and_then(|built| self.due(&built)).into_iter().chain(again).min() })
     }
@@ -339,7 +370,14 @@ impl Reconciler {
     /// What is known now.
     fn world(&self) -> World {
         let contests = self.cache.contests(self.clock.now());
-        World { endpoints: Some(self.endpoints.now()), contests, ..dereference(&self.cache) }
+        World {
+            endpoints: Some(self.endpoints.now()),
+            contests,
+            upgrades: self.upgrades.now(),
+            absent: self.absent.now(),
+            first_nodes: self.absent.first(),
+            ..dereference(&self.cache)
+        }
     }
 
     /// The services that do not answer as the API server expects, asked once in a pass.
@@ -353,11 +391,18 @@ impl Reconciler {
         let again = waits.then(|| self.clock.now().saturating_add(ASK_AGAIN).unwrap_or(Timestamp::MAX));
         let contested = self.cache.contests(self.clock.now());
         let tried_again = contested.values().map(|contest| contest.until);
-        built.due.into_iter().chain(again).chain(tried_again).min()
+        built
+            .due
+            .into_iter()
+            .chain(again)
+            .chain(tried_again)
+            .chain(built.decision.due)
+            .chain(built.over_nodes.due)
+            .min()
     }
 
-    /// Repairs the version that was last complete. `None` when another one has begun to take its place: then nothing is
-    /// moved either way.
+    /// Repairs the version that was last complete, or brings it back. `None` when another one has begun to take its place
+    /// and is not to be undone: then nothing is moved either way.
     async fn keep(&self, cr: &KubeVirt, target: &Target) -> Result<Option<Built>, Error> {
         let certificates = target.certificates(&self.settings.namespace);
         find_unlabelled(&self.client, &self.settings.namespace, &certificates, &self.cache).await?;
@@ -366,7 +411,7 @@ impl Reconciler {
         loop {
             let world = World { mute: mute.clone(), ..self.world() };
             let built = build(cr, target, &world, &self.settings, self.clock.now())?;
-            if built.plan.mode() != Mode::Keep {
+            if built.plan.mode() != Mode::Keep && target.returns.is_none() {
                 return Ok(None);
             }
             rounds += 1;

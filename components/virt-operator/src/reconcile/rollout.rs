@@ -26,15 +26,19 @@ pub(crate) fn pace(finals: &mut BTreeMap<ObjectKey, Object>, cr: &KubeVirt, targ
         if wanted.at(UNAVAILABLE).and_then(of).is_none() {
             continue;
         }
-        let has = live.pointer(UNAVAILABLE).and_then(of).unwrap_or(Pace::Canary);
         let Some(workload) = workload(key, live, &world.pods) else { continue };
         let changes = observed.id != target || is_newer(live, cr);
-        set(wanted, canary::pace(&workload, has, changes));
+        // A node that is not there has no pod that works; it must not take the place of one that could change.
+        let absent = if observed.id == target { 0 } else { i64::try_from(world.absent.len()).unwrap_or_default() };
+        let count = |pace| unavailable(pace, absent, workload.wanted);
+        let paces = [Pace::Canary, Pace::Spread].into_iter();
+        let has = paces.rev().find(|pace| live.pointer(UNAVAILABLE) == Some(&count(*pace))).unwrap_or(Pace::Canary);
+        set(wanted, count(canary::pace(&workload, has, changes)));
         // A template that is still to be written begins with one node.
         let mut as_it_is = wanted.clone();
-        set(&mut as_it_is, has);
+        set(&mut as_it_is, count(has));
         if differs(&as_it_is, live).is_some() {
-            set(wanted, Pace::Canary);
+            set(wanted, count(Pace::Canary));
         }
     }
 }
@@ -55,13 +59,18 @@ fn of(unavailable: &Value) -> Option<Pace> {
     }
 }
 
-fn set(daemon_set: &mut Object, pace: Pace) {
-    let value = match pace {
-        Pace::Canary => json!(1),
-        Pace::Spread => json!(TENTH),
-    };
+/// A pace as it is written, with room for the nodes that are not there.
+fn unavailable(pace: Pace, absent: i64, nodes: i64) -> Value {
+    match (pace, absent) {
+        (Pace::Canary, absent) => json!(1 + absent),
+        (Pace::Spread, 0) => json!(TENTH),
+        (Pace::Spread, absent) => json!((nodes + 9) / 10 + absent),
+    }
+}
+
+fn set(daemon_set: &mut Object, unavailable: Value) {
     if let Some(place) = daemon_set.value_mut().pointer_mut(UNAVAILABLE) {
-        *place = value;
+        *place = unavailable;
     }
 }
 
@@ -119,6 +128,14 @@ mod tests {
     #[test]
     fn a_template_that_is_not_written_yet_begins_with_one_node() {
         assert_eq!(paced(daemon_set("3", json!(1)), daemon_set("2", json!("10%")), 6), json!(1));
+    }
+
+    #[test]
+    fn nodes_that_are_not_there_take_nobodys_place() {
+        assert_eq!(unavailable(Pace::Canary, 0, 30), json!(1));
+        assert_eq!(unavailable(Pace::Spread, 0, 30), json!("10%"));
+        assert_eq!(unavailable(Pace::Canary, 2, 30), json!(3));
+        assert_eq!(unavailable(Pace::Spread, 2, 30), json!(5));
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub(crate) fn snapshot(
     finals: &BTreeMap<ObjectKey, Object>,
     transitional: &BTreeMap<ObjectKey, Object>,
 ) -> Snapshot {
-    let mut snapshot = Snapshot { no_backend: no_backend(world, finals), ..Snapshot::default() };
+    let mut snapshot =
+        Snapshot { no_backend: no_backend(world, finals), absent_nodes: world.absent.clone(), ..Snapshot::default() };
     for (key, live) in &world.objects {
         // What is neither wanted nor stamped by an operator only looks like ours; a copied label is no reason to delete.
         if !finals.contains_key(key) && !is_stamped(live) {
@@ -143,6 +144,9 @@ fn pods_of(workload: &Value, pods: &Pods) -> Vec<Pod> {
             ready: pod.not_ready.is_none(),
             not_ready: pod.not_ready.as_deref().map(str::to_owned),
             deleting: pod.deleting,
+            node: pod.node.as_deref().map(str::to_owned),
+            since: pod.since,
+            trouble: pod.trouble,
         })
         .collect()
 }

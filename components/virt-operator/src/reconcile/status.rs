@@ -32,6 +32,8 @@ pub(crate) enum Ended<'a> {
         report: &'a Report,
         /// Writes that did not last.
         contested: &'a [String],
+        /// Why a change of version stands still.
+        held: Option<&'a kubevirt_upgrade::Reason>,
     },
     /// The server refused a write, or no plan could be made.
     Failed {
@@ -45,6 +47,8 @@ pub(crate) enum Ended<'a> {
         message: String,
         /// How the version that runs instead fares, if it could be kept.
         kept: Option<(&'a Plan, &'a Report)>,
+        /// What was begun is being undone.
+        returns: bool,
     },
     Deleting {
         message: String,
@@ -80,10 +84,15 @@ pub(crate) fn status(
         given_architecture.or(new.default_architecture).or_else(|| Some(settings.architecture.to_owned()));
     let mut conditions = new.conditions.take().unwrap_or_default();
     match ended {
-        Ended::Planned { config, plan, report, contested } => {
+        Ended::Planned { config, plan, report, contested, held } => {
             set_target(&mut new, config);
             new.generations = Some(generations(world));
             planned(&mut new, &mut conditions, cr, config, plan, report, now);
+            if let Some(reason) = held.filter(|_| !plan.is_done()) {
+                let update =
+                    ConditionUpdate::new(ConditionType::Synchronized, false, stands_still(reason), reason.to_string());
+                set_condition(&mut conditions, &update, now);
+            }
             if !contested.is_empty() {
                 let message = format!(
                     "Not as it was written, because something changes it on its way in (an admission webhook or policy): {}",
@@ -98,7 +107,7 @@ pub(crate) fn status(
             new.phase = Some(new.phase.unwrap_or(Phase::Deploying));
             enter(&Situation::Failed { message: message.clone() }, &mut conditions, now);
         }
-        Ended::Refused { config, reason, message, kept } => {
+        Ended::Refused { config, reason, message, kept, returns } => {
             if let Some(config) = config {
                 set_target(&mut new, config);
             }
@@ -106,6 +115,9 @@ pub(crate) fn status(
             refused(&mut conditions, *reason, message, now);
             if let Some((plan, report)) = kept {
                 keeps_running(&mut conditions, plan, report, now);
+                if *returns {
+                    returning(&mut conditions, plan, report, *reason, message, now);
+                }
             }
         }
         Ended::Deleting { message } => {
@@ -213,6 +225,34 @@ fn refused(conditions: &mut Vec<Condition>, reason: Reason, message: &str, now: 
         };
         set(ConditionType::Available, false);
         set(ConditionType::Degraded, false);
+    }
+}
+
+/// Why a change of version stands still, in the words of the conditions.
+fn stands_still(reason: &kubevirt_upgrade::Reason) -> Reason {
+    match reason {
+        kubevirt_upgrade::Reason::Paused { .. } => Reason::UpgradePaused,
+        kubevirt_upgrade::Reason::Aborted => Reason::UpgradeAborted,
+        _ => Reason::UpgradeBlocked,
+    }
+}
+
+/// On the way back the conditions are those of a change of version; when it is over, what runs is whole.
+fn returning(
+    conditions: &mut Vec<Condition>,
+    plan: &Plan,
+    report: &Report,
+    reason: Reason,
+    message: &str,
+    now: Timestamp,
+) {
+    let (is_under_way, reason, message) = if plan.is_done() {
+        (false, reason, message.to_owned())
+    } else {
+        (true, Reason::UpdateInProgress, report.message())
+    };
+    for kind in [ConditionType::Progressing, ConditionType::Degraded] {
+        set_condition(conditions, &ConditionUpdate::new(kind, is_under_way, reason, message.clone()), now);
     }
 }
 

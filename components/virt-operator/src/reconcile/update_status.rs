@@ -147,6 +147,7 @@ pub(crate) enum Turn {
     DeletionStarted,
     DeletionFinished,
     NotSynchronized,
+    UpgradeRolledBack,
     AdvancedFeatureUse,
     /// A condition beyond the contract says that something needs attention; its reason is the event's.
     NeedsAttention(Reason),
@@ -164,6 +165,7 @@ impl Turn {
             Self::DeletionStarted => "DeletionStarted",
             Self::DeletionFinished => "DeletionFinished",
             Self::NotSynchronized => "NotSynchronized",
+            Self::UpgradeRolledBack => "UpgradeRolledBack",
             Self::AdvancedFeatureUse => "AdvancedFeatureUse",
         }
     }
@@ -214,8 +216,9 @@ pub(crate) fn notes(old: &KubeVirtStatus, new: &KubeVirtStatus) -> Vec<Note> {
     {
         let conditions = new.conditions.as_deref().unwrap_or_default();
         let condition = conditions.iter().find(|condition| condition.condition_type == "Synchronized");
+        let turn = if reason == "UpgradeRolledBack" { Turn::UpgradeRolledBack } else { Turn::NotSynchronized };
         let message = condition.and_then(|condition| condition.message.clone()).unwrap_or(reason);
-        notes.push(Note { warning: true, reason: Turn::NotSynchronized, message });
+        notes.push(Note { warning: true, reason: turn, message });
     }
     for (kind, reason) in ATTENTION {
         let condition = kind.as_str();

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::World;
 use super::build::{customize_list, inputs};
+use super::courses::Case;
 use crate::admission::rules;
 use crate::cache::{Live, text};
 use crate::settings::Settings;
@@ -41,6 +42,11 @@ pub(crate) enum Wanted {
         refusal: Refusal,
         kept: Option<Box<Target>>,
     },
+    /// The change that the spec asks for did not work, or was taken back: the version before it is brought back and held.
+    Undone {
+        refusal: Refusal,
+        kept: Box<Target>,
+    },
     Uninstall,
 }
 
@@ -56,6 +62,10 @@ pub(crate) struct Target {
     pub(crate) observed_strategy: Option<Strategy>,
     /// The target is this operator's own release.
     pub(crate) is_own: bool,
+    /// The version that was last complete can be had again.
+    pub(crate) knows_observed: bool,
+    /// The UpgradePlan whose change is undone by bringing this about.
+    pub(crate) returns: Option<String>,
 }
 
 impl Target {
@@ -119,11 +129,29 @@ fn follow(live: &Live, world: &World, settings: &Settings, ignored: &mut Vec<(Li
         Wanted::Uninstall
     } else {
         match target(&cr, world, settings) {
-            Ok(target) => Wanted::Install(Box::new(target)),
+            Ok(target) => undone(&cr, target, world, settings),
             Err(refusal) => Wanted::Refused { refusal, kept: kept(&cr, world, settings).map(Box::new) },
         }
     };
     Some(Followed { cr, live: Live::clone(live), wanted })
+}
+
+/// Whether the target is to be brought about, or was tried in vain.
+fn undone(cr: &KubeVirt, target: Target, world: &World, settings: &Settings) -> Wanted {
+    let Some(plan) = (Case { cr, target: &target, world, settings }).undone() else {
+        return Wanted::Install(Box::new(target));
+    };
+    let Some(kept) = kept(cr, world, settings) else { return Wanted::Install(Box::new(target)) };
+    let name = plan.metadata.name.clone().unwrap_or_default();
+    let (from, to) = (&kept.config.kubevirt_version, &target.config.kubevirt_version);
+    let why = plan.status.as_ref().and_then(|status| status.rollback.as_ref());
+    let why = why.map(|rollback| format!("{}: {}", rollback.reason, rollback.message)).unwrap_or_default();
+    let message = format!(
+        "The change from {from} to {to} was undone ({why}). {from} is held; {to} is tried again when the spec or the \
+         operator changes. UpgradePlan {name} has the details"
+    );
+    let refusal = Refusal { reason: Reason::UpgradeRolledBack, message, config: Some(Box::new(target.config.clone())) };
+    Wanted::Undone { refusal, kept: Box::new(Target { returns: Some(name), ..kept }) }
 }
 
 pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Result<Target, Refusal> {
@@ -141,7 +169,8 @@ pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Resul
     let config = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &cr.spec)
         .map_err(|error| Refusal { reason: Reason::InvalidSpec, message: error.to_string(), config: None })?;
     let own = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &follow_own(cr)).ok();
-    let is_own = own.is_some_and(|own| own.id() == config.id());
+    let own_id = own.map(|own| own.id());
+    let is_own = own_id.as_ref() == Some(&config.id());
     let status = cr.status.clone().unwrap_or_default();
     let mut strategy = if is_own {
         render(&config)
@@ -157,7 +186,18 @@ pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Resul
     let observed_strategy = observed_strategy(&world.strategies, &status, &id);
     let customizations = customizations(cr, &strategy, world, &settings.namespace)
         .map_err(|refused| not_customized(refused, Some(Box::new(config.clone()))))?;
-    Ok(Target { config, id, strategy, customizations: Some(customizations), observed_strategy, is_own })
+    let observed_id = status.observed_deployment_id.as_deref().unwrap_or_default();
+    let knows_observed = observed_strategy.is_some() || own_id.is_some_and(|own| own == observed_id);
+    Ok(Target {
+        config,
+        id,
+        strategy,
+        customizations: Some(customizations),
+        observed_strategy,
+        is_own,
+        knows_observed,
+        returns: None,
+    })
 }
 
 /// The version that was last complete, for a CR whose spec can't be followed: a mistyped tag must not end the repair of
@@ -178,7 +218,16 @@ fn kept(cr: &KubeVirt, world: &World, settings: &Settings) -> Option<Target> {
     };
     let customizations = customizations(cr, &strategy, world, &settings.namespace).ok();
     let customizations = customizations.or_else(|| last_made(cr, &strategy, world, settings, is_own));
-    Some(Target { config, id, strategy, customizations, observed_strategy: None, is_own })
+    Some(Target {
+        config,
+        id,
+        strategy,
+        customizations,
+        observed_strategy: None,
+        is_own,
+        knows_observed: true,
+        returns: None,
+    })
 }
 
 /// The changes a CR asks for, if each of them can be made to every object it is meant for.

@@ -141,6 +141,12 @@ words! {
         InstancetypesPending,
         /// The server refused one.
         InstancetypesRefused,
+        /// Somebody wants the upgrade to stand still.
+        UpgradePaused,
+        /// Somebody ended the upgrade where it was.
+        UpgradeAborted,
+        /// The version asked for did not work, or was taken back; the one before is held.
+        UpgradeRolledBack,
     }
 }
 

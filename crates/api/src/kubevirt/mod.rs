@@ -13,6 +13,7 @@ pub use conditions::{
     remove_condition, set_condition,
 };
 pub use configuration::*;
+pub(crate) use schema::without_foreign_formats;
 pub use spec::*;
 pub use status::{GenerationStatus, KubeVirtStatus, Phase};
 

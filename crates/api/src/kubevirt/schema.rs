@@ -27,7 +27,7 @@ pub(super) fn crd() -> CustomResourceDefinition {
 }
 
 /// The API server warns about number formats it does not know, which are all unsigned ones.
-fn without_foreign_formats(value: &mut Value) {
+pub(crate) fn without_foreign_formats(value: &mut Value) {
     match value {
         Value::Object(map) => {
             if map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use kubevirt_api::crds;
+use kubevirt_api::{crds, upgrade};
 use serde_json::Value;
 
 use super::NAME;
@@ -39,6 +39,10 @@ pub fn cluster_rules(namespace: &str) -> Vec<PolicyRule> {
     let mut rules = of_kinds(false, namespace);
     rules.extend([
         rule("kubevirt.io", &["kubevirts/status"], &["patch"]),
+        // The history of changes of version is the operator's, how careful they are is the administrator's.
+        rule(upgrade::GROUP, &["upgradeplans"], &["list", "watch", "create", "patch", "delete"]),
+        rule(upgrade::GROUP, &["upgradeplans/status"], &["patch"]),
+        rule(upgrade::GROUP, &["upgradepolicies"], &["list", "watch"]),
         named("", &["configmaps"], &[AUTHENTICATION], &["list", "watch"]),
         named(RBAC, &["clusterroles"], &names(&filled(Kind::ClusterRole)), FILL),
         named(RBAC, &["clusterroles"], &names(&given(Kind::ClusterRole)), GIVE),
@@ -64,7 +68,8 @@ pub fn namespace_rules(namespace: &str) -> Vec<PolicyRule> {
     rules.extend([
         named(RBAC, &["roles"], &names(&filled(Kind::Role)), FILL),
         named(RBAC, &["roles"], &names(&given(Kind::Role)), GIVE),
-        rule("", &["pods"], &["list", "watch"]),
+        // Where a policy governs a roll-out, the operator says which pods are made anew.
+        rule("", &["pods"], &["list", "watch", "delete"]),
         // Whether what the API server is to call is there.
         rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
         rule("", &["events"], &["create"]),

@@ -22,6 +22,8 @@ fn the_manifest_in_outline() {
     expect![[r#"
         Namespace kubevirt
         CustomResourceDefinition kubevirts.kubevirt.io
+        CustomResourceDefinition upgradeplans.upgrade.kubevirt.io
+        CustomResourceDefinition upgradepolicies.upgrade.kubevirt.io
         PriorityClass kubevirt-cluster-critical
         ClusterRole kubevirt.io:operator
         ServiceAccount kubevirt/kubevirt-operator

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::{SignedDuration, Timestamp};
 use kubevirt_release::{Kind, ObjectKey};
 
+use crate::{Absence, Trouble};
 use crate::{Existing, Form, Identity, Input, Plan, Pod, Snapshot, StepState, Workload, WorkloadKind, check, plan};
 
 /// Nodes of the world, hence pods of virt-handler.
@@ -46,6 +48,14 @@ pub(super) struct Object {
 struct PodState {
     version: String,
     ready: bool,
+    age: SignedDuration,
+    trouble: Option<Trouble>,
+}
+
+impl PodState {
+    fn new(version: String) -> Self {
+        Self { version, ready: false, age: SignedDuration::ZERO, trouble: None }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -54,6 +64,12 @@ pub(super) struct World {
     pub(super) objects: BTreeMap<ObjectKey, Object>,
     pods: BTreeMap<ObjectKey, Vec<PodState>>,
     pub(super) not_ready_reason: String,
+    pub(super) now: Timestamp,
+    /// Versions whose pods never become ready, and what they suffer from.
+    pub(super) bad: BTreeMap<String, Option<Trouble>>,
+    pub(super) absent_nodes: BTreeMap<String, Absence>,
+    /// Nodes on which no pod changes any more.
+    pub(super) stuck_nodes: BTreeSet<String>,
 }
 
 impl World {
@@ -77,7 +93,7 @@ impl World {
     }
 
     pub(super) fn input(&self, target: &str) -> Input {
-        let mut snapshot = Snapshot::default();
+        let mut snapshot = Snapshot { absent_nodes: self.absent_nodes.clone(), ..Snapshot::default() };
         for (key, object) in &self.objects {
             let existing = Existing {
                 same: object.serves.len() == 1 && object.serves.contains(target),
@@ -112,6 +128,9 @@ impl World {
                         ready: pod.ready,
                         not_ready: (!pod.ready).then(|| self.not_ready_reason.clone()),
                         deleting: false,
+                        node: Some(format!("node-{index}")),
+                        since: self.now.checked_sub(pod.age).ok(),
+                        trouble: pod.trouble,
                     })
                     .collect(),
             };
@@ -167,6 +186,13 @@ impl World {
         }
     }
 
+    /// Time passes.
+    pub(super) fn later(&mut self, seconds: i64) {
+        let span = SignedDuration::from_secs(seconds);
+        self.now = self.now.saturating_add(span).expect("a time");
+        self.pods.values_mut().flatten().for_each(|pod| pod.age += span);
+    }
+
     /// One small thing happens to a workload: a pod becomes ready, or the next one is replaced or added.
     pub(super) fn roll(&mut self, pick: usize) {
         let moving: Vec<ObjectKey> = self.pods.keys().filter(|key| !self.is_settled(key)).cloned().collect();
@@ -176,12 +202,24 @@ impl World {
         let key = moving[pick % moving.len()].clone();
         let version = self.template(&key);
         let pods = self.pods.get_mut(&key).expect("listed");
-        if let Some(pod) = pods.iter_mut().find(|pod| !pod.ready) {
+        let is_bad = |pod: &&mut PodState| self.bad.contains_key(&pod.version);
+        if let Some(pod) = pods.iter_mut().filter(is_bad).find(|pod| !pod.ready) {
+            pod.trouble = self.bad[&pod.version];
+            // What does not work is replaced when the template says something else.
+            if pod.version != version {
+                *pod = PodState::new(version);
+            }
+        } else if let Some(pod) = pods.iter_mut().find(|pod| !pod.ready) {
             pod.ready = true;
+            pod.age = SignedDuration::ZERO;
         } else if pods.len() < Self::wanted(&key) {
-            pods.push(PodState { version, ready: false });
-        } else if let Some(pod) = pods.iter_mut().find(|pod| pod.version != version) {
-            *pod = PodState { version, ready: false };
+            pods.push(PodState::new(version));
+        } else {
+            let moves = |index: &usize| !self.stuck_nodes.contains(&format!("node-{index}"));
+            let mut old = pods.iter_mut().enumerate().filter(|(_, pod)| pod.version != version);
+            if let Some((_, pod)) = old.find(|(index, _)| moves(index)) {
+                *pod = PodState::new(version);
+            }
         }
     }
 

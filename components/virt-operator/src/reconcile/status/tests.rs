@@ -64,7 +64,7 @@ fn after(cr: &KubeVirt, target: &str, ready: Option<i64>, second: i64) -> KubeVi
     let observed = cr.status.as_ref().and_then(|status| status.observed_kube_virt_version.clone());
     let (plan, report) = planned(observed.as_deref(), target, ready);
     let config = config(target);
-    ended(cr, &Ended::Planned { config: &config, plan: &plan, report: &report, contested: &[] }, second)
+    ended(cr, &Ended::Planned { config: &config, plan: &plan, report: &report, contested: &[], held: None }, second)
 }
 
 fn ended(cr: &KubeVirt, ended: &Ended<'_>, second: i64) -> KubeVirt {
@@ -188,6 +188,7 @@ fn a_version_that_cannot_be_had_leaves_what_runs_available() {
         config: Some(&target),
         reason: Reason::TargetUnavailable,
         message: "no strategy for v0.30".to_owned(),
+        returns: false,
         kept: None,
     };
     let fresh = ended(&KubeVirt::default(), &refused(), 0);

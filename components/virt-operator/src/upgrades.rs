@@ -1,0 +1,251 @@
+//! UpgradePlans and the UpgradePolicy, kept by two watches of the leader. A cluster whose operator manifest is older has
+//! neither: then there is no history, the policy is the default one, and nothing is undone by itself, because nobody could
+//! remember that it was.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
+use kube::{Client, ResourceExt};
+use kubevirt_api::upgrade::{POLICY_NAME, PlanState, UpgradePlan, UpgradePlanStatus, UpgradePolicy};
+use kubevirt_release::Kind;
+use kubevirt_upgrade::Policy;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+
+use crate::follow::{RETRY_LONGEST, Seen, all, follow};
+use crate::watches::until_established;
+
+/// The definition that is waited for; both come with one manifest.
+const DEFINITION: &str = "upgradepolicies.upgrade.kubevirt.io";
+
+/// What is known of changes of version.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The cluster has the definitions.
+    pub served: bool,
+    pub plans: BTreeMap<String, Arc<UpgradePlan>>,
+    pub policy: Policy,
+}
+
+/// What makes one change of version the same as another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change<'a> {
+    pub from: &'a str,
+    pub to: &'a str,
+    pub generation: i64,
+    pub operator_version: &'a str,
+}
+
+impl History {
+    /// The plan of a change: the newest one that is under way, or that ended badly for this very spec and operator.
+    pub fn of(&self, change: Change<'_>) -> Option<&Arc<UpgradePlan>> {
+        let Change { from, to, generation, operator_version } = change;
+        let is_it = |plan: &&Arc<UpgradePlan>| {
+            let status = status_of(plan);
+            let is_same = status.generation == generation && status.operator_version == operator_version;
+            let counts = match status.state {
+                PlanState::InProgress | PlanState::Paused | PlanState::Blocked => true,
+                PlanState::RollingBack | PlanState::RolledBack | PlanState::Aborted => is_same,
+                PlanState::Succeeded | PlanState::Superseded => false,
+            };
+            plan.spec.from.deployment_id == from && plan.spec.to.deployment_id == to && counts
+        };
+        self.plans.values().filter(is_it).max_by_key(|plan| number(plan))
+    }
+}
+
+/// What a plan says; one that was made and not yet filled in says nothing.
+pub fn status_of(plan: &UpgradePlan) -> UpgradePlanStatus {
+    plan.status.clone().unwrap_or_default()
+}
+
+/// Plans are numbered; the number is in their name.
+pub fn number(plan: &UpgradePlan) -> u64 {
+    let name = plan.metadata.name.as_deref().unwrap_or_default();
+    name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// The history as it is known now, and the bell that rings when it changed.
+pub struct Upgrades {
+    known: Mutex<History>,
+    /// The first lists that are still missing.
+    missing: watch::Sender<u8>,
+    changed: Notify,
+}
+
+impl Default for Upgrades {
+    fn default() -> Self {
+        // One of plans, one of policies.
+        Self { known: Mutex::default(), missing: watch::channel(2).0, changed: Notify::new() }
+    }
+}
+
+impl Upgrades {
+    pub fn now(&self) -> History {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the first lists were seen, or it is known that there are none.
+    pub async fn synced(&self) {
+        // The sender lives as long as this, so waiting cannot fail.
+        let _ = self.missing.subscribe().wait_for(|missing| *missing == 0).await;
+    }
+
+    /// Waits until something changed since the last call returned.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes note of a plan that was just written.
+    pub fn wrote(&self, plan: &Value) {
+        if let Some(plan) = read::<UpgradePlan>(plan) {
+            self.change(|known| {
+                known.plans.insert(plan.name_any(), Arc::new(plan));
+            });
+        }
+    }
+
+    /// Takes note of a plan that was just deleted.
+    pub fn forgot(&self, name: &str) {
+        self.change(|known| {
+            known.plans.remove(name);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut History)) {
+        change(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_one();
+    }
+
+    /// Keeps itself up to date. Never ends.
+    pub async fn follow(self: Arc<Self>, client: Client) {
+        self.until_served(&client).await;
+        tokio::join!(self.follow_plans(client.clone()), self.follow_policies(client));
+    }
+
+    async fn until_served(&self, client: &Client) {
+        let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+        let named = ListParams::default().fields(&format!("metadata.name={DEFINITION}"));
+        loop {
+            match definitions.list(&named).await {
+                Ok(found) if !found.items.is_empty() => break,
+                Ok(_) => {
+                    tracing::info!(DEFINITION, "not in this cluster: changes of version leave no history");
+                    self.missing.send_replace(0);
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(DEFINITION, %error, "whether it is in this cluster could not be asked");
+                    tokio::time::sleep(RETRY_LONGEST).await;
+                }
+            }
+        }
+        until_established(client, DEFINITION).await;
+    }
+
+    async fn follow_plans(&self, client: Client) {
+        let entry = |object: DynamicObject| {
+            let plan = read::<UpgradePlan>(&serde_json::to_value(object).unwrap_or_default())?;
+            Some((plan.name_any(), Arc::new(plan)))
+        };
+        follow(api(client, Kind::UpgradePlan), all(), "UpgradePlan", |seen| match seen {
+            Seen::All(plans) => {
+                self.change(|known| {
+                    known.served = true;
+                    known.plans = plans.into_iter().filter_map(entry).collect();
+                });
+                self.listed();
+            }
+            Seen::Changed(plan) => self.change(|known| known.plans.extend(entry(plan))),
+            Seen::Gone(plan) => self.change(|known| {
+                known.plans.remove(&plan.name_any());
+            }),
+        })
+        .await;
+    }
+
+    async fn follow_policies(&self, client: Client) {
+        let named = all().fields(&format!("metadata.name={POLICY_NAME}"));
+        let policy = |object: DynamicObject| {
+            let policy = read::<UpgradePolicy>(&serde_json::to_value(object).unwrap_or_default());
+            policy.map(|policy| Policy::from(&policy.spec)).unwrap_or_default()
+        };
+        follow(api(client, Kind::UpgradePolicy), named, "UpgradePolicy", |seen| match seen {
+            Seen::All(found) => {
+                self.change(|known| known.policy = found.into_iter().next().map(policy).unwrap_or_default());
+                self.listed();
+            }
+            Seen::Changed(found) => self.change(|known| known.policy = policy(found)),
+            Seen::Gone(_) => self.change(|known| known.policy = Policy::default()),
+        })
+        .await;
+    }
+
+    fn listed(&self) {
+        self.missing.send_modify(|missing| *missing = missing.saturating_sub(1));
+        self.changed.notify_one();
+    }
+}
+
+fn api(client: Client, kind: Kind) -> Api<DynamicObject> {
+    let gvk = GroupVersionKind::gvk(kind.group(), kind.version(), kind.name());
+    Api::all_with(client, &ApiResource::from_gvk_with_plural(&gvk, kind.plural()))
+}
+
+/// An object that cannot be read is passed over: its definition's schema admits none, so another version wrote it.
+fn read<K: for<'a> Deserialize<'a>>(value: &Value) -> Option<K> {
+    match K::deserialize(value) {
+        Ok(object) => Some(object),
+        Err(error) => {
+            tracing::warn!(%error, "an object of changes of version cannot be read");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kubevirt_api::upgrade::{Release, UpgradePlanSpec};
+
+    use super::*;
+
+    fn plan(number: u64, to: &str, state: PlanState, generation: i64) -> (String, Arc<UpgradePlan>) {
+        let release = |id: &str| Release { version: id.to_owned(), deployment_id: id.to_owned() };
+        let spec = UpgradePlanSpec { from: release("old"), to: release(to), request: None };
+        let status =
+            UpgradePlanStatus { state, generation, operator_version: "op".to_owned(), ..UpgradePlanStatus::default() };
+        let name = format!("upgrade-{number}");
+        (name.clone(), Arc::new(UpgradePlan { status: Some(status), ..UpgradePlan::new(&name, spec) }))
+    }
+
+    #[test]
+    fn a_change_that_failed_counts_until_spec_or_operator_change() {
+        let plans = [
+            plan(2, "new", PlanState::Succeeded, 3),
+            plan(9, "new", PlanState::RolledBack, 4),
+            plan(10, "new", PlanState::RolledBack, 5),
+            plan(11, "other", PlanState::InProgress, 5),
+        ];
+        let history = History { served: true, plans: plans.into(), policy: Policy::default() };
+        let found = |generation, operator_version| {
+            let change = Change { from: "old", to: "new", generation, operator_version };
+            history.of(change).map(|plan| number(plan))
+        };
+        assert_eq!(found(5, "op"), Some(10));
+        assert_eq!(found(4, "op"), Some(9));
+        assert_eq!(found(6, "op"), None, "the spec changed");
+        assert_eq!(found(5, "newer"), None, "the operator changed");
+    }
+
+    #[test]
+    fn a_change_under_way_goes_on_under_another_generation() {
+        let history =
+            History { served: true, plans: [plan(1, "new", PlanState::Paused, 3)].into(), policy: Policy::default() };
+        let change = Change { from: "old", to: "new", generation: 7, operator_version: "newer" };
+        assert_eq!(history.of(change).map(|plan| number(plan)), Some(1));
+    }
+}

@@ -1,0 +1,212 @@
+//! What speaks against a change of version before anything of it is written (pure): findings with codes. Those that block
+//! would make the server refuse a write half-way; the others are told and nothing more.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use kubevirt_release::version::{self, Direction};
+use kubevirt_release::{Kind, ObjectKey};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::input::Absence;
+
+/// One thing that speaks against a change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "code", rename_all = "PascalCase")]
+pub enum Finding {
+    /// Objects are stored in a version that the new definition does not have; the server refuses to lose it.
+    StoredVersionLost { definition: String, version: String },
+    /// The new version changes a field that the server never lets anybody change.
+    ImmutableField { object: String, field: &'static str },
+    /// Versions between the two are left out; releases are tested from one to the next.
+    VersionsSkipped { from: String, to: String },
+    /// Webhooks or aggregated APIs of the suite are not answered even before the change.
+    Unanswered { registration: String, why: String },
+    /// A node is not there; it will catch up.
+    NodeMissing { node: String, absence: Absence },
+    /// A certificate has run out or will not do; the change renews it first.
+    CertificateUnfit { secret: String, why: String },
+}
+
+impl Finding {
+    /// The machine-readable name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::StoredVersionLost { .. } => "StoredVersionLost",
+            Self::ImmutableField { .. } => "ImmutableField",
+            Self::VersionsSkipped { .. } => "VersionsSkipped",
+            Self::Unanswered { .. } => "Unanswered",
+            Self::NodeMissing { .. } => "NodeMissing",
+            Self::CertificateUnfit { .. } => "CertificateUnfit",
+        }
+    }
+
+    /// Whether nothing may be written because of it.
+    pub fn blocks(&self) -> bool {
+        match self {
+            Self::StoredVersionLost { .. } | Self::ImmutableField { .. } => true,
+            Self::VersionsSkipped { .. }
+            | Self::Unanswered { .. }
+            | Self::NodeMissing { .. }
+            | Self::CertificateUnfit { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StoredVersionLost { definition, version } => write!(
+                f,
+                "objects of {definition} are stored in version {version}, which the new definition lacks: store them anew \
+                 in another version and take {version} out of the definition's status.storedVersions first"
+            ),
+            Self::ImmutableField { object, field } => {
+                write!(f, "{object}: {field} would change, which the server never allows; delete the object first")
+            }
+            Self::VersionsSkipped { from, to } => {
+                write!(f, "versions between {from} and {to} are left out; going through each of them is what is tested")
+            }
+            Self::Unanswered { registration, why } => write!(f, "{registration} is not answered: {why}"),
+            Self::NodeMissing { node, absence } => {
+                write!(f, "node {node} is not there ({}), it will catch up", absence.code())
+            }
+            Self::CertificateUnfit { secret, why } => write!(f, "the certificate in {secret} will be renewed: {why}"),
+        }
+    }
+}
+
+/// What is looked at.
+#[derive(Clone, Debug)]
+pub struct Before<'a> {
+    pub from: &'a str,
+    pub to: &'a str,
+    /// Each object of the new version, with what is live under its key.
+    pub objects: Vec<(&'a ObjectKey, &'a Value, Option<&'a Value>)>,
+    /// Registrations of the suite that nobody answers now, and why.
+    pub unanswered: BTreeMap<ObjectKey, String>,
+    pub absent_nodes: &'a BTreeMap<String, Absence>,
+    /// Certificates that are not fit, and why.
+    pub unfit: Vec<(&'a str, String)>,
+}
+
+/// Everything that speaks against a change, what blocks it first.
+pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
+    let Before { from, to, objects, unanswered, absent_nodes, unfit } = before;
+    let mut found = Vec::new();
+    for (key, new, live) in objects.iter().filter_map(|(key, new, live)| Some((*key, *new, (*live)?))) {
+        found.extend(lost_versions(key, new, live));
+        found.extend(fixed_fields(key, new, live));
+    }
+    if skips(from, to) {
+        found.push(Finding::VersionsSkipped { from: (*from).to_owned(), to: (*to).to_owned() });
+    }
+    found.extend(
+        unanswered.iter().map(|(key, why)| Finding::Unanswered { registration: key.to_string(), why: why.clone() }),
+    );
+    found.extend(
+        absent_nodes.iter().map(|(node, absence)| Finding::NodeMissing { node: node.clone(), absence: *absence }),
+    );
+    found.extend(
+        unfit.iter().map(|(secret, why)| Finding::CertificateUnfit { secret: (*secret).to_owned(), why: why.clone() }),
+    );
+    found.sort_by_key(|finding| !finding.blocks());
+    found
+}
+
+/// Versions in which objects are stored and which the new definition does not have.
+fn lost_versions(key: &ObjectKey, new: &Value, live: &Value) -> Vec<Finding> {
+    if key.kind != Kind::CustomResourceDefinition {
+        return Vec::new();
+    }
+    let names = |value: &Value| value.get("name").and_then(Value::as_str).map(str::to_owned);
+    let served: Vec<String> =
+        new.pointer("/spec/versions").and_then(Value::as_array).into_iter().flatten().filter_map(names).collect();
+    let stored = live.pointer("/status/storedVersions").and_then(Value::as_array).into_iter().flatten();
+    let stored = stored.filter_map(Value::as_str);
+    stored
+        .filter(|version| !served.iter().any(|known| known == version))
+        .map(|version| Finding::StoredVersionLost { definition: key.name.clone(), version: version.to_owned() })
+        .collect()
+}
+
+/// Fields that would change although they cannot, and for which the object is not simply made anew.
+fn fixed_fields(key: &ObjectKey, new: &Value, live: &Value) -> Vec<Finding> {
+    let fields: &[&'static str] = match key.kind {
+        Kind::Deployment | Kind::DaemonSet => &["/spec/selector"],
+        Kind::CustomResourceDefinition => &["/spec/group", "/spec/scope", "/spec/names/plural", "/spec/names/kind"],
+        _ => &[],
+    };
+    let changes = |field: &&&'static str| {
+        let (new, live) = (new.pointer(field), live.pointer(field));
+        new.is_some() && live.is_some() && new != live
+    };
+    fields.iter().filter(changes).map(|field| Finding::ImmutableField { object: key.to_string(), field }).collect()
+}
+
+/// Whether a minor version lies between the two. Only semantic versions of one major version tell.
+fn skips(from: &str, to: &str) -> bool {
+    const NONE: &[&str] = &[];
+    if version::direction(from, to, NONE) != Direction::Upgrade {
+        return false;
+    }
+    match (version::semantic(from), version::semantic(to)) {
+        (Some(from), Some(to)) => from.major == to.major && to.minor > from.minor + 1,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn definition(versions: &[&str], stored: &[&str], scope: &str) -> Value {
+        let versions: Vec<Value> = versions.iter().map(|name| json!({"name": name})).collect();
+        json!({"spec": {"group": "g", "scope": scope, "versions": versions}, "status": {"storedVersions": stored}})
+    }
+
+    fn look(key: &ObjectKey, new: &Value, live: &Value, from: &str, to: &str) -> Vec<&'static str> {
+        let before = Before {
+            from,
+            to,
+            objects: vec![(key, new, Some(live))],
+            unanswered: BTreeMap::new(),
+            absent_nodes: &BTreeMap::new(),
+            unfit: Vec::new(),
+        };
+        preflight(&before).iter().map(Finding::code).collect()
+    }
+
+    #[test]
+    fn a_version_in_which_objects_are_stored_must_not_go() {
+        let key = ObjectKey::new(Kind::CustomResourceDefinition, None, "things.g");
+        let live = definition(&["v1alpha1", "v1"], &["v1alpha1", "v1"], "Cluster");
+        let look = |new: &Value| look(&key, new, &live, "v1.0.0", "v1.1.0");
+        assert_eq!(look(&definition(&["v1"], &[], "Cluster")), ["StoredVersionLost"]);
+        assert_eq!(look(&definition(&["v1alpha1", "v1", "v2"], &[], "Cluster")), [""; 0]);
+        assert_eq!(look(&definition(&["v1alpha1", "v1"], &[], "Namespaced")), ["ImmutableField"]);
+    }
+
+    #[test]
+    fn a_selector_is_for_ever() {
+        let key = ObjectKey::new(Kind::Deployment, Some("kubevirt"), "virt-api");
+        let workload = |label: &str| json!({"spec": {"selector": {"matchLabels": {"kubevirt.io": label}}}});
+        let look = |new: &str| look(&key, &workload(new), &workload("virt-api"), "v1.0.0", "v1.1.0");
+        assert_eq!(look("virt-api"), [""; 0]);
+        assert_eq!(look("other"), ["ImmutableField"]);
+    }
+
+    #[test]
+    fn versions_that_are_left_out_are_told_but_do_not_block() {
+        let key = ObjectKey::new(Kind::ConfigMap, Some("kubevirt"), "x");
+        let look = |from: &str, to: &str| look(&key, &json!({}), &json!({}), from, to);
+        assert_eq!(look("v1.7.0", "v1.9.1"), ["VersionsSkipped"]);
+        assert_eq!(look("v1.8.3", "v1.9.0"), [""; 0]);
+        assert_eq!(look("v1.9.0", "v1.7.0"), [""; 0]);
+        assert_eq!(look("devel", "v1.7.0"), [""; 0]);
+        assert!(!Finding::VersionsSkipped { from: String::new(), to: String::new() }.blocks());
+    }
+}
