@@ -1,10 +1,11 @@
 //! The main job from start to end: install a release, install a newer operator while the custom resource pins the old
-//! version, reference the new version, watch the suite change; then a release that does not work. Real `kubectl` against
-//! nanokube; simulated nodes.
+//! version, reference the new version, watch the suite change; then a release that does not work, and one that does. All
+//! the while somebody asks the suite. Real `kubectl` against nanokube; simulated nodes.
 
 mod back;
 mod keep;
 mod kubectl;
+mod probe;
 mod server;
 
 use std::collections::BTreeMap;
@@ -16,10 +17,13 @@ use serde_json::{Value, json};
 
 use crate::{audit, paths, release, setup, term};
 use kubectl::Kubectl;
+use probe::{Answers, Probe};
 use server::Server;
 
 const OLD: &str = "v0.1.0";
 const NEW: &str = "v0.2.0";
+/// The release that mends the one that does not work.
+const NEXT: &str = "v0.3.0";
 /// A simulated pod takes about 2 s from creation to Ready, a step a handful of them: a minute means that something hangs.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// The suite's workloads in the order in which an upgrade must change them (the issue's words: handler, controller, api).
@@ -46,6 +50,8 @@ struct Figures {
     install: Duration,
     upgrade: Duration,
     rollback: Duration,
+    next_upgrade: Duration,
+    answers: Answers,
     operator_requests: usize,
     order: Vec<String>,
     repair: Duration,
@@ -84,14 +90,30 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let install = install(&kubectl, &server, &dist)?;
     let operator_requests = audit::read(&server.audit_log)?.iter().filter(|entry| entry.by_operator()).count();
     pin_and_replace_operator(&kubectl, &dist)?;
-    let (upgrade, order) = upgrade(&kubectl, &server)?;
-
+    let probe = Probe::start(&server.kubeconfig);
+    let (upgrade, order) = upgrade(&kubectl, &server, NEW)?;
     let rollback = back::undone(&kubectl, &dist)?;
+    let next_upgrade = next(&kubectl, &server, &dist)?;
+    let answers = answered(probe)?;
     let repair = keep::repair(&kubectl)?;
     let idle_writes = keep::idle(&server)?;
     let uninstall = keep::uninstall(&kubectl)?;
 
-    report(options, &Figures { install, upgrade, rollback, operator_requests, order, repair, idle_writes, uninstall })
+    report(
+        options,
+        &Figures {
+            install,
+            upgrade,
+            rollback,
+            next_upgrade,
+            answers,
+            operator_requests,
+            order,
+            repair,
+            idle_writes,
+            uninstall,
+        },
+    )
 }
 
 fn publish(dist: &Path, version: &str) -> Result<()> {
@@ -156,21 +178,52 @@ fn pin_and_replace_operator(kubectl: &Kubectl, dist: &Path) -> Result<()> {
     )
 }
 
-/// References the new version and waits for the end, showing each step of the way.
-fn upgrade(kubectl: &Kubectl, server: &Server) -> Result<(Duration, Vec<String>)> {
-    term::heading(&format!("Upgrade: the custom resource references {NEW}"));
+/// After a release that did not work comes one that does.
+fn next(kubectl: &Kubectl, server: &Server, dist: &Path) -> Result<Duration> {
+    publish(dist, NEXT)?;
+    term::heading(&format!("The operator of {NEXT} is installed"));
+    kubectl.apply(&dist.join(NEXT).join("kubevirt-operator.yaml"))?;
+    kubectl.rollout("deployment/virt-operator")?;
+    kubectl.wait_for_version("operatorVersion", NEXT, "the operator of the next release takes over")?;
+    let (took, _) = upgrade(kubectl, server, NEXT)?;
+    kubectl.show(&["get", "upgradeplans"])?;
+    Ok(took)
+}
+
+/// Whoever asked the suite meanwhile was always answered.
+fn answered(probe: Probe) -> Result<Answers> {
+    let answers = probe.stop()?;
+    for why in &answers.failed {
+        term::note(why);
+    }
+    let Answers { asked, failed, longest_gap } = &answers;
+    check(
+        *asked > 0 && failed.is_empty(),
+        &format!(
+            "somebody asked virt-api's aggregated API and its webhooks {asked} times since the first change began: {} \
+             questions failed, the longest time without an answer was {} ms",
+            failed.len(),
+            longest_gap.as_millis()
+        ),
+    )?;
+    Ok(answers)
+}
+
+/// References a version and waits for the end, showing each step of the way.
+fn upgrade(kubectl: &Kubectl, server: &Server, to: &str) -> Result<(Duration, Vec<String>)> {
+    term::heading(&format!("Upgrade: the custom resource references {to}"));
     let entries_before = audit::read(&server.audit_log)?.len();
     let started = Instant::now();
-    kubectl.patch_tag(NEW)?;
-    kubectl.wait_until_upgraded(NEW, STEP_TIMEOUT)?;
+    kubectl.patch_tag(to)?;
+    kubectl.wait_until_upgraded(to, STEP_TIMEOUT)?;
     let took = started.elapsed();
     kubectl.show_pods()?;
 
     let order = audit::workload_order(&audit::read(&server.audit_log)?[entries_before..]);
     check(order == ORDER, &format!("the audit log shows the order {}", order.join(", ")))?;
     let versions = kubectl.suite_versions()?;
-    let all_new = !versions.is_empty() && versions.values().all(|version| version == NEW);
-    check(all_new, &format!("{} pods of the suite, all at {NEW}, after {:.1} s", versions.len(), took.as_secs_f64()))?;
+    let all_new = !versions.is_empty() && versions.values().all(|version| version == to);
+    check(all_new, &format!("{} pods of the suite, all at {to}, after {:.1} s", versions.len(), took.as_secs_f64()))?;
     Ok((took, order))
 }
 
@@ -193,7 +246,19 @@ fn check(good: bool, what: &str) -> Result<()> {
 }
 
 fn report(options: &Options, figures: &Figures) -> Result<()> {
-    let Figures { install, upgrade, rollback, operator_requests, order, repair, idle_writes, uninstall } = figures;
+    let Figures {
+        install,
+        upgrade,
+        rollback,
+        next_upgrade,
+        answers,
+        operator_requests,
+        order,
+        repair,
+        idle_writes,
+        uninstall,
+    } = figures;
+    let Answers { asked, failed, longest_gap } = answers;
     term::heading(if options.process {
         "Measured (process nodes: the pods are real processes on this machine)"
     } else {
@@ -206,6 +271,9 @@ fn report(options: &Options, figures: &Figures) -> Result<()> {
             vec!["custom resource applied to Available".into(), format!("{:.2} s", seconds(install))],
             vec!["imageTag patched to upgraded".into(), format!("{:.2} s", seconds(upgrade))],
             vec!["bad release asked for to undone".into(), format!("{:.2} s", seconds(rollback))],
+            vec!["the next release asked for to upgraded".into(), format!("{:.2} s", seconds(next_upgrade))],
+            vec!["questions to the suite meanwhile, failed".into(), format!("{asked}, {}", failed.len())],
+            vec!["longest time without an answer".into(), format!("{} ms", longest_gap.as_millis())],
             vec!["requests of the operator until installed".into(), operator_requests.to_string()],
             vec!["order of the upgrade".into(), order.join(", ")],
             vec!["slowest of three repairs".into(), format!("{:.2} s", seconds(repair))],
@@ -217,6 +285,10 @@ fn report(options: &Options, figures: &Figures) -> Result<()> {
         "install_seconds": seconds(install),
         "upgrade_seconds": seconds(upgrade),
         "rollback_seconds": seconds(rollback),
+        "next_upgrade_seconds": seconds(next_upgrade),
+        "probe_requests": asked,
+        "failed_probe_requests": failed.len(),
+        "longest_probe_gap_ms": u64::try_from(longest_gap.as_millis()).unwrap_or(u64::MAX),
         "operator_requests": operator_requests,
         "order": order,
         "repair_seconds": seconds(repair),

@@ -12,10 +12,10 @@ use super::{NEW, check, publish};
 use crate::term;
 
 /// The release that does not work.
-pub(super) const BAD: &str = "v0.3.0";
+pub(super) const BAD: &str = "v0.2.1";
 
 /// What of it does not work: the server is told to give this image a program that ends at once.
-pub(super) const BROKEN_IMAGE: &str = "localhost/kubevirt/virt-handler:v0.3.0";
+pub(super) const BROKEN_IMAGE: &str = "localhost/kubevirt/virt-handler:v0.2.1";
 
 /// The change to the bad release is the second one in the cluster.
 const PLAN: &str = "upgradeplan/upgrade-2";

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
-use super::Options;
 use super::back::{BAD, BROKEN_IMAGE};
+use super::{NEXT, Options};
 use crate::nanokube::Running;
 use crate::{paths, term};
 
@@ -28,12 +28,12 @@ impl Server {
         let (nodes, seed) = (options.nodes.to_string(), options.seed.to_string());
         let own = if options.remote_nodes { "0" } else { nodes.as_str() };
         let files = [kubeconfig.display().to_string(), audit_log.display().to_string()];
-        let bad = ["--release", BAD, "--crashing-image", BROKEN_IMAGE];
+        let further = ["--release", BAD, "--release", NEXT, "--crashing-image", BROKEN_IMAGE];
         let up = ["up", kind, "--nodes", own, "--seed", &seed, "--kubeconfig", &files[0], "--audit-log", &files[1]];
-        let mut programs = vec![start(&[&up[..], &bad].concat(), &scratch.join("nanokube.log"))?];
+        let mut programs = vec![start(&[&up[..], &further].concat(), &scratch.join("nanokube.log"))?];
         if options.remote_nodes {
             let join = ["nodes", kind, "--nodes", &nodes, "--seed", &seed, "--kubeconfig", &files[0]];
-            programs.insert(0, start(&[&join[..], &bad].concat(), &scratch.join("nodes.log"))?);
+            programs.insert(0, start(&[&join[..], &further].concat(), &scratch.join("nodes.log"))?);
         }
         Ok(Self { _programs: programs, kubeconfig, audit_log })
     }
