@@ -121,14 +121,14 @@ pub(super) fn namespace(object: &Value) -> Vec<FieldError> {
             && level(text).is_none()
         {
             let why = "must be one of privileged, baseline, restricted";
-            found.push(FieldError::invalid(&format!("metadata.labels[{key}]"), &labels[&key], why));
+            found.push(FieldError::invalid(format!("metadata.labels[{key}]"), &labels[&key], why));
         }
         let key = format!("{PREFIX}{mode}-version");
         if let Some(text) = labels[&key].as_str() {
             let number = text.strip_prefix("v1.").is_some_and(|minor| minor.parse::<u16>().is_ok());
             if !number && text != "latest" {
                 let why = "must be \"latest\" or \"v1.x\"";
-                found.push(FieldError::invalid(&format!("metadata.labels[{key}]"), &labels[&key], why));
+                found.push(FieldError::invalid(format!("metadata.labels[{key}]"), &labels[&key], why));
             }
         }
     }
