@@ -1,13 +1,13 @@
 //! What the CR's status should say (pure).
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kubevirt_api::kubevirt::{
     Condition, ConditionType, ConditionUpdate, GenerationStatus, KubeVirt, KubeVirtStatus, Phase, Reason, Situation,
     enter, find_condition, remove_condition, set_condition,
 };
 use kubevirt_release::desired::unsupported;
 use kubevirt_release::{DeploymentConfig, Kind, ObjectKey};
-use kubevirt_upgrade::{Mode, Plan, Report, StepState};
+use kubevirt_upgrade::{Mode, Plan, Report, StepState, WorkloadKind};
 use serde_json::Value;
 
 use super::{World, fetch};
@@ -87,7 +87,7 @@ pub(crate) fn status(
         Ended::Planned { config, plan, report, contested, held } => {
             set_target(&mut new, config);
             new.generations = Some(generations(world));
-            planned(&mut new, &mut conditions, cr, config, plan, report, now);
+            planned(&mut new, &mut conditions, cr, config, &Fares::of(plan, report, world, now), now);
             if let Some(reason) = held.filter(|_| !plan.is_done()) {
                 let update =
                     ConditionUpdate::new(ConditionType::Synchronized, false, stands_still(reason), reason.to_string());
@@ -114,7 +114,7 @@ pub(crate) fn status(
             new.phase = Some(new.phase.unwrap_or(Phase::Deploying));
             refused(&mut conditions, *reason, message, now);
             if let Some((plan, report)) = kept {
-                keeps_running(&mut conditions, plan, report, now);
+                keeps_running(&mut conditions, &Fares::of(plan, report, world, now), now);
                 if *returns {
                     returning(&mut conditions, plan, report, *reason, message, now);
                 }
@@ -163,10 +163,10 @@ fn planned(
     conditions: &mut Vec<Condition>,
     cr: &KubeVirt,
     config: &DeploymentConfig,
-    plan: &Plan,
-    report: &Report,
+    fares: &Fares<'_>,
     now: Timestamp,
 ) {
+    let Fares { plan, report, is_down } = *fares;
     if plan.is_done() {
         new.phase = Some(Phase::Deployed);
         new.observed_generation = cr.metadata.generation;
@@ -181,7 +181,7 @@ fn planned(
         let changes_version = changes_version(new);
         if changes_version || matches!(plan.mode(), Mode::Update | Mode::Rollback) {
             enter(&Situation::Updating, conditions, now);
-        } else if plan.mode() == Mode::Keep && was_available && !is_down(plan) {
+        } else if plan.mode() == Mode::Keep && was_available && !is_down {
             // A repair, a new pod, a changed setting: what users call still answers.
             let update =
                 |kind, status| ConditionUpdate::new(kind, status, Reason::DeploymentInProgress, report.message());
@@ -257,10 +257,11 @@ fn returning(
 }
 
 /// What runs may fail, be repaired and recover while the spec is refused.
-fn keeps_running(conditions: &mut Vec<Condition>, plan: &Plan, report: &Report, now: Timestamp) {
+fn keeps_running(conditions: &mut Vec<Condition>, fares: &Fares<'_>, now: Timestamp) {
+    let Fares { plan, report, is_down } = *fares;
     let update = if plan.is_done() {
         ConditionUpdate::new(ConditionType::Available, true, Reason::AllComponentsReady, "Every component is ready")
-    } else if is_down(plan) {
+    } else if is_down {
         ConditionUpdate::new(ConditionType::Available, false, Reason::DeploymentInProgress, report.message())
     } else {
         return;
@@ -268,15 +269,47 @@ fn keeps_running(conditions: &mut Vec<Condition>, plan: &Plan, report: &Report, 
     set_condition(conditions, &update, now);
 }
 
+/// How a version that is brought about fares.
+struct Fares<'a> {
+    plan: &'a Plan,
+    report: &'a Report,
+    is_down: bool,
+}
+
+impl<'a> Fares<'a> {
+    fn of(plan: &'a Plan, report: &'a Report, world: &World, now: Timestamp) -> Self {
+        Self { plan, report, is_down: is_down(plan, world, now) }
+    }
+}
+
+/// How long the only pod of a DaemonSet may take to start before its node counts as without it: new settings replace the
+/// pod where it is, so on a cluster of one node none answers for the moment this takes.
+const STARTS: SignedDuration = SignedDuration::from_secs(60);
+
 /// Whether some workload has nothing that answers. One that has to be written anew was deleted or changed by somebody;
 /// how it fares shows when it has been written.
-fn is_down(plan: &Plan) -> bool {
-    let reasons = plan.steps().iter().filter(|step| step.slot.is_workload()).flat_map(|step| match &step.state {
-        StepState::Waiting(reasons) => reasons.as_slice(),
-        StepState::Done | StepState::Now => &[],
-    });
-    reasons.into_iter().any(|reason| match reason {
-        kubevirt_upgrade::Reason::NotReady { ready, wanted, .. } => *ready == 0 && *wanted > 0,
+fn is_down(plan: &Plan, world: &World, now: Timestamp) -> bool {
+    plan.steps().iter().filter(|step| step.slot.is_workload()).any(|step| {
+        let reasons = match &step.state {
+            StepState::Waiting(reasons) => reasons.as_slice(),
+            StepState::Done | StepState::Now => &[],
+        };
+        reasons.iter().any(|reason| match reason {
+            kubevirt_upgrade::Reason::NotReady { ready: 0, wanted, kind, .. } => {
+                *wanted > 0 && !(*kind == WorkloadKind::DaemonSet && starts(reasons, world, now))
+            }
+            _ => false,
+        })
+    })
+}
+
+/// Whether a pod that is waited for was made a moment ago.
+fn starts(reasons: &[kubevirt_upgrade::Reason], world: &World, now: Timestamp) -> bool {
+    reasons.iter().any(|reason| match reason {
+        kubevirt_upgrade::Reason::PodNotReady { pod, .. } => {
+            let since = world.pods.get(pod).and_then(|pod| pod.since);
+            since.is_some_and(|since| now.duration_since(since) < STARTS)
+        }
         _ => false,
     })
 }

@@ -283,3 +283,48 @@ fn what_is_waited_for_is_a_metric_that_goes_back_to_zero() {
         registry.render()
     );
 }
+
+#[test]
+fn the_only_pod_of_the_nodes_may_be_replaced_without_an_outage() {
+    let handler = ObjectKey::new(Kind::DaemonSet, Some("kv-test"), "virt-handler");
+    let id = config("v0.1.0").id();
+    let pod = kubevirt_upgrade::Pod {
+        name: "virt-handler-1".to_owned(),
+        id: Some(id.clone()),
+        revision: None,
+        created: None,
+        ready: false,
+        not_ready: None,
+        deleting: false,
+        node: None,
+        since: Some(at(100)),
+        trouble: None,
+    };
+    let mut snapshot = Snapshot::default();
+    let existing = Existing { same: true, same_transitional: true, id: Some(id), ..Existing::default() };
+    snapshot.objects.insert(handler.clone(), existing);
+    let workload = Workload {
+        kind: WorkloadKind::DaemonSet,
+        generation: 1,
+        observed_generation: 1,
+        wanted: 1,
+        updated: 1,
+        ready: 0,
+        total: 1,
+        pods: vec![pod],
+    };
+    snapshot.workloads.insert(handler.clone(), workload);
+    let identity = Identity { version: "v0.1.0".to_owned(), id: config("v0.1.0").id() };
+    let (plan, _) = kubevirt_upgrade::plan(&Input {
+        observed: Some(identity.clone()),
+        target: identity,
+        desired: BTreeSet::from([handler]),
+        snapshot,
+        releases: Vec::new(),
+    });
+    let facts = crate::pods::PodFacts { since: Some(at(100)), ..Default::default() };
+    let world = World { pods: [("virt-handler-1".to_owned(), facts)].into(), ..World::default() };
+    assert!(!is_down(&plan, &world, at(130)), "it starts");
+    assert!(is_down(&plan, &world, at(160)), "it should have started");
+    assert!(is_down(&plan, &World::default(), at(130)), "nobody knows of a pod that starts");
+}
