@@ -66,7 +66,12 @@ const STAGES: &[Stage] = &[
         lacks: NOTHING,
         run: || xtask(&["sim", "--quick", "--seeds", "0", "--only", "lost-reply"]),
     },
-    Stage { name: "demo", what: "install and upgrade with kubectl, under a minute", lacks: NOTHING, run: || demo(&[]) },
+    Stage {
+        name: "demo",
+        what: "install, upgrade, undo a bad release, repair and uninstall with kubectl, under three minutes",
+        lacks: NOTHING,
+        run: || demo(&[]),
+    },
     Stage {
         name: "nodes-apart",
         what: "the same with nodes in a program of their own, which reach the server over HTTPS",
@@ -182,8 +187,8 @@ fn real_guest() -> Result<()> {
 }
 
 fn demo(options: &[&str]) -> Result<()> {
-    /// The issue's own limit for the demo, without the build.
-    const LIMIT_SECONDS: u64 = 60;
+    /// Without the build. It takes some 80 s on an idle machine, three changes of version of 15 to 20 s among them.
+    const LIMIT_SECONDS: u64 = 180;
     // Built beforehand, so that the clock measures the demo and not the compiler.
     cargo(&["build", "--package", "nanokube-cli", "--package", "virtctl"])?;
     let started = Instant::now();
