@@ -121,7 +121,7 @@ fn contained(wanted: &Value, live: &Value, ignored: &[&str], path: &mut Path) ->
                     None => path.drift(DriftKind::Missing),
                 })
             })
-            .or_else(|| foreign_list(wanted, live, path)),
+            .or_else(|| foreign_field(wanted, live, path)),
         (Value::Array(wanted), Value::Array(live)) => {
             let live = one_name_per_port(wanted, live, path);
             if wanted.len() != live.len() {
@@ -159,15 +159,38 @@ fn text<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
     value.get(field).and_then(Value::as_str)
 }
 
-/// Lists of metadata and of a pod template that are ours as a whole: no server fills them in, so one that is there and not wanted was put
-/// there by somebody.
-fn foreign_list(wanted: &Map<String, Value>, live: &Map<String, Value>, path: &mut Path) -> Option<Drift> {
+/// Fields of metadata and of a pod template that are ours as a whole: no server fills them in, so one that is there and not
+/// wanted was put there by somebody, or is left of an object that somebody made anew from an older one of ours.
+fn foreign_field(wanted: &Map<String, Value>, live: &Map<String, Value>, path: &mut Path) -> Option<Drift> {
     if is_whole(path) {
         let name = live.keys().find(|name| !wanted.contains_key(*name))?;
         return path.with(Segment::Field(name.clone()), |path| path.drift(DriftKind::Length));
     }
-    const OF_CONTAINER: &[&str] = &["args", "command", "env", "envFrom", "ports", "volumeDevices", "volumeMounts"];
-    const OF_POD: &[&str] = &["hostAliases", "imagePullSecrets", "initContainers", "tolerations", "volumes"];
+    const OF_CONTAINER: &[&str] = &[
+        "args",
+        "command",
+        "env",
+        "envFrom",
+        "lifecycle",
+        "livenessProbe",
+        "ports",
+        "readinessProbe",
+        "resources",
+        "securityContext",
+        "startupProbe",
+        "volumeDevices",
+        "volumeMounts",
+    ];
+    const OF_POD: &[&str] = &[
+        "affinity",
+        "dnsConfig",
+        "hostAliases",
+        "imagePullSecrets",
+        "initContainers",
+        "securityContext",
+        "tolerations",
+        "volumes",
+    ];
     const OF_METADATA: &[&str] = &["ownerReferences"];
     let names = match path.0.as_slice() {
         // What we manage nobody else owns: with its owner it would be collected.
@@ -179,7 +202,12 @@ fn foreign_list(wanted: &Map<String, Value>, live: &Map<String, Value>, path: &m
         _ => return None,
     };
     let is_foreign = |name: &&&str| {
-        !wanted.contains_key(**name) && live.get(**name).and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+        !wanted.contains_key(**name)
+            && match live.get(**name) {
+                Some(Value::Array(list)) => !list.is_empty(),
+                Some(Value::Object(map)) => !map.is_empty(),
+                _ => false,
+            }
     };
     let name = names.iter().find(is_foreign)?;
     path.with(Segment::Field((*name).to_owned()), |path| path.drift(DriftKind::Length))

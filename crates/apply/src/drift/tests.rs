@@ -120,6 +120,23 @@ fn what_was_put_into_a_pod_template_beside_what_we_want_is_drift() {
     assert_eq!(with(json!([]), json!([{"name": "v"}])), "spec.template.spec.volumes has more or fewer elements");
 }
 
+/// Nobody's record says that they were ours when somebody has made the object anew.
+#[test]
+fn fields_of_an_older_template_of_ours_that_somebody_put_back_are_drift() {
+    let wanted = json!({"spec": {"template": {"spec": {"containers": [{"name": "x"}]}}}});
+    let with = |resources: Value, affinity: Value| {
+        let mut live = wanted.clone();
+        live["spec"]["template"]["spec"]["containers"][0]["resources"] = resources;
+        live["spec"]["template"]["spec"]["affinity"] = affinity;
+        seen(&wanted, &live)
+    };
+    assert_eq!(with(json!({}), json!({})), "nothing", "what the server writes for nothing");
+    let some = json!({"requests": {"cpu": "1"}});
+    assert_eq!(with(some, json!({})), "spec.template.spec.containers[0].resources has more or fewer elements");
+    let some = json!({"nodeAffinity": {}});
+    assert_eq!(with(json!({}), some), "spec.template.spec.affinity has more or fewer elements");
+}
+
 #[test]
 fn a_place_is_also_a_json_pointer() {
     let found = drift(&json!({"metadata": {"labels": {"a/b": "1"}}}), &json!({"metadata": {"labels": {}}}), &IGNORED);
