@@ -62,7 +62,7 @@ pub(crate) fn wrong(act: Act, world: &World) -> Vec<String> {
             installed(&mut look);
             configured(&mut look, false);
         }
-        Act::Edit | Act::Expire => installed(&mut look),
+        Act::Edit | Act::Expire | Act::Rotate => installed(&mut look),
         Act::Uninstall => uninstalled(&mut look, &world.before()),
     }
     look.wrong

@@ -149,7 +149,7 @@ pub(crate) async fn play(prank: Prank, victim: &Victim, world: &World) -> Result
             None => return Ok(None),
         },
     };
-    world.referee.note(&format!("MONKEY {victim} {done}"));
+    world.referee.note_fault(prank.class(), &format!("{victim} {done} by somebody"));
     Ok(Some(done))
 }
 

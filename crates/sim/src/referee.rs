@@ -139,6 +139,14 @@ impl Referee {
         self.write_down(&mut self.lock(), what.to_owned());
     }
 
+    /// The same for a fault that others deliver, so that it is counted.
+    pub(crate) fn note_fault(&self, class: &str, what: &str) {
+        let mut state = self.lock();
+        let line = format!("{class} {what}");
+        self.write_down(&mut state, format!("FAULT {line}"));
+        state.struck.push(line);
+    }
+
     /// What was found, at the end of a run.
     pub(crate) fn findings(&self) -> Findings {
         self.observe(None);

@@ -244,8 +244,9 @@ async fn play(act: Act, course: &Course, world: &World, outcome: &mut Outcome) -
         }
     }
     if act == Act::Install
-        && let Some((component, _)) = script.trouble.sick
+        && let Some((component, sickness)) = script.trouble.sick
     {
+        world.referee.note_fault("F17", &format!("the image of {component}: {sickness:?}"));
         sleep(MENDED_AFTER).await;
         if act.is_done(world).is_ok() {
             outcome.object("O3", format!("installed although the image of {component} is of no use"));
@@ -340,11 +341,14 @@ async fn play(act: Act, course: &Course, world: &World, outcome: &mut Outcome) -
 fn needless(act: Act, world: &World, before: &BTreeMap<String, Value>, tally: &Tally, outcome: &mut Outcome) {
     /// A registration gets its authority and an object what depends on others; nothing is built up in more steps.
     const STEPS: u32 = 3;
+    /// In three quarters of an hour certificates that live for ten minutes are renewed every five.
+    const ROTATIONS: u32 = 9;
+    let steps = if act == Act::Rotate { STEPS + ROTATIONS } else { STEPS };
     let after = state::contents(&world.cluster.api);
     for (key, count) in &world.referee.tally().updated {
         let count = count - tally.updated.get(key).unwrap_or(&0);
         let Some(content) = after.get(key) else { continue };
-        if count > STEPS {
+        if count > steps {
             outcome.object("O2", format!("{} wrote {key} {count} times", act.name()));
         } else if count > 0 && before.get(key) == Some(content) {
             outcome.object("O2", format!("{} wrote {key} without changing it", act.name()));

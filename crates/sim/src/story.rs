@@ -29,6 +29,9 @@ const PUBLISHED: Duration = Duration::from_secs(90);
 /// Longer than the certificates of [`brief_certificates`] live.
 const AWAY: Duration = Duration::from_secs(40 * 60);
 
+/// Long enough for two more authorities and eight times the other certificates of [`brief_certificates`].
+const ROTATING: Duration = Duration::from_secs(45 * 60);
+
 /// One thing the administrator does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Act {
@@ -46,6 +49,8 @@ pub enum Act {
     HandOver,
     /// Lets certificates live for minutes, and the operator be away until they have expired.
     Expire,
+    /// Lets certificates live for minutes for a while, under the operator's eyes.
+    Rotate,
     /// Deletes the custom resource.
     Uninstall,
 }
@@ -68,6 +73,7 @@ impl Act {
             Self::Restart => "restart",
             Self::HandOver => "hand over",
             Self::Expire => "expire",
+            Self::Rotate => "rotate",
             Self::Uninstall => "uninstall",
         }
     }
@@ -127,6 +133,10 @@ fn no_settings() -> Value {
     }})
 }
 
+fn usual_certificates() -> Value {
+    json!({"spec": {"certificateRotateStrategy": {"selfSigned": null}}})
+}
+
 fn brief_certificates() -> Value {
     json!({"spec": {"certificateRotateStrategy": {"selfSigned": {
         "ca": {"duration": "30m", "renewBefore": "10m"}, "server": {"duration": "10m", "renewBefore": "5m"},
@@ -183,7 +193,15 @@ impl Act {
                 let scale = |replicas: u32| json!({"spec": {"replicas": replicas}});
                 world.merge(Kind::Deployment, "virt-operator", &scale(0)).await?;
                 sleep(AWAY).await;
+                world.referee.note_fault("F16", "certificates have expired while the operator was away");
                 world.merge(Kind::Deployment, "virt-operator", &scale(2)).await?;
+            }
+            Self::Rotate => {
+                world.merge(Kind::KubeVirt, "kubevirt", &brief_certificates()).await?;
+                sleep(ROTATING).await;
+                world.referee.note_fault("F16", "authorities and certificates have been rotated");
+                world.merge(Kind::KubeVirt, "kubevirt", &usual_certificates()).await?;
+                sleep(PUBLISHED).await;
             }
             Self::Uninstall => world.delete(Kind::KubeVirt, "kubevirt").await?,
         }
@@ -196,7 +214,7 @@ impl Act {
             Self::Install | Self::Configure | Self::Revert | Self::Edit | Self::Restart | Self::HandOver => {
                 is_settled(world)
             }
-            Self::Expire => is_settled(world).and_then(|()| are_certificates_valid(world)),
+            Self::Expire | Self::Rotate => is_settled(world).and_then(|()| are_certificates_valid(world)),
             Self::Uninstall => is_gone(world),
         }
     }

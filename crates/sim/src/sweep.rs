@@ -1,7 +1,9 @@
 //! Many runs: every blow at every write, and faults drawn from seeds; spread over the machine's processors.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,11 +32,6 @@ const FAULTS_PER_PLAN: u32 = 6;
 /// The latest moment at which a drawn fault begins: about as many requests of each kind as an installation has.
 const HORIZON: u32 = 80;
 
-/// A quick sweep strikes at every so many writes: as many runs as fit into a few minutes of CI. The numbers have no common
-/// divisor with the number of objects of a kind, so that each kind is hit.
-const QUICK_CRASHES: usize = 4;
-const QUICK_OTHERS: usize = 13;
-
 /// One run of a sweep.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -45,6 +42,13 @@ pub struct Job {
     pub script: Script,
     /// Up to where it is the run without trouble; none if it is another one from the beginning.
     pub parts: Option<Point>,
+}
+
+impl Job {
+    /// What its name begins with: runs of one kind differ in a number or an object.
+    fn kind(&self) -> &str {
+        self.name.split(['@', ' ']).next().unwrap_or_default()
+    }
 }
 
 /// A finished run of a sweep.
@@ -59,16 +63,11 @@ pub fn reference() -> Outcome {
     run(&Script::undisturbed(SEED, &STORY))
 }
 
-/// Every blow at every write of the story; in a `quick` sweep at some. A run ends with the act that was hit.
-pub fn exhaustive(reference: &Outcome, quick: bool) -> Vec<Job> {
+/// Every blow at every write of the story. A run ends with the act that was hit.
+pub fn exhaustive(reference: &Outcome) -> Vec<Job> {
     let mut jobs = Vec::new();
     for blow in Blow::ALL {
-        let step = match blow {
-            _ if !quick => 1,
-            Blow::Crash => QUICK_CRASHES,
-            Blow::LostReply | Blow::Twice | Blow::Deposed | Blow::Frozen => QUICK_OTHERS,
-        };
-        for write in (1..=reference.findings.writes).step_by(step) {
+        for write in 1..=reference.findings.writes {
             // The act in which this write is made.
             let acts = reference.done.iter().take_while(|done| done.writes < write).count() + 1;
             let strike = Strike { blow, write };
@@ -84,18 +83,14 @@ pub fn exhaustive(reference: &Outcome, quick: bool) -> Vec<Job> {
 }
 
 /// Every managed object suffers every prank at every moment; objects of one kind share a run.
-///
-/// In a `quick` sweep only when nothing else happens.
-pub fn mischief(reference: &Outcome, quick: bool) -> Vec<Job> {
+pub fn mischief(reference: &Outcome) -> Vec<Job> {
     let Some(installed) = reference.done.iter().find(|done| done.act == Act::Install) else { return Vec::new() };
     let mut by_kind: BTreeMap<Kind, Vec<Victim>> = BTreeMap::new();
     for victim in &installed.victims {
         by_kind.entry(victim.kind).or_default().push(victim.clone());
     }
     let mut jobs = Vec::new();
-    let moments: &[Moment] =
-        if quick { &[Moment::Settled] } else { &[Moment::Installing, Moment::Settled, Moment::Configuring] };
-    for moment in moments.iter().copied() {
+    for moment in [Moment::Installing, Moment::Settled, Moment::Configuring] {
         let acts: &[Act] =
             if moment == Moment::Configuring { &[Act::Install, Act::Configure] } else { &[Act::Install] };
         for prank in Prank::ALL {
@@ -128,8 +123,9 @@ pub fn special() -> Vec<Job> {
             jobs.push(Job { name: format!("{name} {component}"), class: "F17", script, parts: None });
         }
     }
-    let stories: [(&str, &str, &[Act]); 5] = [
+    let stories: [(&str, &str, &[Act]); 6] = [
         ("expiry", "F16", &[Act::Install, Act::Expire]),
+        ("rotation", "F16", &[Act::Install, Act::Rotate]),
         ("restart", "none", &[Act::Install, Act::Restart]),
         ("hand-over", "none", &[Act::Install, Act::HandOver]),
         ("edit", "none", &[Act::Install, Act::Edit]),
@@ -177,14 +173,62 @@ pub fn select(jobs: Vec<Job>, only: &[String]) -> Result<Vec<Job>, Unknown> {
     if let Some(name) = only.iter().find(|name| !jobs.iter().any(|job| is_named(job, name))) {
         let mut by_kind: BTreeMap<&str, &str> = BTreeMap::new();
         for job in &jobs {
-            let kind = job.name.split(['@', ' ']).next().unwrap_or_default();
-            by_kind.entry(kind).or_insert(&job.name);
+            by_kind.entry(job.kind()).or_insert(&job.name);
         }
         let there_are = by_kind.into_values().map(|example| format!("{example:?}")).collect();
         return Err(Unknown { name: name.clone(), there_are });
     }
     let is_asked = |job: &Job| only.is_empty() || only.iter().any(|name| is_named(job, name));
     Ok(jobs.into_iter().filter(is_asked).collect())
+}
+
+/// One of several parts of all runs, of which each is spread over all of them: "2/4".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// From 1 on.
+    number: usize,
+    of: usize,
+}
+
+/// No part of anything.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a part is named like 2/4, the second of four, not {0:?}")]
+pub struct NoPart(String);
+
+impl FromStr for Part {
+    type Err = NoPart;
+
+    fn from_str(text: &str) -> Result<Self, NoPart> {
+        let (number, of) = text.split_once('/').ok_or_else(|| NoPart(text.to_owned()))?;
+        match (number.parse(), of.parse()) {
+            (Ok(number), Ok(of)) if (1..=of).contains(&number) => Ok(Self { number, of }),
+            _ => Err(NoPart(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.of)
+    }
+}
+
+/// Of each kind of runs every so many, so that the parts together are all runs. Kinds of which there are few (images of no
+/// use, expiry, stories of their own) are in each part as a whole.
+pub fn sample(jobs: Vec<Job>, part: Part) -> Vec<Job> {
+    /// Six images of no use are the largest such kind; of a dozen runs each is already one of many alike.
+    const FEW: usize = 12;
+    let kind = |job: &Job| (job.class, job.kind().to_owned());
+    let mut by_kind: BTreeMap<(&str, String), (usize, usize)> = BTreeMap::new();
+    for job in &jobs {
+        by_kind.entry(kind(job)).or_default().0 += 1;
+    }
+    let is_in = |job: &Job| {
+        let Some((count, seen)) = by_kind.get_mut(&kind(job)) else { return false };
+        *seen += 1;
+        *count < FEW || *seen % part.of == part.number % part.of
+    };
+    jobs.into_iter().filter(is_in).collect()
 }
 
 /// Runs all jobs, as many at once as the machine has processors; `told` is called after each.
@@ -280,6 +324,27 @@ mod tests {
         assert_eq!(names(&["seed 1", "missing"]).map(|names| names.len()), Ok(4), "not seeds 10 to 12");
         assert_eq!(names(&["seed"]).map(|names| names.len()), Ok(12));
         assert!(names(&[]).is_ok_and(|names| names.len() > 20), "all");
+    }
+
+    #[test]
+    fn the_parts_are_all_runs_each_once_but_for_those_of_which_there_are_few() {
+        let all: Vec<Job> = special().into_iter().chain(seeded(1, 40)).collect();
+        let few = special().len();
+        let mut played = Vec::new();
+        for number in 1..=3 {
+            let part = sample(all.clone(), Part { number, of: 3 });
+            assert_eq!(part.iter().filter(|job| job.class != "F2-F8").count(), few);
+            assert!((few + 13..=few + 14).contains(&part.len()), "{} runs", part.len());
+            played.extend(part.into_iter().map(|job| job.name).filter(|name| name.starts_with("seed ")));
+        }
+        played.sort();
+        let mut seeds: Vec<String> = seeded(1, 40).into_iter().map(|job| job.name).collect();
+        seeds.sort();
+        assert_eq!(played, seeds);
+        assert_eq!("3/3".parse(), Ok(Part { number: 3, of: 3 }));
+        for none in ["4/3", "0/3", "3", "1/0", ""] {
+            assert!(none.parse::<Part>().is_err(), "{none}");
+        }
     }
 
     #[test]
