@@ -58,7 +58,7 @@ pub(crate) fn wrong(act: Act, world: &World) -> Vec<String> {
                 look.expect(is_short, || format!("the certificate in {secret} lives for another {left} s"));
             }
         }
-        Act::Install | Act::Revert | Act::Restart | Act::HandOver => {
+        Act::Install | Act::Revert | Act::Restart | Act::HandOver | Act::NewOperator | Act::Upgrade | Act::Undo(_) => {
             installed(&mut look);
             configured(&mut look, false);
         }

@@ -20,6 +20,7 @@ mod state;
 mod story;
 mod strike;
 pub mod sweep;
+pub mod upgrade;
 mod world;
 
 pub use course::{Branches, Point};

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use kubevirt_sim::Outcome;
 use kubevirt_sim::sweep::{self, Finished, Job, Part, Summary, percentile};
+use kubevirt_sim::{Outcome, upgrade};
 use serde_json::json;
 
 /// Simulates installations under faults: the real operator, a simulated cluster, simulated time.
@@ -38,6 +38,9 @@ struct Arguments {
     /// Play each run from its beginning, not from where it parts from the others: the same runs, more slowly.
     #[arg(long)]
     from_scratch: bool,
+    /// Worlds in which the version changes, instead of those in which settings do.
+    #[arg(long)]
+    upgrade: bool,
     /// Leave out what goes through every write.
     #[arg(long)]
     no_exhaustive: bool,
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     kubevirt_runtime::process::install_crypto();
     let began = Instant::now();
-    let reference = sweep::reference();
+    let reference = if arguments.upgrade { upgrade::reference() } else { sweep::reference() };
     if !reference.is_good() {
         println!("the run without trouble is not good:");
         complain(&reference);
@@ -57,12 +60,19 @@ fn main() -> ExitCode {
     println!("reference: {} ({:.1} s)", acts.join(", "), began.elapsed().as_secs_f64());
 
     let mut jobs: Vec<Job> = Vec::new();
-    if !arguments.no_exhaustive {
-        jobs.extend(sweep::exhaustive(&reference));
-        jobs.extend(sweep::mischief(&reference));
+    if arguments.upgrade {
+        if !arguments.no_exhaustive {
+            jobs.extend(upgrade::exhaustive(&reference));
+        }
+        jobs.extend(upgrade::seeded(arguments.seed, arguments.seeds));
+    } else {
+        if !arguments.no_exhaustive {
+            jobs.extend(sweep::exhaustive(&reference));
+            jobs.extend(sweep::mischief(&reference));
+        }
+        jobs.extend(sweep::special());
+        jobs.extend(sweep::seeded(arguments.seed, arguments.seeds));
     }
-    jobs.extend(sweep::special());
-    jobs.extend(sweep::seeded(arguments.seed, arguments.seeds));
     let all = jobs.len();
     if let Some(part) = arguments.part {
         jobs = sweep::sample(jobs, part);

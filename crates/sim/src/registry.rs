@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nanokube::Injector;
 use nanokube_cli::images::Table;
 use nanokube_nodes::{Image, Images};
+use serde::{Deserialize, Serialize};
 
 use crate::process::{Lives, crashing};
 
@@ -13,7 +14,7 @@ use crate::process::{Lives, crashing};
 pub(crate) const REGISTRY: &str = "localhost/kubevirt";
 
 /// What is wrong with an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Sickness {
     /// It can't be pulled.
     Missing,

@@ -16,6 +16,7 @@ use crate::monkey::{self, Prank, Victim, is_marked};
 use crate::referee::{Findings, Tally, Violation};
 use crate::state::{self, EndState};
 use crate::story::{Act, Error, PATIENCE};
+use crate::upgrade;
 use crate::world::{Moment, Trouble, VERSIONS, World};
 
 /// How long nothing may happen once an act is done: two periodic passes of the operator.
@@ -120,6 +121,10 @@ impl Outcome {
         }
         differing.into_iter().for_each(|what| self.object("O1", what));
         self.compare_reverted();
+        let left = upgrade::left_behind(self);
+        if !left.is_empty() {
+            self.object("O5", format!("a change that was undone left something behind: {}", left.join("; ")));
+        }
         if is_undisturbed {
             self.compare_writes(reference);
         }
@@ -300,7 +305,8 @@ async fn play(act: Act, course: &Course, world: &World, outcome: &mut Outcome) -
     for what in expect::wrong(act, world) {
         outcome.object("O11", format!("after {}: {what}", act.name()));
     }
-    if script.trouble.is_none() {
+    // What was undone was written twice, to be as it was.
+    if script.trouble.is_none() && !matches!(act, Act::Undo(_)) {
         needless(act, world, &contents, &tally, outcome);
     }
     if act == Act::Edit {

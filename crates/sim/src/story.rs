@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::invariants::{NAMESPACE, certificates};
 use crate::registry::REGISTRY;
 use crate::state;
+use crate::upgrade::{self, Undoing};
 use crate::world::{TooLate, World};
 
 /// How long a cluster may take after the last fault: longest are 30 s between failed passes, 15 s of a lease, 40 s until
@@ -53,6 +54,12 @@ pub enum Act {
     Rotate,
     /// Deletes the custom resource.
     Uninstall,
+    /// Pins the version and installs a newer operator.
+    NewOperator,
+    /// Names the newer version.
+    Upgrade,
+    /// Names the newer version, and it is undone.
+    Undo(Undoing),
 }
 
 /// The custom resource of every world. The common instance types are left out: with a fault at every write, 119 writes of
@@ -75,6 +82,9 @@ impl Act {
             Self::Expire => "expire",
             Self::Rotate => "rotate",
             Self::Uninstall => "uninstall",
+            Self::NewOperator => "new operator",
+            Self::Upgrade => "upgrade",
+            Self::Undo(_) => "undo",
         }
     }
 }
@@ -204,6 +214,9 @@ impl Act {
                 sleep(PUBLISHED).await;
             }
             Self::Uninstall => world.delete(Kind::KubeVirt, "kubevirt").await?,
+            Self::NewOperator => upgrade::new_operator(world).await?,
+            Self::Upgrade => upgrade::begin(world).await?,
+            Self::Undo(why) => upgrade::undo(why, world).await?,
         }
         Ok(())
     }
@@ -216,6 +229,9 @@ impl Act {
             }
             Self::Expire | Self::Rotate => is_settled(world).and_then(|()| are_certificates_valid(world)),
             Self::Uninstall => is_gone(world),
+            Self::NewOperator => upgrade::is_served(world),
+            Self::Upgrade => upgrade::is_upgraded(world),
+            Self::Undo(why) => upgrade::is_undone(why, world),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::strike::{Blow, Strike};
 use crate::world::{Mischief, Moment, Trouble};
 
 /// The seed of everything that is not a sweep over seeds.
-const SEED: u64 = 1;
+pub(crate) const SEED: u64 = 1;
 
 /// The story of every exhaustive run, in order.
 pub const STORY: [Act; 3] = [Act::Install, Act::Configure, Act::Uninstall];
@@ -65,15 +65,20 @@ pub fn reference() -> Outcome {
 
 /// Every blow at every write of the story. A run ends with the act that was hit.
 pub fn exhaustive(reference: &Outcome) -> Vec<Job> {
+    blows(reference, &STORY, 1)
+}
+
+/// The same for any story, from a write on.
+pub(crate) fn blows(reference: &Outcome, story: &[Act], first: u32) -> Vec<Job> {
     let mut jobs = Vec::new();
     for blow in Blow::ALL {
-        for write in 1..=reference.findings.writes {
+        for write in first..=reference.findings.writes {
             // The act in which this write is made.
             let acts = reference.done.iter().take_while(|done| done.writes < write).count() + 1;
             let strike = Strike { blow, write };
             let script = Script {
                 trouble: Trouble { strike: Some(strike), ..Trouble::default() },
-                ..Script::undisturbed(SEED, &STORY[..acts.min(STORY.len())])
+                ..Script::undisturbed(SEED, &story[..acts.min(story.len())])
             };
             let parts = Some(if blow == Blow::Twice { Point::Arrival(write) } else { Point::Write(write) });
             jobs.push(Job { name: format!("{blow}@{write}"), class: blow.class(), script, parts });
@@ -252,7 +257,8 @@ pub fn run_all(
     }
     if lead.expects() {
         let keeps_lines = jobs.iter().any(|job| job.script.keeps_lines);
-        let common = Script { keeps_lines, ..Script::undisturbed(SEED, &STORY) };
+        let story: Vec<Act> = reference.done.iter().map(|done| done.act).collect();
+        let common = Script { keeps_lines, ..Script::undisturbed(SEED, &story) };
         let outcome = run_parting(&common, Arc::clone(&lead) as Arc<dyn Branches>);
         lead.end_if_run(outcome)?;
     }

@@ -4,6 +4,7 @@
 //! names that users know, and nothing of how the operator decides.
 
 mod bundles;
+mod changes;
 mod deletions;
 mod finalizer;
 mod generations;
@@ -103,6 +104,8 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(bundles::Bundles::default()),
         Box::new(writer::OnlyTheLeader::default()),
         Box::new(order::Order),
+        Box::new(changes::InOrder),
+        Box::new(changes::History),
     ]
 }
 

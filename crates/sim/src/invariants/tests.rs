@@ -355,3 +355,75 @@ async fn s8_an_uninstallation_takes_what_others_need() {
     stage.delete("leader", Kind::ServiceAccount, "c").await;
     assert_eq!(stage.broken(), ["S8"]);
 }
+
+/// A component's workload of a version.
+fn workload(kind: Kind, component: &str, version: &str) -> Value {
+    let template = json!({
+        "metadata": {"labels": {"kubevirt.io": component}, "annotations": {VERSION: version}},
+        "spec": {"containers": [{"name": component, "image": "localhost/none"}]},
+    });
+    managed(
+        kind,
+        component,
+        "1",
+        json!({"spec": {"selector": {"matchLabels": {"kubevirt.io": component}}, "template": template}}),
+    )
+}
+
+const VERSION: &str = "kubevirt.io/install-strategy-version";
+
+#[tokio::test(start_paused = true)]
+async fn s9_a_component_gets_the_new_version_before_those_that_come_first() {
+    let stage = Stage::new().await;
+    let pods = stage.of(UserInfo::admin(), "", "v1", "Pod", "pods", true);
+    let pod = |name: &str, version: &str| -> DynamicObject {
+        serde_json::from_value(
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE,
+            "labels": {"kubevirt.io": "virt-handler"}, "annotations": {VERSION: version}},
+            "spec": {"containers": [{"name": "virt-handler", "image": "localhost/none"}]}}),
+        )
+        .unwrap()
+    };
+    let change = json!({"spec": {"template": {"metadata": {"annotations": {VERSION: "v0.2.0"}}}}});
+    stage.create("admin", account("default")).await;
+    stage.create("leader", workload(Kind::DaemonSet, "virt-handler", "v0.1.0")).await;
+    stage.create("leader", workload(Kind::Deployment, "virt-controller", "v0.1.0")).await;
+    stage.create("leader", workload(Kind::Deployment, "virt-api", "v0.1.0")).await;
+    pods.create(&PostParams::default(), &pod("old", "v0.1.0")).await.unwrap();
+    pods.create(&PostParams::default(), &pod("new", "v0.2.0")).await.unwrap();
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    pods.patch_status("new", &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
+    stage.merge("leader", Kind::DaemonSet, "virt-handler", change.clone()).await;
+    assert_eq!(stage.broken(), [""; 0], "it is the first");
+    stage.merge("leader", Kind::Deployment, "virt-controller", change.clone()).await;
+    assert_eq!(stage.broken(), ["S9"], "an old pod of virt-handler is left");
+    pods.delete("old", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
+    let back = json!({"spec": {"template": {"metadata": {"annotations": {VERSION: "v0.1.0"}}}}});
+    stage.merge("leader", Kind::Deployment, "virt-controller", back).await;
+    stage.merge("leader", Kind::Deployment, "virt-controller", change.clone()).await;
+    assert_eq!(stage.broken(), ["S9"], "nothing old is left, and the way back is another matter");
+    stage.merge("leader", Kind::Deployment, "virt-api", change).await;
+    assert_eq!(stage.broken(), ["S9", "S9"], "no pod of virt-controller is ready");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_a_change_that_is_over_goes_on_or_is_undone_out_of_the_blue() {
+    let stage = Stage::new().await;
+    let told = async |name: &str, states: &[&str]| {
+        let plan = json!({"apiVersion": "upgrade.kubevirt.io/v1alpha1", "kind": "UpgradePlan",
+            "metadata": {"name": name}, "spec": {}});
+        stage.create("leader", plan).await;
+        let plans = stage.objects("leader", Kind::UpgradePlan);
+        for state in states {
+            let status = Patch::Merge(json!({"status": {"state": state}}));
+            plans.patch_status(name, &PatchParams::default(), &status).await.unwrap();
+        }
+    };
+    told("a", &["InProgress", "Paused", "InProgress", "Succeeded"]).await;
+    told("b", &["InProgress", "RollingBack", "RolledBack"]).await;
+    assert_eq!(stage.broken(), [""; 0]);
+    told("c", &["InProgress", "Succeeded", "InProgress"]).await;
+    assert_eq!(stage.broken(), ["S10"]);
+    told("d", &["InProgress", "RolledBack"]).await;
+    assert_eq!(stage.broken(), ["S10", "S10"]);
+}
