@@ -7,6 +7,7 @@ mod fields;
 mod installation;
 mod quiet;
 mod registrations;
+mod releases;
 mod role;
 mod support;
 mod unready;
