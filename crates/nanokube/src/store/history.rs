@@ -13,8 +13,8 @@ use super::{Change, Event, Name, Revision, StoreError, Stored};
 /// crate's own tests, whose histories are short and shall meet both forms.
 const FRESH: usize = if cfg!(test) { 4 } else { 64 };
 /// The same in bytes of text, for resources with large objects (definitions, endpoints of a thousand pods): their trees stay
-/// within some two megabytes for each resource.
-const FRESH_BYTES: usize = 256 * 1024;
+/// within about a megabyte for each resource.
+const FRESH_BYTES: usize = 96 * 1024;
 /// Text of older events: some two thousand states of a pod, so that a roll-out of hundreds can be resumed, while a busy
 /// resource stays within tens of megabytes whatever the size of its objects.
 const TEXT_BYTES: usize = 16 * 1024 * 1024;
@@ -69,17 +69,30 @@ impl History {
         self.fresh_bytes += event.object.tail().len();
         self.fresh.push_back(Arc::new(event));
         while self.fresh.len() > FRESH || (self.fresh_bytes > FRESH_BYTES && self.fresh.len() > 1) {
-            let Some(oldest) = self.fresh.pop_front() else { break };
-            let told = Told::of(&oldest);
-            self.fresh_bytes -= told.object.tail.len();
-            self.text_bytes += told.object.tail.len();
-            cooled.push((told.name.clone(), told.revision));
-            self.text.push_back(told);
+            cooled.extend(self.cool_oldest());
         }
         while self.text_bytes > TEXT_BYTES || self.text.len() + self.fresh.len() > limit {
             self.forget();
         }
         cooled
+    }
+
+    /// Keeps as text what happened before a revision. Gives the states that are text from now on.
+    pub(super) fn cool(&mut self, before: Revision) -> Vec<(Name, Revision)> {
+        let mut cooled = Vec::new();
+        while self.fresh.front().is_some_and(|oldest| oldest.revision < before) {
+            cooled.extend(self.cool_oldest());
+        }
+        cooled
+    }
+
+    fn cool_oldest(&mut self) -> Option<(Name, Revision)> {
+        let told = Told::of(&*self.fresh.pop_front()?);
+        self.fresh_bytes -= told.object.tail.len();
+        self.text_bytes += told.object.tail.len();
+        let cooled = (told.name.clone(), told.revision);
+        self.text.push_back(told);
+        Some(cooled)
     }
 
     fn forget(&mut self) {

@@ -6,6 +6,7 @@
 //! The store never looks into an object except to write `metadata.resourceVersion`; it has no clock and does no IO.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -195,8 +196,14 @@ impl Shelf {
     fn record(&mut self, event: Event, limit: usize) {
         let revision = event.revision;
         self.changed = revision;
-        // What the history keeps as text from now on, the store does, too.
-        for (name, revision) in self.history.push(event, limit) {
+        let cooled = self.history.push(event, limit);
+        self.keep_as_text(cooled);
+        self.wake.notify_waiters();
+    }
+
+    /// What the history keeps as text from now on, the store does, too.
+    fn keep_as_text(&mut self, cooled: Vec<(Name, Revision)>) {
+        for (name, revision) in cooled {
             if let Some(object) = self.objects.get_mut(&name)
                 && object.revision == revision
                 && object.value.text.is_none()
@@ -204,16 +211,36 @@ impl Shelf {
                 *object = Stored::cold(Text::of(object), revision);
             }
         }
-        self.wake.notify_waiters();
     }
 }
+
+/// What happened this many writes ago, of whatever resource, is kept as text: whoever watches has seen it, or is far behind.
+/// Few in this crate's own tests, as in the history.
+const SEEN: Revision = if cfg!(test) { 8 } else { 64 };
+
+/// A server has some seventy resources: each is looked after within twenty writes.
+const COOLED_AT_ONCE: usize = 4;
 
 struct State {
     revision: Revision,
     shelves: BTreeMap<ResourceKey, Shelf>,
+    /// The resource that was looked after last, see [`State::cool`].
+    cooled: Option<ResourceKey>,
 }
 
 impl State {
+    /// Resources that nobody writes any more would keep their last events whole for ever: with each write of any resource
+    /// the next few in order are looked after.
+    fn cool(&mut self) {
+        let before = self.revision.saturating_sub(SEEN);
+        let after = self.cooled.take().map_or(Bound::Unbounded, Bound::Excluded);
+        for (resource, shelf) in self.shelves.range_mut((after, Bound::Unbounded)).take(COOLED_AT_ONCE) {
+            let cooled = shelf.history.cool(before);
+            shelf.keep_as_text(cooled);
+            self.cooled = Some(resource.clone());
+        }
+    }
+
     fn shelf(&mut self, resource: &ResourceKey) -> &mut Shelf {
         if !self.shelves.contains_key(resource) {
             self.shelves.insert(resource.clone(), Shelf::new());
@@ -232,7 +259,7 @@ pub(crate) struct Store {
 impl Store {
     /// An empty store that keeps `history` events of each resource.
     pub(crate) fn new(history: usize) -> Self {
-        let state = State { revision: 1, shelves: BTreeMap::new() };
+        let state = State { revision: 1, shelves: BTreeMap::new(), cooled: None };
         Self { state: Arc::new(Mutex::new(state)), history: history.max(1) }
     }
 
@@ -330,6 +357,7 @@ impl Store {
             frame: OnceLock::new(),
         };
         shelf.record(event, self.history);
+        state.cool();
         Ok(stored)
     }
 
@@ -360,6 +388,7 @@ impl Store {
             frame: OnceLock::new(),
         };
         shelf.record(event, self.history);
+        state.cool();
         Ok(stored)
     }
 
@@ -390,6 +419,7 @@ impl Store {
             frame: OnceLock::new(),
         };
         shelf.record(event, self.history);
+        state.cool();
         Ok(stored)
     }
 

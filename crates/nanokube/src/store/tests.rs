@@ -167,6 +167,23 @@ fn a_future_revision_is_refused() {
     assert!(matches!(store.watch(&key(), 99), Err(StoreError::Future { asked: 99, .. })));
 }
 
+#[test]
+fn what_nobody_writes_any_more_is_kept_as_text_and_told_as_before() {
+    let store = Store::new(100);
+    let place = Name::new("ns", "quiet");
+    let from = store.revision();
+    store.create(&key(), &place, json!({"v": 1})).unwrap();
+    let is_text = || store.lock().shelves[&key()].objects[&place].value.text.is_some();
+    assert!(!is_text());
+    for number in 0..2 * SEEN {
+        store.create(&"others".into(), &Name::new("", &number.to_string()), json!({})).unwrap();
+    }
+    assert!(is_text());
+    assert_eq!(store.get(&key(), &place).unwrap().value["v"], 1);
+    let told = store.watch(&key(), from).unwrap().ready().unwrap();
+    assert_eq!(told.iter().map(|event| event.object.value["v"].clone()).collect::<Vec<_>>(), [json!(1)]);
+}
+
 #[tokio::test]
 async fn a_waiting_cursor_wakes_up() {
     let store = Store::new(10);
