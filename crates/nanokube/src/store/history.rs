@@ -139,7 +139,9 @@ impl History {
     pub(super) fn after(&self, after: Revision, limit: usize) -> Result<Vec<Arc<Event>>, StoreError> {
         self.check(after)?;
         // Nearly everybody who asks is up to date.
-        if self.fresh.back().is_none_or(|newest| newest.revision <= after) {
+        let newest =
+            self.fresh.back().map(|event| event.revision).or_else(|| self.text.back().map(|told| told.revision));
+        if newest.is_none_or(|newest| newest <= after) {
             return Ok(Vec::new());
         }
         let old = self.text.partition_point(|told| told.revision <= after);
