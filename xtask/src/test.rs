@@ -62,7 +62,7 @@ const STAGES: &[Stage] = &[
     },
     Stage {
         name: "simulation",
-        what: "the operator under faults and third parties: one of several parts of all runs, which the commit decides, in 5 minutes",
+        what: "the operator under faults and third parties, in 5 minutes: a twelfth of all runs (SKIPPED: the rest, cargo xtask sim --seeds 40)",
         lacks: NOTHING,
         run: simulation,
     },
@@ -168,18 +168,14 @@ fn release() -> Result<()> {
     Ok(())
 }
 
-/// One part of all runs; commits that follow each other play different ones.
+/// One part of all runs, the same each time: a change is told apart from a run that nobody has played before. All of them
+/// are `cargo xtask sim`, and for a longer look.
 fn simulation() -> Result<()> {
-    /// A run takes one to two seconds of a processor and there are 1,572: a part of 200 takes two to three minutes on two
-    /// processors of its own, half of what it may.
-    const PARTS: u32 = 8;
-    let head = Command::new("git").args(["rev-parse", "HEAD"]).output()?;
-    let commit = String::from_utf8_lossy(&head.stdout).trim().to_owned();
-    // Outside of a repository there is one tree, and one part is as good as another.
-    let number = commit.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default();
-    let part = format!("{}/{PARTS}", number % PARTS + 1);
-    println!("  part {part} of the runs, after the commit ({commit}); all of them: cargo xtask sim");
-    xtask(&["sim", "--seeds", "40", "--within", "300", "--part", &part])
+    /// A run takes two to three seconds of a processor and there are 1,572: this many take two to three minutes on two
+    /// processors, half of what they may.
+    const PART: &str = "1/12";
+    println!("  part {PART} of the runs; all of them: cargo xtask sim --seeds 40");
+    xtask(&["sim", "--seeds", "40", "--within", "300", "--part", PART])
 }
 
 /// The small version. The release build has just compiled nearly all of what it needs.
