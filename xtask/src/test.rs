@@ -62,7 +62,7 @@ const STAGES: &[Stage] = &[
     },
     Stage {
         name: "simulation",
-        what: "the operator under faults and third parties, in 5 minutes: a twelfth of all runs (SKIPPED: the rest, cargo xtask sim --seeds 40)",
+        what: "the operator under faults and third parties, in 5 minutes (a twelfth; SKIPPED: the rest, cargo xtask sim)",
         lacks: NOTHING,
         run: simulation,
     },
