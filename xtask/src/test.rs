@@ -81,7 +81,7 @@ const STAGES: &[Stage] = &[
     Stage {
         name: "guest",
         what: "a real guest under libvirt, moved between the releases' pairs; every case of the suite",
-        lacks: guest::unavailable,
+        lacks: || guest::unavailable().or_else(not_sure_yet),
         run: real_guest,
     },
 ];
@@ -181,6 +181,11 @@ fn simulation() -> Result<()> {
 /// The small version. The release build has just compiled nearly all of what it needs.
 fn bench() -> Result<()> {
     xtask(&["bench", "nanokube", "--quick"])
+}
+
+/// What keeps the guest from being a stage; see docs/hypervisor.md.
+fn not_sure_yet() -> Option<String> {
+    Some("a migration may never begin (docs/hypervisor.md); until that is understood: cargo xtask guest".to_owned())
 }
 
 fn real_guest() -> Result<()> {
