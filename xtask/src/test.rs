@@ -62,7 +62,7 @@ const STAGES: &[Stage] = &[
     },
     Stage {
         name: "simulation",
-        what: "the operator under faults and third parties, in 5 minutes (a twelfth; SKIPPED: the rest, cargo xtask sim)",
+        what: "the operator under faults and third parties, a twelfth of all runs (SKIPPED: the rest, cargo xtask sim)",
         lacks: NOTHING,
         run: simulation,
     },
@@ -171,11 +171,14 @@ fn release() -> Result<()> {
 /// One part of all runs, the same each time: a change is told apart from a run that nobody has played before. All of them
 /// are `cargo xtask sim`, and for a longer look.
 fn simulation() -> Result<()> {
-    /// A run takes two to three seconds of a processor and there are 1,572: this many take two to three minutes on two
-    /// processors, half of what they may.
+    /// A run takes two to three seconds of a processor and there are 1,572: this many take two to four minutes on two
+    /// processors.
     const PART: &str = "1/12";
+    /// Five minutes are the goal, which the table's wall time is held against. A machine whose processors others use, too, gets
+    /// twice that before the stage fails: slowness of the machine is no fault of a change.
+    const WITHIN: &str = "600";
     println!("  part {PART} of the runs; all of them: cargo xtask sim --seeds 40");
-    xtask(&["sim", "--seeds", "40", "--within", "300", "--part", PART])
+    xtask(&["sim", "--seeds", "40", "--within", WITHIN, "--part", PART])
 }
 
 /// The small version. The release build has just compiled nearly all of what it needs.
