@@ -250,7 +250,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn completed<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Progress>>>;
     /// Changes the longest pause of a running migration.
     fn set_max_downtime<'a>(&'a self, name: &'a str, downtime: Duration) -> BoxFuture<'a, Result<()>>;
-    /// Gives a running migration up; the guest stays here.
+    /// Gives a running migration up; the guest stays here. It may take a moment longer than the call. Refused from the moment the
+    /// guest stands still for the switch-over: it is on one side then, a fraction of a second later.
     fn abort<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>>;
     /// Everything that happens from now on. A receiver that is dropped unsubscribes.
     fn events(&self) -> mpsc::UnboundedReceiver<Event>;

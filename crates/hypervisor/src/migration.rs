@@ -17,6 +17,10 @@ pub const SAMPLE_EVERY: Duration = Duration::from_millis(400);
 /// own keepalive of 30 s.
 pub const SETTLE_WITHIN: Duration = Duration::from_secs(120);
 
+/// How long a hypervisor may work on a migration that it was told to give up. libvirt finds a dead peer within 30 s and then asks it once
+/// more; what takes twice as long ends no more, and whoever waits for it shall hear so.
+const GIVES_UP_WITHIN: Duration = Duration::from_secs(60);
+
 /// The part of an allowed pause that is not copying: devices' state, and answers between the daemons. Hypervisors count the
 /// copying alone against the pause they are told. 25 to 80 ms were measured between two releases under emulation.
 const SWITCH_OVER: Duration = Duration::from_millis(100);
@@ -57,7 +61,8 @@ impl Outcome {
 /// Moves a guest. `observe` sees every sample. `cancel` ends it: the guest then stays, unless it had already moved.
 ///
 /// # Errors
-/// When no end could be found within [`SETTLE_WITHIN`].
+/// When no end could be found within [`SETTLE_WITHIN`]. A hypervisor that does not end what it was told to give up is waited for a minute
+/// before.
 pub async fn run(
     ends: Ends<'_>,
     name: &str,
@@ -78,6 +83,7 @@ pub async fn run(
     let mut ticks = tokio::time::interval(SAMPLE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut gave_up = None;
+    let mut gave_up_at: Option<Instant> = None;
     let mut last = None;
     let mut job = source.migrate(name, how);
     let result = loop {
@@ -102,15 +108,21 @@ pub async fn run(
                 };
                 if source.abort(name).await.is_ok() {
                     gave_up.get_or_insert(why);
+                    gave_up_at.get_or_insert_with(Instant::now);
                 }
             }
             () = cancel.cancelled(), if gave_up.is_none() => {
                 // There may be no job yet; the wish is repeated until there is one or the call returned.
                 if source.abort(name).await.is_ok() {
                     gave_up = Some(GiveUp::Asked);
+                    gave_up_at = Some(Instant::now());
                 } else {
                     tokio::time::sleep(ABORT_AGAIN).await;
                 }
+            }
+            () = tokio::time::sleep_until(gave_up_at.unwrap_or(started) + GIVES_UP_WITHIN), if gave_up_at.is_some() => {
+                let why = format!("it was told to give up {} s ago and still works on it", GIVES_UP_WITHIN.as_secs());
+                break Err(Error::Failed { name: name.to_owned(), operation: "migrate", why });
             }
         }
     };
@@ -139,6 +151,47 @@ const ABORT_AGAIN: Duration = Duration::from_millis(20);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hypervisor::Capabilities;
+    use crate::model::{Physics, Universe};
+    use crate::suite::Phase;
+    use crate::suite::tests::machine;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hypervisor_that_never_gives_up_is_told_of() {
+        let universe = Universe::new(Physics::default());
+        for host in ["old", "new"] {
+            let (libvirt, qemu) = ("9.0.0".to_owned(), "7.2.22".to_owned());
+            universe
+                .add_host(host, Capabilities { libvirt, qemu, machines: vec!["pc-q35-7.2".to_owned()], kvm: false });
+        }
+        let (source, target) = (universe.connect("old"), universe.connect("new"));
+        let guest = machine("default_t1", 262_144);
+        source.define(&guest).await.unwrap();
+        source.start(&guest.name, Default::default()).await.unwrap();
+        universe.set_stuck(true);
+        let cancel = CancellationToken::new();
+        let how = Migration { peer: "new".to_owned(), bandwidth: Some(48), ..Migration::default() };
+        let ends = Ends { source: &source, target: &target };
+        let began = Instant::now();
+        let migration = run(ends, &guest.name, &how, Policy::default(), cancel.clone(), |_| {});
+        let asked = async {
+            universe.until(|universe| universe.phase("old", &guest.name) == Some(Phase::Perform)).await;
+            cancel.cancel();
+        };
+        tokio::pin!(migration);
+        tokio::select! {
+            () = asked => {}
+            outcome = &mut migration => panic!("it ended by itself: {outcome:?}"),
+        }
+        let outcome = migration.await;
+        let undecided = outcome.unwrap_err();
+        assert!(undecided.why.contains("still works on the migration"), "{undecided}");
+        assert!(began.elapsed() < GIVES_UP_WITHIN + SETTLE_WITHIN + Duration::from_secs(5));
+        // Whatever held it let go: the guest is found where it was.
+        universe.set_stuck(false);
+        let settlement = settle(&source, &target, &guest.name, Intent::Run, SETTLE_WITHIN).await.unwrap();
+        assert_eq!(settlement.runs_on, Some(Side::Source));
+    }
 
     #[test]
     fn an_allowed_pause_has_room_for_the_switch_over() {

@@ -27,7 +27,7 @@ pub(crate) struct Options {
 }
 
 /// Why this machine cannot run the stage; `None` when it can.
-fn unavailable() -> Option<String> {
+pub(crate) fn unavailable() -> Option<String> {
     if !cfg!(target_os = "linux") || !Path::new("/etc/debian_version").exists() {
         return Some("the guest stage needs Debian: it builds its images from Debian's packages".to_owned());
     }

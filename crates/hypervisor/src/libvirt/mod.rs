@@ -5,6 +5,7 @@
 //! every call answers [`Error::Unreachable`], and subscribers are told [`Event::Lost`] and, with every domain's true
 //! state, [`Event::Resumed`].
 
+mod abort;
 mod convert;
 mod ffi;
 
@@ -25,8 +26,10 @@ use crate::hypervisor::{
     Capabilities, Endpoints, Error, Event, Found, Hypervisor, Migration, Progress, Result, Start, State, Statistics,
 };
 
-/// Seconds between two keepalive messages, and how many may stay unanswered: a daemon that hangs is found in 15 s.
-const KEEPALIVE: (i32, u32) = (5, 3);
+/// Seconds between two keepalive messages, and how many may stay unanswered: a daemon that hangs is found in 15 s. One each second,
+/// because a call can wait for the next message: of two threads that call at once, libvirt 9.0's client may forget to wake the one that
+/// sends for both.
+const KEEPALIVE: (i32, u32) = (1, 15);
 
 /// Between two attempts to reach a daemon that is away. Its supervisor restarts it within a second.
 const RECONNECT_EVERY: Duration = Duration::from_millis(100);
@@ -368,7 +371,7 @@ impl Hypervisor for Libvirt {
     }
 
     fn abort<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
-        self.on_domain(name, "abort the migration of", ffi::abort_job)
+        abort::abort(self, name).boxed()
     }
 
     fn events(&self) -> mpsc::UnboundedReceiver<Event> {

@@ -110,6 +110,9 @@ pub(super) async fn run(
             return;
         }
         Err(ending) => {
+            if matches!(ending, Ending::Aborted) {
+                universe.until(|universe| !universe.lock().stuck).await;
+            }
             let mut world = universe.lock();
             world.drop_incoming(&target, &name);
             let host = world.host(&source);

@@ -73,6 +73,8 @@ pub(crate) struct World {
     pub(crate) hosts: BTreeMap<String, Host>,
     /// `false`: what goes through the link is lost, connections break.
     pub(crate) link_up: bool,
+    /// Migrations that are given up do not end.
+    stuck: bool,
     /// Set for ever once a guest ran in two places.
     ran_twice: bool,
     /// Guests that switch themselves off once they have booted.
@@ -95,6 +97,7 @@ impl Universe {
             physics,
             hosts: BTreeMap::new(),
             link_up: true,
+            stuck: false,
             ran_twice: false,
             brief: BTreeSet::new(),
             beats: BTreeMap::new(),
@@ -146,6 +149,13 @@ impl Universe {
     pub fn set_link(&self, up: bool) {
         let mut world = self.lock();
         world.link_up = up;
+        world.touch();
+    }
+
+    /// While it is so, a migration that is given up does not end, as if its hypervisor had missed it.
+    pub fn set_stuck(&self, stuck: bool) {
+        let mut world = self.lock();
+        world.stuck = stuck;
         world.touch();
     }
 
@@ -482,7 +492,14 @@ impl Hypervisor for Model {
             let host = world.host(host);
             host.known(name)?;
             match host.jobs.get_mut(name) {
-                Some(job) if job.phase < Phase::Finish => job.aborted = true,
+                Some(job) if job.phase < Phase::SwitchOver => job.aborted = true,
+                Some(_) => {
+                    return Err(wrong_state(
+                        name,
+                        "abort the migration of",
+                        "the guest stands still for the switch-over",
+                    ));
+                }
                 _ => return Err(wrong_state(name, "abort the migration of", "no migration runs")),
             }
             Ok(())
