@@ -49,7 +49,7 @@ impl Hook {
 /// Configurations by name, in each the webhooks as they stand there.
 fn hooks(asked: &Asked<'_>, plural: &str) -> Vec<Hook> {
     let key = resource_key("admissionregistration.k8s.io", plural);
-    let configurations = asked.target.core.store.list(&key, "").objects;
+    let configurations = asked.target.core.store.list_kept(&key);
     let hooks = configurations.into_iter().flat_map(|configuration| {
         let count = configuration.value["webhooks"].as_array().map_or(0, Vec::len);
         (0..count).map(move |index| Hook { configuration: configuration.clone(), index })
@@ -121,7 +121,7 @@ pub(super) async fn validate(asked: &Asked<'_>, object: &Value, old: &Value) -> 
 fn concerned(asked: &Asked<'_>, hook: &Hook, object: &Value, old: &Value) -> Result<Option<Arc<Resource>>, ApiError> {
     let table = asked.target.core.registry.table();
     let namespace_object = asked.namespace_object();
-    let subject = asked.subject(object, old, &namespace_object);
+    let subject = asked.subject(object, old, &namespace_object.value);
     let Some(meant) = Criteria::of_webhook(hook.value()).meant(&subject, &table) else { return Ok(None) };
     let meant = asked.shared(meant, &table);
     let conditions = &hook.value()["matchConditions"];

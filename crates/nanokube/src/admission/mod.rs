@@ -18,7 +18,7 @@ pub(crate) use matching::Operation;
 use crate::cel::{self, Bindings};
 use crate::registry::{Resource, Table, resource_key};
 use crate::status::ApiError;
-use crate::store::Name;
+use crate::store::{Name, Stored};
 use crate::verbs::Target;
 
 /// What admission has to say beside yes and no.
@@ -91,12 +91,12 @@ impl Asked<'_> {
     }
 
     /// The namespace as an object, `null` where there is none.
-    fn namespace_object(&self) -> Value {
+    fn namespace_object(&self) -> Arc<Stored> {
         let namespaces = resource_key("", "namespaces");
         let found = (!self.namespace().is_empty())
-            .then(|| self.target.core.store.get(&namespaces, &Name::new("", self.namespace())))
+            .then(|| self.target.core.store.get_kept(&namespaces, &Name::new("", self.namespace())))
             .flatten();
-        found.map_or(Value::Null, |stored| stored.value.clone())
+        found.unwrap_or_else(|| Arc::new(Stored::unstored(Value::Null)))
     }
 
     /// A resource of the table, or the request's own, to keep.

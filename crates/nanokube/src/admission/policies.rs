@@ -25,14 +25,14 @@ struct Objection {
 
 pub(super) fn validate(asked: &Asked<'_>, object: &Value, old: &Value) -> Result<(), ApiError> {
     let store = &asked.target.core.store;
-    let all = |plural: &str| store.list(&resource_key("admissionregistration.k8s.io", plural), "").objects;
+    let all = |plural: &str| store.list_kept(&resource_key("admissionregistration.k8s.io", plural));
     let bindings = all("validatingadmissionpolicybindings");
     if bindings.is_empty() {
         return Ok(());
     }
     let table = asked.target.core.registry.table();
     let namespace_object = asked.namespace_object();
-    let subject = asked.subject(object, old, &namespace_object);
+    let subject = asked.subject(object, old, &namespace_object.value);
     let mut recorded = Vec::new();
     for policy in all("validatingadmissionpolicies") {
         let name = policy.value["metadata"]["name"].as_str().unwrap_or_default();

@@ -277,6 +277,16 @@ impl Store {
         self.lock().shelves.get(resource)?.objects.get(name).map(Stored::shown)
     }
 
+    /// As [`Store::get`], for what this server itself looks at with every other request: it is read once, not each time.
+    pub(crate) fn get_kept(&self, resource: &ResourceKey, name: &Name) -> Option<Arc<Stored>> {
+        self.lock().shelves.get(resource)?.objects.get(name).cloned()
+    }
+
+    /// As [`Store::list`] of all namespaces, for what this server itself looks at with every other request.
+    pub(crate) fn list_kept(&self, resource: &ResourceKey) -> Vec<Arc<Stored>> {
+        self.lock().shelves.get(resource).map(|shelf| shelf.objects.values().cloned().collect()).unwrap_or_default()
+    }
+
     /// The revision of the last change of a resource, 0 when there was none.
     pub(crate) fn last_change(&self, resource: &ResourceKey) -> Revision {
         self.lock().shelves.get(resource).map_or(0, |shelf| shelf.changed)

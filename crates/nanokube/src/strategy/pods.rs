@@ -118,7 +118,7 @@ fn priority(target: &Target<'_>, pod: &mut Value) -> Result<(), ApiError> {
     let name = pod["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
     let (value, policy, class) = match name.as_str() {
         "" => {
-            let classes = target.core.store.list(&key, "").objects;
+            let classes = target.core.store.list_kept(&key);
             match classes.iter().find(|class| class.value["globalDefault"] == true) {
                 Some(class) => (
                     class.value["value"].clone(),

@@ -69,7 +69,7 @@ fn level(text: &str) -> Option<Level> {
 /// The level of a namespace for a mode, and how it is shown.
 fn of_namespace(target: &Target<'_>, mode: &str) -> Option<(Level, String)> {
     let name = Name::new("", &target.path.namespace);
-    let namespace = target.core.store.get(&resource_key("", "namespaces"), &name)?;
+    let namespace = target.core.store.get_kept(&resource_key("", "namespaces"), &name)?;
     let labels = &namespace.value["metadata"]["labels"];
     let asked = labels[format!("{PREFIX}{mode}")].as_str()?;
     let version = labels[format!("{PREFIX}{mode}-version")].as_str().unwrap_or("latest");

@@ -171,7 +171,7 @@ fn namespace_open(target: &Target<'_>, name: &str) -> Result<(), ApiError> {
         return Ok(());
     }
     let namespace = &target.path.namespace;
-    let Some(found) = target.core.store.get(&resource_key("", "namespaces"), &Name::new("", namespace)) else {
+    let Some(found) = target.core.store.get_kept(&resource_key("", "namespaces"), &Name::new("", namespace)) else {
         return Err(ApiError::not_found(About { group: "", what: "namespaces", name: namespace }));
     };
     if meta::is_terminating(&found.value) {
