@@ -127,8 +127,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return operator::run(options);
     }
     let mut bench = Bench::new(options)?;
+    // What was measured before something went wrong took minutes: it is shown all the same.
+    let measured = measure(&mut bench, options.quick);
+    let reported = bench.report();
+    measured.and(reported)
+}
+
+fn measure(bench: &mut Bench<'_>, quick: bool) -> Result<()> {
     let nodes = |count: u32| format!("{count} nodes");
-    let quick = options.quick;
     if bench.wants("load in process HTTPS") {
         bench.load("in process", None)?;
         bench.load_over_https()?;
@@ -147,7 +153,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             bench.suite(5000, Goal::None)?;
         }
     }
-    bench.report()
+    Ok(())
 }
 
 struct Bench<'a> {
