@@ -31,6 +31,11 @@ use nanokube_cli::{Cluster, Options};
 use nanokube_nodes::{Heartbeats, Latencies, Network, Power, Processes};
 use tokio_util::sync::CancellationToken;
 
+/// A server's objects are trees of small pieces, made and freed with every request by whichever thread is there: glibc's allocator takes
+/// a quarter more processor time for the same work, and keeps more.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A server that is there answers its version in milliseconds; one behind a slow network in a few seconds.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
