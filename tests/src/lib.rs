@@ -1,6 +1,9 @@
 //! Scenarios across crates: a whole cluster in this process, under paused time, seen only through its API.
 
+pub mod rolling;
+
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +17,8 @@ use nanokube::MemorySink;
 use nanokube_cli::images::Table;
 use nanokube_cli::{Cluster, Options};
 use serde_json::Value;
+
+use crate::rolling::Rolling;
 
 /// The namespace of the suite in a release's manifests.
 pub const NAMESPACE: &str = "kubevirt";
@@ -38,12 +43,27 @@ impl World {
     /// As [`Self::start`], with the images that `change` makes of the usual ones.
     pub fn start_with(nodes: u32, seed: u64, change: impl FnOnce(Table) -> Table) -> Self {
         let audit = MemorySink::default();
-        let start = "2026-01-01T00:00:00Z".parse().expect("a valid time");
-        // No launcher's image ships yet; that of a release is held on nodes where Secrets are needed to pull it.
-        let images = Table::suite("localhost/kubevirt", &["v0.1.0", "v0.2.0", "v0.3.0"])
-            .with_idle("localhost/kubevirt/virt-launcher:v0.1.0");
-        let options = Options::new(nodes, Clock::anchored(start), seed, Arc::new(change(images)));
-        let cluster = Cluster::start(Options { audit: Some(Box::new(audit.clone())), ..options });
+        Self::of(Options { audit: Some(Box::new(audit.clone())), ..options(nodes, seed, change) }, audit)
+    }
+
+    /// As [`Self::start`], with endpoints that follow their pods more slowly: a part of `lag` that the seed draws for each
+    /// Service.
+    pub fn start_lagging(nodes: u32, seed: u64, lag: RangeInclusive<Duration>) -> Self {
+        let options = Options { endpoint_lag: lag, ..options(nodes, seed, |images| images) };
+        Self::of(options, MemorySink::default())
+    }
+
+    /// As [`Self::start`], watched by somebody who sees every commit. Requests are not kept: thousands of nodes make
+    /// hundreds of thousands.
+    pub fn start_watched(nodes: u32, seed: u64, watcher: &Arc<Rolling>) -> Self {
+        let faults = Arc::clone(watcher) as Arc<dyn nanokube::Faults>;
+        let world = Self::of(Options { faults, ..options(nodes, seed, |images| images) }, MemorySink::default());
+        watcher.attach(world.cluster.api.clone());
+        world
+    }
+
+    fn of(options: Options, audit: MemorySink) -> Self {
+        let cluster = Cluster::start(options);
         let client = cluster.admin();
         Self { cluster, client, audit }
     }
@@ -154,6 +174,14 @@ impl World {
         let pods = self.suite_pods().await;
         pods.iter().filter(|pod| pod.starts_with(&format!("{component}-"))).count()
     }
+}
+
+fn options(nodes: u32, seed: u64, change: impl FnOnce(Table) -> Table) -> Options {
+    let start = "2026-01-01T00:00:00Z".parse().expect("a valid time");
+    // No launcher's image ships yet; that of a release is held on nodes where Secrets are needed to pull it.
+    let images = Table::suite("localhost/kubevirt", &["v0.1.0", "v0.2.0", "v0.3.0"])
+        .with_idle("localhost/kubevirt/virt-launcher:v0.1.0");
+    Options::new(nodes, Clock::anchored(start), seed, Arc::new(change(images)))
 }
 
 /// Waits until an object exists and satisfies a condition; fails after [`PATIENCE`] with the object as it was last.

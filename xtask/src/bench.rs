@@ -1,8 +1,9 @@
 //! Figures of a part of the system against their goals, of a release build on this machine: nanokube's throughput, latency,
-//! start and memory here, the operator's in [`operator`].
+//! start and memory here, the operator's in [`operator`], those of a change of version in [`upgrade`].
 
 mod chart;
 mod operator;
+mod upgrade;
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -38,7 +39,7 @@ const SAMPLES: usize = 60;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// What to measure
-    #[arg(value_parser = ["nanokube", "operator"])]
+    #[arg(value_parser = ["nanokube", "operator", "upgrade"])]
     subject: String,
     /// The small version, without the large clusters
     #[arg(long)]
@@ -123,8 +124,10 @@ impl Figure {
 /// # Errors
 /// A goal was missed, or something could not be measured.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if options.subject == "operator" {
-        return operator::run(options);
+    match options.subject.as_str() {
+        "operator" => return operator::run(options),
+        "upgrade" => return upgrade::run(options),
+        _ => {}
     }
     let mut bench = Bench::new(options)?;
     // What was measured before something went wrong took minutes: it is shown all the same.

@@ -56,7 +56,7 @@ const STAGES: &[Stage] = &[
     },
     Stage {
         name: "bench",
-        what: "nanokube's throughput, latency, start and memory against their goals",
+        what: "nanokube's throughput, latency, start and memory, and a change of version, against their goals",
         lacks: NOTHING,
         run: bench,
     },
@@ -183,7 +183,8 @@ fn simulation() -> Result<()> {
 
 /// The small version. The release build has just compiled nearly all of what it needs.
 fn bench() -> Result<()> {
-    xtask(&["bench", "nanokube", "--quick"])
+    xtask(&["bench", "nanokube", "--quick"])?;
+    xtask(&["bench", "upgrade", "--quick"])
 }
 
 fn real_guest() -> Result<()> {

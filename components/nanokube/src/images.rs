@@ -126,6 +126,18 @@ impl Table {
         self
     }
 
+    /// Adds every image once more, under a name that begins with `prefix`.
+    #[must_use]
+    pub fn with_prefixed(mut self, prefix: &str) -> Self {
+        let named = |(reference, image): (&String, &Image)| {
+            let (registry, name) = reference.rsplit_once('/')?;
+            Some((format!("{registry}/{prefix}{name}"), image.clone()))
+        };
+        let more: Vec<_> = self.0.iter().filter_map(named).collect();
+        self.0.extend(more);
+        self
+    }
+
     /// Adds an image that runs and does nothing.
     #[must_use]
     pub fn with_idle(mut self, reference: &str) -> Self {

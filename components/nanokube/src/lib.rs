@@ -34,12 +34,23 @@ pub struct Options {
     pub audit: Option<Box<dyn nanokube::AuditSink>>,
     /// What goes wrong in the server.
     pub faults: Arc<dyn nanokube::Faults>,
+    /// How long an endpoint follows its pod; usually [`ENDPOINT_LAG`].
+    pub endpoint_lag: RangeInclusive<Duration>,
 }
 
 impl Options {
     /// A cluster of which nothing is recorded and in which nothing goes wrong.
     pub fn new(nodes: u32, clock: Clock, seed: u64, images: Arc<dyn Images>) -> Self {
-        Self { nodes, clock, pods_clock: None, seed, images, audit: None, faults: Arc::new(nanokube::NoFaults) }
+        Self {
+            nodes,
+            clock,
+            pods_clock: None,
+            seed,
+            images,
+            audit: None,
+            faults: Arc::new(nanokube::NoFaults),
+            endpoint_lag: ENDPOINT_LAG,
+        }
     }
 }
 
@@ -82,7 +93,7 @@ impl Cluster {
     /// # Errors
     /// The objects cannot be taken in.
     pub fn start_from(options: Options, objects: &str) -> Result<Self, nanokube::ImportError> {
-        let Options { nodes, clock, pods_clock, seed, images, audit, faults } = options;
+        let Options { nodes, clock, pods_clock, seed, images, audit, faults, endpoint_lag } = options;
         let (network, power, stop) = (MemoryNet::new(), Power::default(), CancellationToken::new());
         let server = nanokube::Options { audit, faults, ..nanokube::Options::new(clock.clone(), seed) };
         let api = Nanokube::new(server.with_net(Arc::new(reach::Reach::new(&network))));
@@ -93,7 +104,7 @@ impl Cluster {
         // What they write is recorded under the name of their program.
         let client_for =
             move |user: &str| server.client_of(UserInfo::new(user, &[]), user.trim_start_matches("system:"));
-        let controllers = nanokube_controllers::Options { clock: clock.clone(), seed, endpoint_lag: ENDPOINT_LAG };
+        let controllers = nanokube_controllers::Options { clock: clock.clone(), seed, endpoint_lag };
         let until = stop.clone();
         tasks.spawn(async move {
             nanokube_controllers::run(client_for, controllers, until).await.map_err(Error::Controllers)

@@ -34,8 +34,8 @@ pub const NAME: &str = "virt-api";
 pub const CERTIFICATE_DIR: &str = "/etc/virt-api/certificates";
 
 /// How long requests are still accepted after SIGTERM: as long as it takes until every API server and proxy has heard that
-/// this pod is leaving the Service, which takes about a second on a busy cluster.
-const LINGER: Duration = Duration::from_secs(3);
+/// this pod is leaving the Service, which takes about a second on a busy cluster and five on one that is overloaded.
+const LINGER: Duration = Duration::from_secs(6);
 
 /// What answers look at.
 #[derive(Clone, Debug, Default)]

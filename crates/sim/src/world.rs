@@ -12,7 +12,7 @@ use kube::core::GroupVersionKind;
 use kubevirt_release::{Kind, Object};
 use kubevirt_runtime::clock::Clock;
 use nanokube::{FaultPlan, Injector};
-use nanokube_cli::{Cluster, Options};
+use nanokube_cli::{Cluster, ENDPOINT_LAG, Options};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -117,6 +117,7 @@ impl World {
             images: Arc::new(registry.clone()),
             audit: None,
             faults: Arc::clone(&referee) as Arc<dyn nanokube::Faults>,
+            endpoint_lag: ENDPOINT_LAG,
         });
         referee.attach(cluster.api.clone());
         let client = cluster.admin();

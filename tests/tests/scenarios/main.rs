@@ -2,6 +2,7 @@
 
 mod beside;
 mod customize;
+mod drain;
 mod edits;
 mod fields;
 mod installation;
@@ -9,6 +10,7 @@ mod quiet;
 mod registrations;
 mod releases;
 mod role;
+mod rolling;
 mod support;
 mod unready;
 mod upgrades;

@@ -3,7 +3,7 @@
 
 use kube::api::ListParams;
 use kubevirt_release::Kind;
-use kubevirt_release::operator_manifest::cr_manifest;
+use kubevirt_release::operator_manifest::{ManifestOptions, cr_manifest, operator_manifest};
 use kubevirt_tests::{NAMESPACE, World, condition_of, simulate, until};
 use serde_json::{Value, json};
 
@@ -61,6 +61,51 @@ async fn is_led_by(world: &World, version: &str) {
         of_version.iter().any(|pod| pod == holder)
     })
     .await;
+}
+
+/// The images of the operator's pods and of the suite's, those that are started and those that pods are started from.
+async fn images(world: &World) -> Vec<String> {
+    let pods = world.api_of("", "v1", "Pod", "pods", Some(NAMESPACE));
+    let mut images = Vec::new();
+    for pod in pods.list(&ListParams::default()).await.expect("pods").items {
+        let spec = &pod.data["spec"];
+        for container in
+            [&spec["containers"], &spec["initContainers"]].into_iter().filter_map(Value::as_array).flatten()
+        {
+            images.push(container["image"].as_str().expect("an image").to_owned());
+            let arguments = container["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            images.extend(arguments.filter(|argument| argument.starts_with("localhost/")).map(str::to_owned));
+        }
+    }
+    images.sort();
+    images.dedup();
+    images
+}
+
+fn all_of(prefix: &str) -> Vec<String> {
+    let components = ["virt-api", "virt-controller", "virt-handler", "virt-launcher", "virt-operator"];
+    components.iter().map(|component| format!("localhost/kubevirt/{prefix}{component}:v0.1.0")).collect()
+}
+
+#[test]
+fn t3149_the_images_of_the_suite_are_named_as_the_operators_image_is() {
+    simulate(async {
+        let world = World::start_with(3, 65, |images| images.with_prefixed("site-"));
+        install(&world, "v0.1.0").await;
+        assert_eq!(images(&world).await, all_of(""));
+        for prefix in ["site-", ""] {
+            let options =
+                ManifestOptions { prefix: prefix.to_owned(), ..ManifestOptions::new("localhost/kubevirt", "v0.1.0") };
+            world.apply(&operator_manifest(&options)).await;
+            world.kubevirt_until("updating", is_updating).await;
+            settled(&world, "v0.1.0").await;
+            until(&world.api(Kind::Deployment, Some(NAMESPACE)), "virt-operator", "alone", |deployment| {
+                deployment.data["status"]["replicas"] == 2
+            })
+            .await;
+            assert_eq!(images(&world).await, all_of(prefix));
+        }
+    });
 }
 
 #[test]

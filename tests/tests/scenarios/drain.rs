@@ -1,0 +1,106 @@
+//! Somebody who never stops asking virt-api while the version changes is always answered, however slowly endpoints follow
+//! their pods; and is not, when virt-api is denied the time to drain.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::Request;
+use kubevirt_tests::{NAMESPACE, World, quiet_for, simulate};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::support::{install, operator, settled};
+
+/// How slow endpoints may be.
+const LAG: Duration = Duration::from_secs(5);
+/// How slow they are: a seed draws a part of it for virt-api's Service; and as slow as they may be.
+const LAGS: [(u64, RangeInclusive<Duration>); 3] =
+    [(1, Duration::ZERO..=LAG), (2, Duration::ZERO..=LAG), (3, LAG..=LAG)];
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Asks through the aggregated API and through the webhooks in turn, and gives why questions failed.
+async fn ask(world: &World, failed: &mut Vec<String>) {
+    let version = "/apis/subresources.kubevirt.io/v1/version";
+    let machines = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances?dryRun=All";
+    let machine = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+        "metadata": {"name": "asked-for"},
+        "spec": {"domain": {"devices": {}, "resources": {"requests": {"memory": "64Mi"}}}}});
+    let questions = [
+        Request::get(version).body(Vec::new()),
+        Request::post(machines).header("content-type", "application/json").body(machine.to_string().into_bytes()),
+    ];
+    for question in questions {
+        let question = question.expect("a request");
+        let what = format!("{} {}", question.method(), question.uri().path());
+        if let Err(error) = world.client.request::<Value>(question).await {
+            failed.push(format!("{what}: {error}"));
+        }
+    }
+}
+
+/// Changes the version while somebody asks; gives how many rounds there were, and why questions failed.
+async fn change(world: &World) -> (u32, Vec<String>) {
+    world.patch_kubevirt(json!({"imageTag": "v0.1.0"})).await;
+    world.apply(&operator("v0.2.0")).await;
+    let is_new = |kubevirt: &Value| kubevirt["status"]["operatorVersion"] == "v0.2.0";
+    world.kubevirt_until("served by the new operator", is_new).await;
+    // Until every API server has heard that the old operator's webhooks are gone.
+    quiet_for(LAG * 20).await;
+    settled(world, "v0.1.0").await;
+    world.patch_kubevirt(json!({"imageTag": "v0.2.0"})).await;
+    let (mut rounds, mut failed) = (0, Vec::new());
+    let asking = async {
+        loop {
+            ask(world, &mut failed).await;
+            rounds += 1;
+            sleep(PAUSE).await;
+        }
+    };
+    let changed = async {
+        settled(world, "v0.2.0").await;
+        // Until the last of the old pods has gone, and nobody is sent to it any more.
+        quiet_for(LAG * 4).await;
+    };
+    tokio::select! {
+        () = asking => unreachable!("it never ends"),
+        () = changed => {}
+    }
+    (rounds, failed)
+}
+
+#[test]
+fn whoever_asks_meanwhile_is_always_answered_however_slow_endpoints_are() {
+    for (seed, lag) in LAGS {
+        simulate(async {
+            let world = World::start_lagging(3, seed, lag);
+            install(&world, "v0.1.0").await;
+            let (rounds, failed) = change(&world).await;
+            assert!(rounds > 100, "{rounds} rounds are not a change of version");
+            assert_eq!(failed, Vec::<String>::new(), "seed {seed}, {rounds} rounds");
+        });
+    }
+}
+
+/// The same without the drain: a pod of virt-api gets no time to end, and whoever is still sent there hears nothing.
+#[test]
+fn whoever_asks_a_virt_api_that_may_not_drain_is_left_without_an_answer() {
+    let mut unanswered = Vec::new();
+    for (seed, lag) in LAGS {
+        simulate(async {
+            let world = World::start_lagging(3, seed, lag);
+            install(&world, "v0.1.0").await;
+            let at_once = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 0}}}}).to_string();
+            let patch = json!({"resourceType": "Deployment", "resourceName": "virt-api", "type": "strategic", "patch": at_once});
+            world.patch_kubevirt(json!({"customizeComponents": {"patches": [patch]}})).await;
+            world.kubevirt_until("observed", |kubevirt| kubevirt["status"]["observedGeneration"] == 2).await;
+            settled(&world, "v0.1.0").await;
+            let api = world.api(kubevirt_release::Kind::Deployment, Some(NAMESPACE)).get("virt-api").await;
+            let grace = &api.expect("virt-api").data["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
+            assert_eq!(*grace, 0, "the pods may not drain");
+            unanswered.push(change(&world).await.1.len());
+        });
+    }
+    println!("simulated: questions without an answer, by seed: {unanswered:?}");
+    assert!(unanswered.iter().all(|count| *count > 0), "{unanswered:?}: the probe sees nothing");
+}
