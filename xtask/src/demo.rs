@@ -3,6 +3,7 @@
 //! the while somebody asks the suite. Real `kubectl` against nanokube; simulated nodes.
 
 mod back;
+mod budget;
 mod keep;
 mod kubectl;
 mod probe;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{audit, paths, release, setup, term};
+use budget::{Budget, Spent};
 use kubectl::Kubectl;
 use probe::{Answers, Probe};
 use server::Server;
@@ -49,6 +51,8 @@ pub(crate) struct Options {
 struct Figures {
     install: Duration,
     upgrade: Duration,
+    /// Where the time of the upgrade went.
+    spent: Vec<Spent>,
     rollback: Duration,
     next_upgrade: Duration,
     answers: Answers,
@@ -91,7 +95,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let operator_requests = audit::read(&server.audit_log)?.iter().filter(|entry| entry.by_operator()).count();
     pin_and_replace_operator(&kubectl, &dist)?;
     let probe = Probe::start(&server.kubeconfig);
+    let budget = Budget::start(&server.kubeconfig)?;
+    let asked = Instant::now();
     let (upgrade, order) = upgrade(&kubectl, &server, NEW)?;
+    let spent = budget.spent(NEW, asked);
+    drop(budget);
+    shown(&spent)?;
     let rollback = back::undone(&kubectl, &dist)?;
     let next_upgrade = next(&kubectl, &server, &dist)?;
     let answers = answered(probe)?;
@@ -104,6 +113,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         &Figures {
             install,
             upgrade,
+            spent,
             rollback,
             next_upgrade,
             answers,
@@ -245,10 +255,39 @@ fn check(good: bool, what: &str) -> Result<()> {
     if good { Ok(()) } else { bail!("not as promised: {what}") }
 }
 
+fn overhead(spent: &[Spent]) -> f64 {
+    spent.iter().map(Spent::overhead).sum()
+}
+
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 100.0).round() / 100.0
+}
+
+/// The wait budget: what each step of the upgrade took, and how much of it its pods needed.
+fn shown(spent: &[Spent]) -> Result<()> {
+    check(spent.len() >= ORDER.len(), &format!("the upgrade told of {} steps", spent.len()))?;
+    let row = |step: &str, wall: f64, critical: f64| {
+        vec![step.to_owned(), format!("{wall:.2} s"), format!("{critical:.2} s"), format!("{:.2} s", wall - critical)]
+    };
+    let mut rows: Vec<Vec<String>> = spent.iter().map(|it| row(&it.step, it.wall, it.critical)).collect();
+    let sum = |of: fn(&Spent) -> f64| spent.iter().map(of).sum::<f64>();
+    rows.push(row("together", sum(|it| it.wall), sum(|it| it.critical)));
+    term::table(&["STEP", "TIME", "PODS END AND COME UP", "BEYOND THAT"], &rows);
+    let total = overhead(spent);
+    let verdict = if total <= budget::GOAL { "met" } else { "missed" };
+    term::note(&format!(
+        "beyond what the pods need the upgrade took {total:.2} s; the goal, {} s on process nodes of a machine that has nothing else \
+         to do, is {verdict}",
+        budget::GOAL
+    ));
+    Ok(())
+}
+
 fn report(options: &Options, figures: &Figures) -> Result<()> {
     let Figures {
         install,
         upgrade,
+        spent,
         rollback,
         next_upgrade,
         answers,
@@ -270,6 +309,10 @@ fn report(options: &Options, figures: &Figures) -> Result<()> {
         &[
             vec!["custom resource applied to Available".into(), format!("{:.2} s", seconds(install))],
             vec!["imageTag patched to upgraded".into(), format!("{:.2} s", seconds(upgrade))],
+            vec![
+                format!("the same beyond what its pods need, {} s are the goal", budget::GOAL),
+                format!("{:.2} s", overhead(spent)),
+            ],
             vec!["bad release asked for to undone".into(), format!("{:.2} s", seconds(rollback))],
             vec!["the next release asked for to upgraded".into(), format!("{:.2} s", seconds(next_upgrade))],
             vec!["questions to the suite meanwhile, failed".into(), format!("{asked}, {}", failed.len())],
@@ -284,6 +327,11 @@ fn report(options: &Options, figures: &Figures) -> Result<()> {
     let line: Value = json!({
         "install_seconds": seconds(install),
         "upgrade_seconds": seconds(upgrade),
+        "upgrade_overhead_seconds": rounded(overhead(spent)),
+        "upgrade_steps": spent.iter().map(|step| json!({
+            "step": step.step, "seconds": rounded(step.wall), "critical_seconds": rounded(step.critical),
+            "overhead_seconds": rounded(step.overhead()),
+        })).collect::<Vec<_>>(),
         "rollback_seconds": seconds(rollback),
         "next_upgrade_seconds": seconds(next_upgrade),
         "probe_requests": asked,
