@@ -130,6 +130,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         _ => {}
     }
     let mut bench = Bench::new(options)?;
+    bench.build()?;
     // What was measured before something went wrong took minutes: it is shown all the same.
     let measured = measure(&mut bench, options.quick);
     let reported = bench.report();
@@ -178,12 +179,17 @@ impl<'a> Bench<'a> {
         let (nanokube, measure) = (release.join("nanokube"), release.join("examples").join("measure"));
         let bench = Self { options, nanokube, measure, scratch, figures: Vec::new(), servers: Cell::new(0) };
         setup::run()?;
-        bench.heading("Build");
+        Ok(bench)
+    }
+
+    /// Builds the server, and the program that measures it.
+    fn build(&self) -> Result<()> {
+        self.heading("Build");
         let build = ["build", "--release", "--package", "nanokube-cli", "--bin", "nanokube", "--example", "measure"];
-        bench.command(&format!("cargo {}", build.join(" ")));
+        self.command(&format!("cargo {}", build.join(" ")));
         let status = paths::cargo().args(build).status()?;
         ensure!(status.success(), "the build failed");
-        Ok(bench)
+        Ok(())
     }
 
     fn talks(&self) -> bool {

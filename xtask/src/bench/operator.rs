@@ -41,6 +41,7 @@ const RENEWALS: f64 = 12.0;
 /// As [`super::run`].
 pub(super) fn run(options: &Options) -> Result<()> {
     let mut bench = Bench::new(options)?;
+    bench.build()?;
     let lines: &[&[u32]] = if options.quick { &SMALL } else { &SIZES };
     // It has to run for some minutes; meanwhile the small clusters are measured, which take next to no processor time.
     let process = if bench.wants(process::NAME) { Some(Process::start(&mut bench)?) } else { None };

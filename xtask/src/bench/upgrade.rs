@@ -61,6 +61,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
 
 /// The program that plays changes of version.
 fn build(bench: &Bench<'_>) -> Result<PathBuf> {
+    bench.heading("Build");
     let build = ["build", "--release", "--package", "kubevirt-tests", "--bin", "upgrade-figures"];
     bench.command(&format!("cargo {}", build.join(" ")));
     ensure!(paths::cargo().args(build).status()?.success(), "the build failed");

@@ -45,6 +45,7 @@ impl Memory {
 /// # Errors
 /// Something does not build, start, or come to its end.
 pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Memory> {
+    bench.build()?;
     let build = ["build", "--release", "--package", OPERATOR];
     bench.command(&format!("cargo {}", build.join(" ")));
     ensure!(paths::cargo().args(build).status()?.success(), "the build failed");
