@@ -61,8 +61,8 @@ const STUCK: Duration = Duration::from_secs(600);
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
 /// How long webhooks are still answered after SIGTERM: as long as it takes until every API server has heard that this pod
-/// is leaving the Service, about a second on a busy cluster.
-const LINGER: Duration = Duration::from_secs(3);
+/// is leaving the Service, about a second on a busy cluster and five on one that is overloaded.
+const LINGER: Duration = Duration::from_secs(6);
 
 /// Runs the operator until it is asked to stop, or loses its lease.
 ///
