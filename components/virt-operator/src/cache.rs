@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::catalogue::Catalogue;
 use crate::contest::{Contest, Contests};
+use crate::kept::Kept;
 use crate::pods::{PodFacts, Pods};
 use crate::strategies::{Memory, Strategies};
 
@@ -92,6 +93,8 @@ pub struct Cache {
     pending: watch::Sender<BTreeSet<Source>>,
     changed: Notify,
     strategies: Memory,
+    /// What passes leave to each other.
+    pub kept: Kept,
 }
 
 impl Cache {
@@ -104,6 +107,7 @@ impl Cache {
             pending,
             changed: Notify::new(),
             strategies: Memory::default(),
+            kept: Kept::default(),
         }
     }
 

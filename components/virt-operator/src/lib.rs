@@ -41,6 +41,7 @@ mod dump;
 pub mod endpoints;
 mod follow;
 pub mod instances;
+pub mod kept;
 pub mod metrics;
 mod nodes;
 mod optional;

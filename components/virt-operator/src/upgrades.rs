@@ -58,6 +58,23 @@ impl History {
     }
 }
 
+impl History {
+    /// Whether this very change came to its end and nothing has changed the version since: all that is missing is that the
+    /// CR's status says so, which is written after the plan's.
+    pub fn is_over(&self, change: Change<'_>) -> bool {
+        let Change { from, to, generation, operator_version } = change;
+        let newest = self.plans.values().max_by_key(|plan| number(plan));
+        newest.is_some_and(|plan| {
+            let status = status_of(plan);
+            status.state == PlanState::Succeeded
+                && status.generation == generation
+                && status.operator_version == operator_version
+                && plan.spec.from.deployment_id == from
+                && plan.spec.to.deployment_id == to
+        })
+    }
+}
+
 /// What a plan says; one that was made and not yet filled in says nothing.
 pub fn status_of(plan: &UpgradePlan) -> UpgradePlanStatus {
     plan.status.clone().unwrap_or_default()
@@ -239,6 +256,23 @@ mod tests {
         assert_eq!(found(4, "op"), Some(9));
         assert_eq!(found(6, "op"), None, "the spec changed");
         assert_eq!(found(5, "newer"), None, "the operator changed");
+    }
+
+    #[test]
+    fn a_change_that_came_to_its_end_is_over_until_anything_else_changes() {
+        let is_over = |plans: &[(String, Arc<UpgradePlan>)], generation, operator_version| {
+            let plans = plans.iter().cloned().collect();
+            let history = History { served: true, plans, policy: Policy::default() };
+            history.is_over(Change { from: "old", to: "new", generation, operator_version })
+        };
+        let done = plan(10, "new", PlanState::Succeeded, 3);
+        let before = plan(9, "new", PlanState::RolledBack, 3);
+        assert!(is_over(&[before.clone(), done.clone()], 3, "op"));
+        assert!(!is_over(std::slice::from_ref(&done), 4, "op"), "asked for anew");
+        assert!(!is_over(std::slice::from_ref(&done), 3, "newer"));
+        assert!(!is_over(&[done, plan(11, "other", PlanState::Succeeded, 3)], 3, "op"), "there and back");
+        assert!(!is_over(&[before], 3, "op"));
+        assert!(!is_over(&[plan(1, "new", PlanState::InProgress, 3)], 3, "op"));
     }
 
     #[test]

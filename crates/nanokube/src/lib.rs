@@ -265,6 +265,12 @@ impl Nanokube {
         self.core.store.revision()
     }
 
+    /// From now on objects stay trees, however long nobody has looked at them: six times the memory, and no time to read
+    /// them anew. For simulations, which look at everything all the time.
+    pub fn keep_trees(&self) {
+        self.core.store.keep_trees();
+    }
+
     /// Forgets the history up to `revision`, as etcd's compaction does: watches and pages from before get 410.
     pub fn compact(&self, revision: u64) {
         self.core.store.compact(revision);

@@ -16,6 +16,7 @@ mod process;
 mod referee;
 mod registry;
 mod run;
+pub mod series;
 mod state;
 mod story;
 mod strike;

@@ -5,13 +5,18 @@
     reason = "this measures how long the machine takes; simulated time is inside the runs"
 )]
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
 use kubevirt_sim::sweep::{self, Finished, Job, Part, Summary, percentile};
-use kubevirt_sim::{Outcome, upgrade};
+use kubevirt_sim::{Act, Outcome, series, upgrade};
 use serde_json::json;
+
+/// A third of what a run costs is taking memory and giving it back, which the system's allocator does more slowly.
+#[global_allocator]
+static MEMORY: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Simulates installations under faults: the real operator, a simulated cluster, simulated time.
 #[derive(Parser)]
@@ -35,6 +40,13 @@ struct Arguments {
     /// Only this part of all runs, spread over all of them: "2/4" is the second of four. The parts together are all runs.
     #[arg(long)]
     part: Option<Part>,
+    /// The operator's process dies at every so many writes, in a run each.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    crash_every: u32,
+    /// Play all trouble in runs of its own: lost answers, writes that arrive twice, and what third parties do to the objects
+    /// of a kind.
+    #[arg(long)]
+    apart: bool,
     /// Play each run from its beginning, not from where it parts from the others: the same runs, more slowly.
     #[arg(long)]
     from_scratch: bool,
@@ -59,57 +71,47 @@ fn main() -> ExitCode {
     let acts: Vec<String> = reference.done.iter().map(|d| format!("{:?} after {} writes", d.act, d.writes)).collect();
     println!("reference: {} ({:.1} s)", acts.join(", "), began.elapsed().as_secs_f64());
 
-    let mut jobs: Vec<Job> = Vec::new();
-    if arguments.upgrade {
-        if !arguments.no_exhaustive {
-            jobs.extend(upgrade::exhaustive(&reference));
-        }
-        jobs.extend(upgrade::seeded(arguments.seed, arguments.seeds));
-    } else {
-        if !arguments.no_exhaustive {
-            jobs.extend(sweep::exhaustive(&reference));
-            jobs.extend(sweep::mischief(&reference));
-        }
-        jobs.extend(sweep::special());
-        jobs.extend(sweep::seeded(arguments.seed, arguments.seeds));
-    }
-    let all = jobs.len();
+    let apart = apart(&arguments, &reference);
+    let story: &[Act] = if arguments.upgrade { &upgrade::STORY } else { &sweep::STORY };
+    let in_series = series::joined(apart.clone(), story);
+    // Asked for by name, all trouble can be had on its own.
+    let jobs = match (arguments.apart, arguments.only.is_empty()) {
+        (true, _) => apart.clone(),
+        (false, true) => in_series,
+        (false, false) => apart.iter().cloned().chain(in_series.into_iter().filter(Job::is_series)).collect(),
+    };
+    let mut all = jobs.len();
+    let mut jobs = sweep::fewer_crashes(jobs, arguments.crash_every);
     if let Some(part) = arguments.part {
         jobs = sweep::sample(jobs, part);
         println!("part {part}: {} of {all} runs", jobs.len());
     }
-    let mut jobs = match sweep::select(jobs, &arguments.only) {
+    let jobs = match sweep::select(jobs, &arguments.only) {
         Ok(jobs) => jobs,
         Err(unknown) => {
             println!("{unknown}");
             return ExitCode::FAILURE;
         }
     };
-    for job in &mut jobs {
-        job.script.keeps_lines = arguments.trace;
-    }
-    let total = jobs.len();
-    let trace = arguments.trace;
-    let finished = sweep::run_all(&jobs, &reference, arguments.from_scratch, move |count, one| {
-        if !one.outcome.is_good() {
-            println!("[{count}/{total}] {} FAILED", one.job.name);
-            complain(&one.outcome);
-        } else if count % 100 == 0 {
-            println!("[{count}/{total}] {:.0} s", began.elapsed().as_secs_f64());
-        }
-        if trace {
-            one.outcome.findings.lines.iter().for_each(|line| println!("{} | {line}", one.job.name));
-        }
-    });
-    let finished = match finished {
+    let mut total = jobs.len();
+    let mut finished = match play(jobs, &reference, &arguments, began) {
         Ok(finished) => finished,
-        Err(error) => {
-            println!("the machine does not let runs be played: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return cannot(&error),
     };
+    // The parts of a sweep are not known to each other.
+    let is_whole =
+        arguments.part.is_none() && arguments.only.is_empty() && !arguments.apart && !arguments.no_exhaustive;
+    if is_whole && finished.len() == total {
+        let missed = series::missed(&apart, &reference, &finished);
+        println!("{} writes were struck by no run of a series and are struck in runs of their own", missed.len());
+        (all, total) = (all + missed.len(), total + missed.len());
+        match play(missed, &reference, &arguments, began) {
+            Ok(more) => finished.extend(more),
+            Err(error) => return cannot(&error),
+        }
+    }
     let summary = Summary::of(&finished, began);
-    print(&summary, &finished, all);
+    print(&summary, &finished, all, arguments.crash_every);
     if finished.len() < total {
         println!("{} of {total} runs were not played, because so many had failed", total - finished.len());
         return ExitCode::FAILURE;
@@ -122,6 +124,44 @@ fn main() -> ExitCode {
     if summary.good == summary.worlds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Every run there is, none of which shares its trouble.
+fn apart(arguments: &Arguments, reference: &Outcome) -> Vec<Job> {
+    let exhaustive = |jobs: fn(&Outcome) -> Vec<Job>| if arguments.no_exhaustive { vec![] } else { jobs(reference) };
+    let (first, count) = (arguments.seed, arguments.seeds);
+    if arguments.upgrade {
+        return [exhaustive(upgrade::exhaustive), upgrade::seeded(first, count)].concat();
+    }
+    let written = [exhaustive(sweep::exhaustive), exhaustive(sweep::mischief)].concat();
+    [written, sweep::special(), sweep::seeded(first, count)].concat()
+}
+
+fn cannot(error: &io::Error) -> ExitCode {
+    println!("the machine does not let runs be played: {error}");
+    ExitCode::FAILURE
+}
+
+/// Plays runs and tells of those that failed.
+fn play(mut jobs: Vec<Job>, reference: &Outcome, arguments: &Arguments, began: Instant) -> io::Result<Vec<Finished>> {
+    let (total, trace) = (jobs.len(), arguments.trace);
+    for job in &mut jobs {
+        job.script.keeps_lines = trace;
+    }
+    sweep::run_all(&jobs, reference, arguments.from_scratch, move |count, one| {
+        if !one.outcome.is_good() {
+            println!("[{count}/{total}] {} FAILED", one.job.name);
+            if one.job.is_series() {
+                println!("    each of its blows on its own: --only {}", one.job.alone());
+            }
+            complain(&one.outcome);
+        } else if count % 100 == 0 {
+            println!("[{count}/{total}] {:.0} s", began.elapsed().as_secs_f64());
+        }
+        if trace {
+            one.outcome.findings.lines.iter().for_each(|line| println!("{} | {line}", one.job.name));
+        }
+    })
+}
+
 fn complain(outcome: &Outcome) {
     for struck in &outcome.findings.struck {
         println!("    struck  {struck}");
@@ -131,8 +171,9 @@ fn complain(outcome: &Outcome) {
     }
 }
 
-fn print(summary: &Summary, finished: &[Finished], all: usize) {
+fn print(summary: &Summary, finished: &[Finished], all: usize, crash_every: u32) {
     println!("\nworlds, simulated         {:>8}   (of {all} that there are)", summary.worlds);
+    println!("  F1 at every               {crash_every:>5}. write");
     for (class, count) in &summary.by_class {
         println!("  {class:<22}  {count:>8}");
     }
@@ -163,7 +204,7 @@ fn print(summary: &Summary, finished: &[Finished], all: usize) {
     );
     let line = json!({
         "worlds": summary.worlds, "of": all, "passed": summary.good, "failed": failed, "checked": summary.checked,
-        "struck": summary.struck, "wall_seconds": (summary.wall.as_secs_f64() * 10.0).round() / 10.0,
+        "struck": summary.struck, "crash_every": crash_every, "wall_seconds": (summary.wall.as_secs_f64() * 10.0).round() / 10.0,
     });
     println!("{line}");
 }

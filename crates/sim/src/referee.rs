@@ -40,6 +40,8 @@ struct State {
     strike: Option<Strike>,
     /// The pod that is cut off, from what, and until when.
     cut: Option<(String, Blow, Instant)>,
+    /// Verb and path of each of the writes that were carried out.
+    written: Vec<String>,
     seen: u64,
     rules: Vec<Box<dyn Invariant>>,
     checked: BTreeMap<String, u64>,
@@ -74,6 +76,7 @@ impl Referee {
             arrivals: 0,
             strike: script.trouble.strike,
             cut: None,
+            written: Vec::new(),
             seen: 0,
             rules: invariants::all(),
             checked: BTreeMap::new(),
@@ -107,7 +110,8 @@ impl Referee {
     /// Whether the exact fault, if there is one, has struck and its consequences are over.
     pub(crate) fn is_at_peace(&self) -> bool {
         let state = self.lock();
-        state.strike.is_none()
+        // One that strikes again and again is over for an act when that writes no more.
+        state.strike.is_none_or(|strike| strike.again.is_some())
             && state.cut.as_ref().is_none_or(|(_, _, until)| Instant::now() >= *until)
             && (state.is_calm || self.injector.as_ref().is_none_or(|injector| injector.is_exhausted()))
     }
@@ -162,6 +166,7 @@ impl Referee {
             violations: state.violations.clone(),
             checked: state.checked.clone(),
             writes: state.writes,
+            written: state.written.clone(),
             hash: state.hash.clone().finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
             lines: state.lines.clone().unwrap_or_default(),
             struck,
@@ -235,6 +240,7 @@ impl Referee {
     fn strike(&self, call: &Call<'_>, writer: &Writer) -> After {
         let mut state = self.lock();
         state.writes += 1;
+        state.written.push(format!("{} {}", call.request.verb, call.request.path));
         if let Some(script) = self.course.reach(Point::Write(state.writes)) {
             state.strike = script.trouble.strike;
         }
@@ -242,7 +248,7 @@ impl Referee {
         else {
             return After::Reply;
         };
-        state.strike = None;
+        state.strike = strike.rest();
         state.struck_at = Some(Instant::now());
         let pod = writer.pod.clone().unwrap_or_default();
         let line = format!("{strike}: {} {} by {pod}", call.request.verb, call.request.path);
@@ -285,6 +291,8 @@ pub struct Findings {
     /// Commits that each invariant was concerned with.
     pub checked: BTreeMap<String, u64>,
     pub writes: u32,
+    /// Verb and path of each of them, in order.
+    pub written: Vec<String>,
     /// Over every line written down: equal runs, equal hash.
     pub hash: String,
     pub lines: Vec<String>,
@@ -324,7 +332,7 @@ impl Faults for Referee {
                 if let Some(strike) =
                     state.strike.filter(|strike| strike.blow == Blow::Twice && strike.write == state.arrivals)
                 {
-                    state.strike = None;
+                    state.strike = strike.rest();
                     state.struck_at = Some(Instant::now());
                     let line = format!("{strike}: {} {}", call.request.verb, call.request.path);
                     self.write_down(&mut state, format!("FAULT {line}"));

@@ -56,6 +56,15 @@ pub struct Strike {
     pub blow: Blow,
     /// The operator's write, counted from 1; its lease and its events are not counted.
     pub write: u32,
+    /// It strikes again after so many writes, as long as the run lasts.
+    pub again: Option<u32>,
+}
+
+impl Strike {
+    /// What is left of it after it has struck.
+    pub(crate) fn rest(self) -> Option<Self> {
+        self.again.map(|again| Self { write: self.write + again, ..self })
+    }
 }
 
 impl fmt::Display for Strike {

@@ -45,6 +45,16 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether it has trouble that others have alone; see [`crate::series`].
+    pub fn is_series(&self) -> bool {
+        self.name.contains('+')
+    }
+
+    /// How the runs are named that have it alone.
+    pub fn alone(&self) -> &str {
+        self.name.split(['+', '@']).next().unwrap_or_default()
+    }
+
     /// What its name begins with: runs of one kind differ in a number or an object.
     fn kind(&self) -> &str {
         self.name.split(['@', ' ']).next().unwrap_or_default()
@@ -68,6 +78,14 @@ pub fn exhaustive(reference: &Outcome) -> Vec<Job> {
     blows(reference, &STORY, 1)
 }
 
+/// Without the crashes at writes between every `every`th.
+pub fn fewer_crashes(jobs: Vec<Job>, every: u32) -> Vec<Job> {
+    let is_left = |job: &Job| {
+        job.script.trouble.strike.is_none_or(|strike| strike.blow != Blow::Crash || strike.write.is_multiple_of(every))
+    };
+    jobs.into_iter().filter(is_left).collect()
+}
+
 /// The same for any story, from a write on.
 pub(crate) fn blows(reference: &Outcome, story: &[Act], first: u32) -> Vec<Job> {
     let mut jobs = Vec::new();
@@ -75,16 +93,20 @@ pub(crate) fn blows(reference: &Outcome, story: &[Act], first: u32) -> Vec<Job> 
         for write in first..=reference.findings.writes {
             // The act in which this write is made.
             let acts = reference.done.iter().take_while(|done| done.writes < write).count() + 1;
-            let strike = Strike { blow, write };
-            let script = Script {
-                trouble: Trouble { strike: Some(strike), ..Trouble::default() },
-                ..Script::undisturbed(SEED, &story[..acts.min(story.len())])
-            };
-            let parts = Some(if blow == Blow::Twice { Point::Arrival(write) } else { Point::Write(write) });
-            jobs.push(Job { name: format!("{blow}@{write}"), class: blow.class(), script, parts });
+            let strike = Strike { blow, write, again: None };
+            jobs.push(struck(format!("{blow}@{write}"), strike, &story[..acts.min(story.len())]));
         }
     }
     jobs
+}
+
+/// A run in which the operator is struck at a write.
+pub(crate) fn struck(name: String, strike: Strike, story: &[Act]) -> Job {
+    let Strike { blow, write, .. } = strike;
+    let script =
+        Script { trouble: Trouble { strike: Some(strike), ..Trouble::default() }, ..Script::undisturbed(SEED, story) };
+    let parts = Some(if blow == Blow::Twice { Point::Arrival(write) } else { Point::Write(write) });
+    Job { name, class: blow.class(), script, parts }
 }
 
 /// Every managed object suffers every prank at every moment; objects of one kind share a run.

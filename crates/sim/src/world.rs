@@ -119,6 +119,7 @@ impl World {
             faults: Arc::clone(&referee) as Arc<dyn nanokube::Faults>,
             endpoint_lag: ENDPOINT_LAG,
         });
+        cluster.api.keep_trees();
         referee.attach(cluster.api.clone());
         let client = cluster.admin();
         Self { cluster, registry, lives, referee, clock, client, before: Mutex::default() }

@@ -114,7 +114,7 @@ pub(crate) fn build(
     // The namespace is not the operator's: it gets its label and nothing else.
     let namespace = namespace::monitored(&settings.namespace);
     finals.insert(namespace.key(), namespace);
-    for mut object in objects.into_iter().chain(kept_strategy(target, settings)) {
+    for mut object in objects.into_iter().chain(kept_strategy(target, world, settings)) {
         // One that is left as it lies in the cluster in this round is not ours to fit.
         if object.at("/metadata/uid").is_none() {
             fit_kept(&mut object, &inputs).map_err(|refused| Error::Customization(vec![refused]))?;
@@ -278,13 +278,13 @@ pub(crate) fn observed(cr: &KubeVirt) -> Option<Identity> {
 
 /// The strategy of this operator's own release is kept in the cluster, so that the operator of a later release can go on
 /// keeping it for as long as the CR names it. It is written before the workloads: what runs can always be kept.
-fn kept_strategy(target: &Target, settings: &Settings) -> Option<Object> {
+fn kept_strategy(target: &Target, world: &World, settings: &Settings) -> Option<Object> {
     /// Enough of the ID to tell the strategies of a cluster apart.
     const SHORT_ID: usize = 10;
     if !target.is_own {
         return None;
     }
-    let mut map = target.strategy.encode(&settings.namespace);
+    let mut map = world.kept.packed(&target.config, &target.strategy, &settings.namespace);
     let short = target.id.get(..SHORT_ID).unwrap_or(&target.id);
     map.metadata.name = Some(format!("{}{short}", kubevirt_release::strategy::GENERATE_NAME));
     map.metadata.generate_name = None;

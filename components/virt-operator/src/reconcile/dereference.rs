@@ -14,6 +14,7 @@ use crate::cache::{Cache, Live, Nodes, Objects};
 use crate::catalogue::Entries;
 use crate::contest::Contests;
 use crate::endpoints::Slices;
+use crate::kept::Kept;
 use crate::pods::Pods;
 use crate::strategies::Strategies;
 use crate::upgrades::History;
@@ -42,6 +43,8 @@ pub struct World {
     pub(crate) beside: Vec<ConditionUpdate>,
     /// The install strategies among the objects.
     pub strategies: Strategies,
+    /// What earlier passes found out about the same inputs.
+    pub kept: Kept,
     /// Changes of version, and how careful they are.
     pub upgrades: History,
     /// Nodes that are not there, as far as a roll-out asked about them.
@@ -65,6 +68,7 @@ pub fn dereference(cache: &Cache) -> World {
         unserved: cache.unserved(),
         types: cache.catalogue.now(),
         strategies,
+        kept: cache.kept.clone(),
         ..World::default()
     }
 }

@@ -22,10 +22,15 @@ impl Reconciler {
             return Ok(());
         }
         let now = self.clock.now();
+        let runs = Some((target.id.as_str(), built.plan.is_done()));
         let Some(from) = observed(cr).filter(|from| from.id != target.id) else {
-            return self.close(None, Some((&target.id, built.plan.is_done())), now).await;
+            return self.close(None, runs, now).await;
         };
         let change = super::courses::change(&from.id, target, cr, &self.settings);
+        if history.is_over(change) {
+            // An answer was lost, or a leader went, between the plan's last write and the CR's: it is told already.
+            return self.close(None, runs, now).await;
+        }
         let current = history.of(change);
         let name = match current {
             Some(plan) => plan.metadata.name.clone().unwrap_or_default(),

@@ -1,7 +1,8 @@
 //! One pass: dereference -> validate -> build -> apply -> update status.
 //!
 //! The first step and the last two hold a client; what lies between takes values and returns values. A pass keeps nothing
-//! for the next one, so a crash or a new leader loses nothing.
+//! for the next one but what is quicker than finding it out again ([`crate::kept`]), so a crash or a new leader loses
+//! nothing.
 
 mod apply;
 mod beside;

@@ -15,6 +15,7 @@ use super::build::{customize_list, inputs};
 use super::courses::Case;
 use crate::admission::rules;
 use crate::cache::{Live, text};
+use crate::kept::Trial;
 use crate::settings::Settings;
 use crate::strategies::Stored;
 
@@ -184,7 +185,7 @@ pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Resul
     let config = config.known_as(&strategy.id);
     let id = config.id();
     let observed_strategy = observed_strategy(&world.strategies, &status, &id);
-    let customizations = customizations(cr, &strategy, world, &settings.namespace)
+    let customizations = customizations(cr, &strategy, world, &settings.namespace, is_own.then_some(&config))
         .map_err(|refused| not_customized(refused, Some(Box::new(config.clone()))))?;
     let observed_id = status.observed_deployment_id.as_deref().unwrap_or_default();
     let knows_observed = observed_strategy.is_some() || own_id.is_some_and(|own| own == observed_id);
@@ -216,7 +217,7 @@ fn kept(cr: &KubeVirt, world: &World, settings: &Settings) -> Option<Target> {
         // One from before there were IDs is of the version and registry, which is as much as can be known.
         if found.id.is_empty() { Strategy { id: id.clone(), ..found } } else { Some(found).filter(|s| s.id == id)? }
     };
-    let customizations = customizations(cr, &strategy, world, &settings.namespace).ok();
+    let customizations = customizations(cr, &strategy, world, &settings.namespace, is_own.then_some(&config)).ok();
     let customizations = customizations.or_else(|| last_made(cr, &strategy, world, settings, is_own));
     Some(Target {
         config,
@@ -230,16 +231,22 @@ fn kept(cr: &KubeVirt, world: &World, settings: &Settings) -> Option<Target> {
     })
 }
 
-/// The changes a CR asks for, if each of them can be made to every object it is meant for.
+/// The changes a CR asks for, if each of them can be made to every object it is meant for. `own` is what the strategy was
+/// rendered from, if it was: then it need not be tried out twice.
 fn customizations(
     cr: &KubeVirt,
     strategy: &Strategy,
     world: &World,
     namespace: &str,
+    own: Option<&DeploymentConfig>,
 ) -> Result<Customizations, Vec<Refused>> {
     let found = Customizations::read(cr.spec.customize_components.as_ref())?;
     if cr.spec.customize_components.is_some() {
-        try_out(&found, cr, strategy, world, namespace)?;
+        let trial = own.map(|config| Trial::of(config, namespace, &inputs(cr, world, &strategy.id, &found)));
+        if !trial.as_ref().is_some_and(|trial| world.kept.succeeded(trial)) {
+            try_out(&found, cr, strategy, world, namespace)?;
+            trial.into_iter().for_each(|trial| world.kept.remember(trial));
+        }
     }
     Ok(found)
 }

@@ -63,11 +63,11 @@ impl Stored {
         Arc::new(Self { value: text.into(), revision, tail })
     }
 
-    /// What a reader gets: a tree that he causes to be made goes with him, not with the store.
-    fn shown(self: &Arc<Self>) -> Arc<Self> {
+    /// What a reader gets: a tree that he causes to be made goes with him, not with the store, unless that keeps trees.
+    fn shown(self: &Arc<Self>, keeps_trees: bool) -> Arc<Self> {
         match &self.value.text {
-            Some(text) => Self::cold(text.clone(), self.revision),
-            None => self.clone(),
+            Some(text) if !keeps_trees => Self::cold(text.clone(), self.revision),
+            _ => self.clone(),
         }
     }
 
@@ -193,11 +193,13 @@ impl Shelf {
         Self { objects: BTreeMap::new(), history: History::default(), changed: 0, wake: Arc::default() }
     }
 
-    fn record(&mut self, event: Event, limit: usize) {
+    fn record(&mut self, event: Event, limit: usize, keeps_trees: bool) {
         let revision = event.revision;
         self.changed = revision;
         let cooled = self.history.push(event, limit);
-        self.keep_as_text(cooled);
+        if !keeps_trees {
+            self.keep_as_text(cooled);
+        }
         self.wake.notify_waiters();
     }
 
@@ -226,12 +228,17 @@ struct State {
     shelves: BTreeMap<ResourceKey, Shelf>,
     /// The resource that was looked after last, see [`State::cool`].
     cooled: Option<ResourceKey>,
+    /// See [`Store::keep_trees`].
+    keeps_trees: bool,
 }
 
 impl State {
     /// Resources that nobody writes any more would keep their last events whole for ever: with each write of any resource
     /// the next few in order are looked after.
     fn cool(&mut self) {
+        if self.keeps_trees {
+            return;
+        }
         let before = self.revision.saturating_sub(SEEN);
         let after = self.cooled.take().map_or(Bound::Unbounded, Bound::Excluded);
         for (resource, shelf) in self.shelves.range_mut((after, Bound::Unbounded)).take(COOLED_AT_ONCE) {
@@ -239,6 +246,12 @@ impl State {
             shelf.keep_as_text(cooled);
             self.cooled = Some(resource.clone());
         }
+    }
+
+    fn record(&mut self, resource: &ResourceKey, event: Event, limit: usize) {
+        let keeps_trees = self.keeps_trees;
+        self.shelf(resource).record(event, limit, keeps_trees);
+        self.cool();
     }
 
     fn shelf(&mut self, resource: &ResourceKey) -> &mut Shelf {
@@ -259,7 +272,7 @@ pub(crate) struct Store {
 impl Store {
     /// An empty store that keeps `history` events of each resource.
     pub(crate) fn new(history: usize) -> Self {
-        let state = State { revision: 1, shelves: BTreeMap::new(), cooled: None };
+        let state = State { revision: 1, shelves: BTreeMap::new(), cooled: None, keeps_trees: false };
         Self { state: Arc::new(Mutex::new(state)), history: history.max(1) }
     }
 
@@ -268,13 +281,19 @@ impl Store {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on objects stay trees, however long nobody has looked at them.
+    pub(crate) fn keep_trees(&self) {
+        self.lock().keeps_trees = true;
+    }
+
     /// The revision of the last write.
     pub(crate) fn revision(&self) -> Revision {
         self.lock().revision
     }
 
     pub(crate) fn get(&self, resource: &ResourceKey, name: &Name) -> Option<Arc<Stored>> {
-        self.lock().shelves.get(resource)?.objects.get(name).map(Stored::shown)
+        let state = self.lock();
+        Some(state.shelves.get(resource)?.objects.get(name)?.shown(state.keeps_trees))
     }
 
     /// As [`Store::get`], for what this server itself looks at with every other request: it is read once, not each time.
@@ -295,7 +314,8 @@ impl Store {
     /// Every object there is, in order of resource and name, and the revision of the last write.
     pub(crate) fn everything(&self) -> (Revision, Vec<Arc<Stored>>) {
         let state = self.lock();
-        (state.revision, state.shelves.values().flat_map(|shelf| shelf.objects.values().map(Stored::shown)).collect())
+        let objects = state.shelves.values().flat_map(|shelf| shelf.objects.values());
+        (state.revision, objects.map(|object| object.shown(state.keeps_trees)).collect())
     }
 
     /// How many objects of a resource there are, in one namespace or (empty) in all.
@@ -308,10 +328,11 @@ impl Store {
     /// The current objects of a resource, in one namespace or (empty) in all.
     pub(crate) fn list(&self, resource: &ResourceKey, namespace: &str) -> Snapshot {
         let state = self.lock();
+        let shown = |object: &Arc<Stored>| object.shown(state.keeps_trees);
         let objects = match state.shelves.get(resource) {
             None => Vec::new(),
-            Some(shelf) if namespace.is_empty() => shelf.objects.values().map(Stored::shown).collect(),
-            Some(shelf) => range(&shelf.objects, namespace).map(|(_, object)| object.shown()).collect(),
+            Some(shelf) if namespace.is_empty() => shelf.objects.values().map(shown).collect(),
+            Some(shelf) => range(&shelf.objects, namespace).map(|(_, object)| shown(object)).collect(),
         };
         Snapshot { revision: state.revision, objects }
     }
@@ -340,7 +361,8 @@ impl Store {
             };
         }
         let within = |name: &Name| namespace.is_empty() || name.namespace == namespace;
-        let objects = objects.into_iter().filter(|(name, _)| within(name)).map(|(_, object)| object.shown()).collect();
+        let objects = objects.into_iter().filter(|(name, _)| within(name));
+        let objects = objects.map(|(_, object)| object.shown(state.keeps_trees)).collect();
         Ok(Snapshot { revision, objects })
     }
 
@@ -356,8 +378,7 @@ impl Store {
         state.revision += 1;
         let revision = state.revision;
         let stored = Stored::new(value, revision);
-        let shelf = state.shelf(resource);
-        shelf.objects.insert(name.clone(), stored.clone());
+        state.shelf(resource).objects.insert(name.clone(), stored.clone());
         let event = Event {
             revision,
             change: Change::Added,
@@ -366,8 +387,7 @@ impl Store {
             previous: None,
             frame: OnceLock::new(),
         };
-        shelf.record(event, self.history);
-        state.cool();
+        state.record(resource, event, self.history);
         Ok(stored)
     }
 
@@ -383,12 +403,12 @@ impl Store {
         value: Value,
     ) -> Result<Arc<Stored>, StoreError> {
         let mut state = self.lock();
-        let previous = expect(state.shelf(resource), name, expected)?;
+        let keeps_trees = state.keeps_trees;
+        let previous = expect(state.shelf(resource), name, expected)?.shown(keeps_trees);
         state.revision += 1;
         let revision = state.revision;
         let stored = Stored::new(value, revision);
-        let shelf = state.shelf(resource);
-        shelf.objects.insert(name.clone(), stored.clone());
+        state.shelf(resource).objects.insert(name.clone(), stored.clone());
         let event = Event {
             revision,
             change: Change::Modified,
@@ -397,8 +417,7 @@ impl Store {
             previous: Some(previous),
             frame: OnceLock::new(),
         };
-        shelf.record(event, self.history);
-        state.cool();
+        state.record(resource, event, self.history);
         Ok(stored)
     }
 
@@ -414,12 +433,12 @@ impl Store {
         last: Value,
     ) -> Result<Arc<Stored>, StoreError> {
         let mut state = self.lock();
-        let previous = expect(state.shelf(resource), name, expected)?;
+        let keeps_trees = state.keeps_trees;
+        let previous = expect(state.shelf(resource), name, expected)?.shown(keeps_trees);
         state.revision += 1;
         let revision = state.revision;
         let stored = Stored::new(last, revision);
-        let shelf = state.shelf(resource);
-        shelf.objects.remove(name);
+        state.shelf(resource).objects.remove(name);
         let event = Event {
             revision,
             change: Change::Deleted,
@@ -428,8 +447,7 @@ impl Store {
             previous: Some(previous),
             frame: OnceLock::new(),
         };
-        shelf.record(event, self.history);
-        state.cool();
+        state.record(resource, event, self.history);
         Ok(stored)
     }
 
@@ -498,12 +516,12 @@ impl Store {
     }
 }
 
-fn expect(shelf: &Shelf, name: &Name, expected: Revision) -> Result<Arc<Stored>, StoreError> {
+fn expect<'a>(shelf: &'a Shelf, name: &Name, expected: Revision) -> Result<&'a Arc<Stored>, StoreError> {
     let found = shelf.objects.get(name).ok_or(StoreError::NotFound)?;
     if found.revision != expected {
         return Err(StoreError::Conflict { expected, found: found.revision });
     }
-    Ok(found.shown())
+    Ok(found)
 }
 
 fn range<'a>(

@@ -184,6 +184,19 @@ fn what_nobody_writes_any_more_is_kept_as_text_and_told_as_before() {
     assert_eq!(told.iter().map(|event| event.object.value["v"].clone()).collect::<Vec<_>>(), [json!(1)]);
 }
 
+#[test]
+fn a_store_that_keeps_trees_reads_no_object_twice() {
+    let store = Store::new(100);
+    store.keep_trees();
+    let place = Name::new("ns", "quiet");
+    store.create(&key(), &place, json!({"v": 1})).unwrap();
+    for number in 0..2 * SEEN {
+        store.create(&"others".into(), &Name::new("", &number.to_string()), json!({})).unwrap();
+    }
+    let (first, second) = (store.get(&key(), &place).unwrap(), store.list(&key(), "").objects.remove(0));
+    assert!(first.value.text.is_none() && Arc::ptr_eq(&first, &second));
+}
+
 #[tokio::test]
 async fn a_waiting_cursor_wakes_up() {
     let store = Store::new(10);
