@@ -41,6 +41,9 @@ const NUDGE_AFTER: Duration = Duration::from_secs(5);
 /// Between two looks at something that does not announce itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long the target's daemon may take from the first connection to starting QEMU.
+const VICTIM_WITHIN: Duration = Duration::from_secs(10);
+
 /// Runs in the guest: on demand it writes the same 12 MiB over and over.
 const USER_DATA: &str = "#!/bin/sh
 mkdir -p /busy && mount -t tmpfs -o size=48m tmpfs /busy
@@ -427,19 +430,28 @@ impl Stage for RealStage {
         Ok(Box::new(Elsewhere(child)))
     }
 
-    fn strike(&self, from: Place, fault: Fault) -> BoxFuture<'_, ()> {
-        match fault {
-            Fault::Abort => {}
-            Fault::SourceDaemon => drop(self.pod(from).kill(DAEMON)),
-            Fault::TargetDaemon => drop(self.pod(from.other()).kill(DAEMON)),
-            Fault::TargetProcess => drop(self.pod(from.other()).kill(QEMU)),
+    fn strike(&self, from: Place, fault: Fault) -> BoxFuture<'_, std::result::Result<(), String>> {
+        let (place, program) = match fault {
+            Fault::Abort => return futures::future::ready(Ok(())).boxed(),
+            Fault::SourceDaemon => (from, DAEMON),
+            Fault::TargetDaemon => (from.other(), DAEMON),
+            Fault::TargetProcess => (from.other(), QEMU),
             Fault::Cut => {
-                if let Some(relay) = self.relay() {
-                    relay.cut();
-                }
+                let relay = self.relay().ok_or_else(|| "there is no connection to cut".to_owned());
+                return futures::future::ready(relay.map(|relay| relay.cut())).boxed();
             }
+        };
+        async move {
+            // The daemons have just connected: the process that is to be killed may be about to start.
+            let killed = async {
+                while self.pod(place).kill(program) == 0 {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            };
+            let nobody = |_| format!("no {program} was there to be killed");
+            tokio::time::timeout(VICTIM_WITHIN, killed).await.map_err(nobody)
         }
-        futures::future::ready(()).boxed()
+        .boxed()
     }
 
     fn release(&self) -> BoxFuture<'_, ()> {

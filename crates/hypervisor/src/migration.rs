@@ -62,7 +62,7 @@ impl Outcome {
 ///
 /// # Errors
 /// When no end could be found within [`SETTLE_WITHIN`]. A hypervisor that does not end what it was told to give up is waited for a minute
-/// before.
+/// before. It may still be moving the guest, which then arrives paused: whoever hears this calls [`settle`] until it succeeds.
 pub async fn run(
     ends: Ends<'_>,
     name: &str,
@@ -74,8 +74,11 @@ pub async fn run(
     let Ends { source, target } = ends;
     let bytes = source.statistics(name).await.map_or(0, |statistics| statistics.memory_kib * 1024);
     let intent = match source.state(name).await {
-        Ok(State::Paused(Pause::User)) => Intent::StayPaused,
-        _ => Intent::Run,
+        // Stopped by request, or for a reason that a move does not remove.
+        Ok(State::Paused(Pause::User | Pause::IoError | Pause::Watchdog | Pause::Crashed)) => Intent::StayPaused,
+        // One that is not there is not moved either; whoever is asked to move it says so.
+        Ok(_) | Err(Error::NotFound(_)) => Intent::Run,
+        Err(error) => return Err(Undecided::unknown(format!("whether the guest is to run is not known: {error}"))),
     };
     let how = &Migration { max_downtime: how.max_downtime.map(for_copying), ..how.clone() };
     let mut monitor: Option<Monitor> = None;
@@ -106,16 +109,16 @@ pub async fn run(
                     }
                     Decision::Abort(why) => why,
                 };
+                gave_up_at.get_or_insert_with(Instant::now);
                 if source.abort(name).await.is_ok() {
                     gave_up.get_or_insert(why);
-                    gave_up_at.get_or_insert_with(Instant::now);
                 }
             }
             () = cancel.cancelled(), if gave_up.is_none() => {
                 // There may be no job yet; the wish is repeated until there is one or the call returned.
+                gave_up_at.get_or_insert_with(Instant::now);
                 if source.abort(name).await.is_ok() {
                     gave_up = Some(GiveUp::Asked);
-                    gave_up_at = Some(Instant::now());
                 } else {
                     tokio::time::sleep(ABORT_AGAIN).await;
                 }
@@ -130,7 +133,8 @@ pub async fn run(
     // A source that says so has let go of the guest, which stands still until somebody looks after it: no need to ask both
     // sides first. Should this fail, the two are asked.
     let resumed = result.is_ok() && intent == Intent::Run && target.resume(name).await.is_ok();
-    let mut settlement = settle(source, target, name, intent, SETTLE_WITHIN).await?;
+    let settled = settle(source, target, name, intent, SETTLE_WITHIN).await;
+    let mut settlement = settled.map_err(|undecided| undecided.after(result.as_ref().err()))?;
     if resumed {
         settlement.steps.insert(0, Step::Resume(Side::Target));
     }

@@ -104,8 +104,11 @@ pub fn judge(source: &View, target: &View, intent: Intent) -> Verdict {
             (true, _, _) => Verdict::Settled(Side::Source),
             (false, _, _) => Verdict::Do(Step::Destroy(Side::Target)),
         },
-        // The source let go on purpose: the target has everything, and waits to be told.
-        (Known(State::Stopped(Stop::Migrated)) | Absent, Known(State::Paused(Pause::User))) => match intent {
+        // It went on over here and ended on its own account: what the target holds is the past.
+        (Known(State::Stopped(Stop::Shutdown)), Known(State::Paused(_))) => Verdict::Do(Step::Destroy(Side::Target)),
+        // Guests travel so that they arrive paused like this: the target has everything, and waits to be told. What the source says
+        // of its copy, which stood still, is of no interest any more; a daemon that was restarted may not even know.
+        (Known(State::Stopped(_)) | Absent, Known(State::Paused(Pause::User))) => match intent {
             Intent::Run => Verdict::Do(Step::Resume(Side::Target)),
             Intent::StayPaused => Verdict::Settled(Side::Target),
         },
@@ -115,13 +118,16 @@ pub fn judge(source: &View, target: &View, intent: Intent) -> Verdict {
         (Known(State::Stopped(Stop::Migrated)) | Absent, Known(State::Paused(Pause::StartingUp))) => {
             Verdict::Wait("the target has not received the guest yet")
         }
-        (Known(State::Stopped(_)) | Absent, Known(State::Paused(_))) => match source {
-            // The source died: what the target holds is not a whole guest.
-            Known(State::Stopped(Stop::Crashed | Stop::Failed | Stop::Destroyed)) => {
-                Verdict::Do(Step::Destroy(Side::Target))
-            }
-            _ => Verdict::Settled(Side::Target),
-        },
+        // The source died while it was being copied: what the target holds is not a whole guest.
+        (
+            Known(State::Stopped(Stop::Crashed | Stop::Failed | Stop::Destroyed)),
+            Known(State::Paused(Pause::Migration | Pause::Other | Pause::StartingUp)),
+        ) => Verdict::Do(Step::Destroy(Side::Target)),
+        (
+            Known(State::Stopped(Stop::NeverStarted | Stop::Other)),
+            Known(State::Paused(Pause::Migration | Pause::Other | Pause::StartingUp)),
+        ) => Verdict::Wait("the source does not know why its copy stopped, and the target's is not whole yet"),
+        (Known(State::Stopped(_)) | Absent, Known(State::Paused(_))) => Verdict::Settled(Side::Target),
         _ => Verdict::Gone,
     }
 }
@@ -152,6 +158,22 @@ pub struct Undecided {
     pub why: String,
     source_view: String,
     target_view: String,
+}
+
+impl Undecided {
+    /// The same, and what went wrong before.
+    pub(crate) fn after(self, error: Option<&Error>) -> Self {
+        match error {
+            Some(error) => Self { why: format!("{}; before that: {error}", self.why), ..self },
+            None => self,
+        }
+    }
+
+    /// Nothing was begun, because this is not known.
+    pub(crate) fn unknown(why: String) -> Self {
+        let not_asked = || "not asked".to_owned();
+        Self { waited: Duration::ZERO, why, source_view: not_asked(), target_view: not_asked() }
+    }
 }
 
 /// What one side knows about a guest now.
@@ -286,6 +308,10 @@ mod tests {
                 let twice =
                     |a: &View, b: &View| matches!((a, b), (View::Known(a), View::Known(b)) if a.runs() && b.runs());
                 let began_twice = twice(&source, &target);
+                let ended_by_itself = source == View::Known(State::Stopped(Stop::Shutdown));
+                let arrived = matches!(&source, View::Absent | View::Known(State::Stopped(_)))
+                    && !ended_by_itself
+                    && target == View::Known(State::Paused(Pause::User));
                 let mut steps = 0;
                 while let Verdict::Do(step) = judge(&source, &target, Intent::Run) {
                     match step {
@@ -300,12 +326,21 @@ mod tests {
                     steps += 1;
                     assert!(steps <= 3, "{source:?} and {target:?} go round in circles");
                 }
+                assert!(
+                    !arrived || target == View::Known(State::Running),
+                    "{source:?}: the whole guest is on the target"
+                );
                 if let Verdict::Settled(side) = judge(&source, &target, Intent::Run) {
                     let (kept, other) = match side {
                         Side::Source => (&source, &target),
                         Side::Target => (&target, &source),
                     };
                     assert!(matches!(kept, View::Known(state) if state.is_active()));
+                    let stands = [Pause::User, Pause::Migration, Pause::Other, Pause::StartingUp];
+                    assert!(
+                        !stands.map(|pause| View::Known(State::Paused(pause))).contains(kept),
+                        "nobody resumed {kept:?}"
+                    );
                     assert!(matches!(other, View::Absent | View::Known(State::Stopped(_))));
                 }
             }

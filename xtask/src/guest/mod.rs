@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Build everything and run nothing.
     #[arg(long)]
     pub(crate) build_only: bool,
+    /// Fail where it cannot run, instead of saying why.
+    #[arg(long)]
+    pub(crate) required: bool,
 }
 
 /// Why this machine cannot run the stage; `None` when it can.
@@ -56,6 +59,7 @@ fn is_root() -> bool {
 /// When something could not be built, or the guest suffered.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(why) = unavailable() {
+        ensure!(!options.required, "{why}");
         println!("skipped: {why}");
         return Ok(());
     }

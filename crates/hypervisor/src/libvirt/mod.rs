@@ -31,6 +31,10 @@ use crate::hypervisor::{
 /// sends for both.
 const KEEPALIVE: (i32, u32) = (1, 15);
 
+/// Longest wait for an answer: libvirt itself gives up waiting for a busy guest after 30 s, and a guest of many gigabytes takes some
+/// seconds to start.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+
 /// Between two attempts to reach a daemon that is away. Its supervisor restarts it within a second.
 const RECONNECT_EVERY: Duration = Duration::from_millis(100);
 
@@ -43,9 +47,23 @@ pub struct Libvirt {
 pub(crate) struct Shared {
     uri: String,
     link: Mutex<Link>,
-    subscribers: Mutex<Vec<mpsc::UnboundedSender<Event>>>,
+    audience: Mutex<Audience>,
     /// Woken when the connection closed.
     closed: Notify,
+}
+
+#[derive(Default)]
+struct Audience {
+    subscribers: Vec<mpsc::UnboundedSender<Event>>,
+    /// What happened since the callbacks of a connection that opens were registered. It is told after the states that were found,
+    /// so that what is told last is what happened last.
+    early: Option<Vec<Event>>,
+}
+
+impl Audience {
+    fn tell(&mut self, event: &Event) {
+        self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+    }
 }
 
 /// The connection as it is now.
@@ -55,9 +73,13 @@ enum Link {
 }
 
 impl Shared {
+    /// Tells what happened; what happens while a connection opens is told once it is open.
     pub(crate) fn publish(&self, event: &Event) {
-        let mut subscribers = self.subscribers.lock().expect("no code under this lock panics");
-        subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        let mut audience = self.audience.lock().expect("no code under this lock panics");
+        match &mut audience.early {
+            Some(early) => early.push(event.clone()),
+            None => audience.tell(event),
+        }
     }
 
     /// The connection is gone. Called from the event loop and by whoever finds out first; the second call is harmless.
@@ -106,15 +128,28 @@ impl Libvirt {
         let shared = Arc::new(Shared {
             uri: format!("qemu+unix:///session?socket={socket}"),
             link: Mutex::new(Link::Down("not connected yet".to_owned())),
-            subscribers: Mutex::default(),
+            audience: Mutex::default(),
             closed: Notify::new(),
         });
         tokio::spawn(keep_connected(Arc::downgrade(&shared)));
         Self { shared }
     }
 
-    /// Runs a blocking call on the connection.
+    /// Runs a blocking call on the connection. One that does not return is left to itself after [`ANSWERS_WITHIN`].
     fn call<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Connect) -> Result<T> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T>> {
+        let call = self.call_without_end(f);
+        async move {
+            let slow =
+                || Error::Unreachable(format!("the daemon did not answer within {} s", ANSWERS_WITHIN.as_secs()));
+            tokio::time::timeout(ANSWERS_WITHIN, call).await.unwrap_or_else(|_| Err(slow()))
+        }
+        .boxed()
+    }
+
+    fn call_without_end<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Connect) -> Result<T> + Send + 'static,
     ) -> BoxFuture<'static, Result<T>> {
@@ -181,17 +216,35 @@ fn open(shared: &Arc<Shared>) -> std::result::Result<(), String> {
         return Err(error.message().to_owned());
     }
     // Callbacks first, the listing second: what happens in between is told twice rather than never.
-    let session = ffi::Session::new(connection, shared)?;
-    let domains = list(session.connect()).map_err(|error| error.to_string());
-    let domains = match domains {
-        Ok(domains) => domains,
-        Err(why) => {
+    let audience = || shared.audience.lock().expect("no code under this lock panics");
+    audience().early = Some(Vec::new());
+    let opened = ffi::Session::new(connection, shared).and_then(|session| match list(session.connect()) {
+        Ok(domains) => Ok((session, domains)),
+        Err(error) => {
             ffi::close_later(Some(session));
+            Err(error.to_string())
+        }
+    });
+    let (session, domains) = match opened {
+        Ok(opened) => opened,
+        Err(why) => {
+            audience().early = None;
             return Err(why);
         }
     };
     *shared.link.lock().expect("no code under this lock panics") = Link::Up(session);
-    shared.publish(&Event::Resumed { domains });
+    {
+        let mut audience = audience();
+        audience.tell(&Event::Resumed { domains });
+        for event in audience.early.take().unwrap_or_default() {
+            audience.tell(&event);
+        }
+    }
+    // One that closed before it was up told nobody.
+    let is_alive = shared.connection().is_ok_and(|connection| connection.is_alive().unwrap_or(false));
+    if !is_alive {
+        shared.lost("the connection closed as soon as it was open");
+    }
     Ok(())
 }
 
@@ -331,12 +384,15 @@ impl Hypervisor for Libvirt {
             ..MigrateParameters::default()
         };
         let peer = format!("qemu+unix:///session?socket={peer}");
-        let migrating = self.on_domain(name, "migrate", move |domain| {
+        let guest = name.to_owned();
+        let migrating = self.call_without_end(move |connection| {
+            let domain = lookup(connection, &guest)?;
+            let failed = |error: virt::error::Error| classify(&error, &guest, "migrate");
             if let Some(downtime) = max_downtime {
                 // Kept in QEMU from before the migration begins; libvirt accepts it on an idle guest.
-                domain.migrate_set_max_downtime(downtime.as_millis() as u64, 0)?;
+                domain.migrate_set_max_downtime(downtime.as_millis() as u64, 0).map_err(failed)?;
             }
-            domain.migrate_to_uri3(Some(&peer), parameters, flags)
+            domain.migrate_to_uri3(Some(&peer), parameters, flags).map_err(failed)
         });
         // Started now rather than at the first poll, and not stopped when the caller loses interest.
         let running = Handle::current().spawn(migrating);
@@ -349,6 +405,10 @@ impl Hypervisor for Libvirt {
                 Ok(job) => job,
                 // A guest that stopped has no job.
                 Err(error) if error.code() == ErrorNumber::OperationInvalid => return Ok(None),
+                // One that arrives has a job whose figures the source has.
+                Err(error) if error.code() == ErrorNumber::OperationUnsupported => {
+                    return Ok(Some(Progress::default()));
+                }
                 Err(error) => return Err(error),
             };
             Ok((kind != sys::VIR_DOMAIN_JOB_NONE).then(|| convert::progress(&statistics)))
@@ -376,7 +436,7 @@ impl Hypervisor for Libvirt {
 
     fn events(&self) -> mpsc::UnboundedReceiver<Event> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.shared.subscribers.lock().expect("no code under this lock panics").push(sender);
+        self.shared.audience.lock().expect("no code under this lock panics").subscribers.push(sender);
         receiver
     }
 }

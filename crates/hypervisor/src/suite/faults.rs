@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Case, Fault, Phase, Stage, Verdict, client, home, running, told, well, wrong};
 use crate::migration::{Ends, SETTLE_WITHIN, run};
-use crate::monitor::Policy;
+use crate::monitor::{GiveUp, Policy};
 use crate::settle::{Intent, settle};
 
 const PHASES: [Phase; 4] = [Phase::Prepare, Phase::Perform, Phase::SwitchOver, Phase::Finish];
@@ -51,15 +51,24 @@ async fn struck(stage: &dyn Stage, fault: Fault, phase: Phase) -> Verdict {
         }
     }
     let strike = async {
-        if fault == Fault::Abort {
-            cancel.cancel();
-        } else {
-            stage.strike(from, fault).await;
-        }
+        let struck = match fault {
+            Fault::Abort => {
+                cancel.cancel();
+                Ok(())
+            }
+            _ => stage.strike(from, fault).await,
+        };
         stage.release().await;
+        struck
     };
-    let (outcome, ()) = futures::future::join(migration, strike).await;
+    let (outcome, struck) = futures::future::join(migration, strike).await;
+    struck?;
     let outcome = told("settle", outcome)?;
+    // Later the guest stands still for the switch-over, and nothing is given up any more.
+    let may_be_given_up = matches!(phase, Phase::Prepare | Phase::Perform);
+    if fault == Fault::Abort && may_be_given_up && (outcome.gave_up != Some(GiveUp::Asked) || outcome.moved()) {
+        return wrong(format!("it was asked to give up and did not: {outcome:?}"));
+    }
     let Some(side) = outcome.settlement.runs_on else { return wrong(format!("the guest is gone: {outcome:?}")) };
     let place = home(stage).await?;
     if place != from.side(side) {

@@ -210,7 +210,7 @@ async fn daemon_crash(stage: &dyn Stage) -> Verdict {
     let client = client(stage, place).await?;
     let name = stage.guest().name;
     let mut events = client.events();
-    stage.strike(place, Fault::SourceDaemon).await;
+    stage.strike(place, Fault::SourceDaemon).await?;
     let mut seen = Vec::new();
     event(&mut events, &mut seen, ANSWERS_WITHIN, |event| matches!(event, Event::Lost { .. })).await?;
     event(&mut events, &mut seen, ANSWERS_WITHIN, |event| matches!(event, Event::Resumed { .. })).await?;
@@ -236,7 +236,7 @@ async fn killed(stage: &dyn Stage) -> Verdict {
     let name = stage.guest().name;
     let mut events = client.events();
     // Seen from the other host, this one is the target.
-    stage.strike(place.other(), Fault::TargetProcess).await;
+    stage.strike(place.other(), Fault::TargetProcess).await?;
     until(&*client, &name, BEATS_WITHIN, |view| *view == View::Known(State::Stopped(Stop::Crashed))).await?;
     let mut seen = Vec::new();
     event(&mut events, &mut seen, BEATS_WITHIN, |event| {

@@ -79,7 +79,8 @@ pub trait Stage: Send + Sync {
     fn reach(&self, from: Place, phase: Phase) -> BoxFuture<'static, ()>;
     /// Starts a migration from another controlling process. Dropping the handle is that process's SIGKILL.
     fn depart(&self, from: Place, how: Migration) -> Result<Box<dyn Send + Sync>, String>;
-    fn strike(&self, from: Place, fault: Fault) -> BoxFuture<'_, ()>;
+    /// Fails when there was nothing to strike.
+    fn strike(&self, from: Place, fault: Fault) -> BoxFuture<'_, Result<(), String>>;
     /// Lets go of what was kept, mends what was cut.
     fn release(&self) -> BoxFuture<'_, ()>;
     /// Waits for `more` heartbeats.

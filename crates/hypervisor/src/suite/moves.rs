@@ -26,6 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("a guest faster than the link is given up when its budget is spent", |stage| budget(stage).boxed()),
         Case::new("a guest faster than the link is slowed down until it fits", |stage| slowed(stage).boxed()),
         Case::new("a guest faster than the link is paused when that is allowed", |stage| interrupted(stage).boxed()),
+        Case::new("a paused guest that does not fit either is given up and runs on", |stage| hopeless(stage).boxed()),
     ]
 }
 
@@ -117,11 +118,21 @@ async fn difficult(
     auto_converge: bool,
     max_downtime: Duration,
 ) -> Result<(Place, Outcome, Vec<Progress>), String> {
+    difficult_over(stage, stage.slow_link(), policy, auto_converge, max_downtime).await
+}
+
+async fn difficult_over(
+    stage: &dyn Stage,
+    bandwidth: u64,
+    policy: Policy,
+    auto_converge: bool,
+    max_downtime: Duration,
+) -> Result<(Place, Outcome, Vec<Progress>), String> {
     let from = running(stage).await?;
     stage.busy(true).await?;
     let (source, target) = (client(stage, from).await?, client(stage, from.other()).await?);
     let mut how = stage.route(from).await?;
-    how.bandwidth = Some(stage.slow_link());
+    how.bandwidth = Some(bandwidth);
     how.auto_converge = auto_converge;
     how.max_downtime = Some(max_downtime);
     let mut samples = Vec::new();
@@ -209,6 +220,37 @@ async fn interrupted(stage: &dyn Stage) -> Verdict {
     stage.note(&format!("paused after {budget:?}, stopped for {stopped:?}, of {budget:?} allowed"));
     if stopped > budget {
         return wrong(format!("it was stopped for {stopped:?}, and {budget:?} was allowed: {outcome:?}"));
+    }
+    well(stage).await
+}
+
+/// Paused, the guest would still need three times as long as it is given.
+async fn hopeless(stage: &dyn Stage) -> Verdict {
+    /// A guest of either stage has 60 MiB and more to copy: a dozen seconds.
+    const BANDWIDTH: u64 = 5;
+    /// Twice this, once it is paused, is a third of that.
+    const BUDGET_SECONDS: u64 = 2;
+    /// A sample, and an answer of a host with a lot to do.
+    const LATE: Duration = Duration::from_secs(2);
+    let from = running(stage).await?;
+    let source = client(stage, from).await?;
+    let name = stage.guest().name;
+    let stopped = standstill(&name, source.events(), source.events());
+    let policy = policy(OnBudget::Pause, BUDGET_SECONDS, stage);
+    let moving = difficult_over(stage, BANDWIDTH, policy, false, MAX_DOWNTIME);
+    let (moved, stopped) = futures::future::join(moving, tokio::time::timeout(SETTLE_WITHIN, stopped)).await;
+    let (from, outcome, _) = moved?;
+    let Some(GiveUp::Budget { budget }) = outcome.gave_up else {
+        return wrong(format!("it was not given up: {outcome:?}"));
+    };
+    if outcome.moved() || home(stage).await? != from {
+        return wrong(format!("it is elsewhere: {outcome:?}"));
+    }
+    // The budget was doubled when the guest was paused.
+    let (stopped, allowed) = (told("it did not run again", stopped)?, budget / 2);
+    stage.note(&format!("given up after {budget:?}, stopped for {stopped:?}, of {allowed:?} allowed"));
+    if stopped > allowed + LATE {
+        return wrong(format!("it was stopped for {stopped:?}, and {allowed:?} was allowed: {outcome:?}"));
     }
     well(stage).await
 }

@@ -119,7 +119,11 @@ impl Stage for ModelStage {
         }))))
     }
 
-    fn strike(&self, from: Place, fault: Fault) -> BoxFuture<'_, ()> {
+    fn strike(&self, from: Place, fault: Fault) -> BoxFuture<'_, Result<(), String>> {
+        let target = host(from.other());
+        if fault == Fault::TargetProcess && !self.universe.has_process(target, GUEST) {
+            return futures::future::ready(Err(format!("{target} has no process to kill"))).boxed();
+        }
         match fault {
             Fault::Abort => {}
             Fault::SourceDaemon => self.universe.kill_daemon(host(from)),
@@ -130,7 +134,7 @@ impl Stage for ModelStage {
                 *self.cut.lock().unwrap() = true;
             }
         }
-        futures::future::ready(()).boxed()
+        futures::future::ready(Ok(())).boxed()
     }
 
     fn release(&self) -> BoxFuture<'_, ()> {
