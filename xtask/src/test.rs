@@ -62,7 +62,7 @@ const STAGES: &[Stage] = &[
     },
     Stage {
         name: "simulation",
-        what: "the operator under faults and third parties, a third of all runs, an eighth of upgrades (SKIPPED: the rest, cargo xtask sim)",
+        what: "the operator under faults and third parties, a third of all runs, some upgrades (SKIPPED: the rest, cargo xtask sim)",
         lacks: NOTHING,
         run: simulation,
     },
