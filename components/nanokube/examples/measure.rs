@@ -25,6 +25,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// As the server has it: in this process, what is measured is the server.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Where the load is written.
 const COLLECTION: &str = "/api/v1/namespaces/default/configmaps";
 /// Each object is created once and then replaced, so that both kinds of writes and events are measured.
