@@ -120,21 +120,27 @@ impl Stage for ModelStage {
     }
 
     fn strike(&self, from: Place, fault: Fault) -> BoxFuture<'_, Result<(), String>> {
-        let target = host(from.other());
-        if fault == Fault::TargetProcess && !self.universe.has_process(target, GUEST) {
-            return futures::future::ready(Err(format!("{target} has no process to kill"))).boxed();
-        }
-        match fault {
-            Fault::Abort => {}
-            Fault::SourceDaemon => self.universe.kill_daemon(host(from)),
-            Fault::TargetDaemon => self.universe.kill_daemon(host(from.other())),
-            Fault::TargetProcess => self.universe.kill_process(host(from.other()), GUEST),
-            Fault::Cut => {
-                self.universe.set_link(false);
-                *self.cut.lock().unwrap() = true;
+        async move {
+            let target = host(from.other());
+            match fault {
+                Fault::Abort => {}
+                Fault::SourceDaemon => self.universe.kill_daemon(host(from)),
+                Fault::TargetDaemon => self.universe.kill_daemon(target),
+                Fault::TargetProcess => {
+                    // The migration was asked for a moment ago.
+                    let there = self.universe.until(|universe| universe.has_process(target, GUEST));
+                    let nobody = |_| format!("{target} has no process to kill");
+                    tokio::time::timeout(ANSWERS_WITHIN, there).await.map_err(nobody)?;
+                    self.universe.kill_process(target, GUEST);
+                }
+                Fault::Cut => {
+                    self.universe.set_link(false);
+                    *self.cut.lock().unwrap() = true;
+                }
             }
+            Ok(())
         }
-        futures::future::ready(Ok(())).boxed()
+        .boxed()
     }
 
     fn release(&self) -> BoxFuture<'_, ()> {
