@@ -171,7 +171,7 @@ fn release() -> Result<()> {
 /// A part of every fault, every object and 40 seeds, the same each time: a change is told apart from a run that nobody has played
 /// before. Then a part of the worlds in which the version changes.
 fn simulation() -> Result<()> {
-    /// A run takes one and a half to two seconds of a processor, and all of them ten minutes and more of two: a third takes four.
+    /// A run takes a second or more of a processor, and all of them nine minutes of two that are idle: a third takes three.
     const PART: &str = "1/3";
     /// Of the worlds in which the version changes.
     const UPGRADES: &str = "1/8";
