@@ -5,6 +5,7 @@
 //! here is known to the operator, and nothing of how it decides is known here: whatever breaks it is found by what
 //! users would see. The same script gives the same trace.
 
+mod aim;
 mod course;
 mod expect;
 mod invariants;
@@ -31,5 +32,5 @@ pub use referee::{Findings, Tally, Violation};
 pub use registry::Sickness;
 pub use run::{Done, Outcome, Script, run, run_parting};
 pub use story::{Act, Error};
-pub use strike::{Blow, CUT_OFF, Strike};
+pub use strike::{Blow, CUT_OFF, Strike, Target};
 pub use world::{Mischief, Moment, TooLate, Trouble};

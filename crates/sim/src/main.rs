@@ -40,11 +40,7 @@ struct Arguments {
     /// Only this part of all runs, spread over all of them: "2/4" is the second of four. The parts together are all runs.
     #[arg(long)]
     part: Option<Part>,
-    /// The operator's process dies at every so many writes, in a run each.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    crash_every: u32,
-    /// Play all trouble in runs of its own: lost answers, writes that arrive twice, and what third parties do to the objects
-    /// of a kind.
+    /// Play all trouble in runs of its own, whatever runs could share or stand for.
     #[arg(long)]
     apart: bool,
     /// Play each run from its beginning, not from where it parts from the others: the same runs, more slowly.
@@ -73,15 +69,14 @@ fn main() -> ExitCode {
 
     let apart = apart(&arguments, &reference);
     let story: &[Act] = if arguments.upgrade { &upgrade::STORY } else { &sweep::STORY };
-    let in_series = series::joined(apart.clone(), story);
+    let in_series = series::joined(apart.clone(), story, &reference);
     // Asked for by name, all trouble can be had on its own.
-    let jobs = match (arguments.apart, arguments.only.is_empty()) {
+    let mut jobs = match (arguments.apart, arguments.only.is_empty()) {
         (true, _) => apart.clone(),
         (false, true) => in_series,
         (false, false) => apart.iter().cloned().chain(in_series.into_iter().filter(Job::is_series)).collect(),
     };
     let mut all = jobs.len();
-    let mut jobs = sweep::fewer_crashes(jobs, arguments.crash_every);
     if let Some(part) = arguments.part {
         jobs = sweep::sample(jobs, part);
         println!("part {part}: {} of {all} runs", jobs.len());
@@ -111,7 +106,7 @@ fn main() -> ExitCode {
         }
     }
     let summary = Summary::of(&finished, began);
-    print(&summary, &finished, all, arguments.crash_every);
+    print(&summary, &finished, all);
     if finished.len() < total {
         println!("{} of {total} runs were not played, because so many had failed", total - finished.len());
         return ExitCode::FAILURE;
@@ -171,9 +166,8 @@ fn complain(outcome: &Outcome) {
     }
 }
 
-fn print(summary: &Summary, finished: &[Finished], all: usize, crash_every: u32) {
+fn print(summary: &Summary, finished: &[Finished], all: usize) {
     println!("\nworlds, simulated         {:>8}   (of {all} that there are)", summary.worlds);
-    println!("  F1 at every               {crash_every:>5}. write");
     for (class, count) in &summary.by_class {
         println!("  {class:<22}  {count:>8}");
     }
@@ -204,7 +198,7 @@ fn print(summary: &Summary, finished: &[Finished], all: usize, crash_every: u32)
     );
     let line = json!({
         "worlds": summary.worlds, "of": all, "passed": summary.good, "failed": failed, "checked": summary.checked,
-        "struck": summary.struck, "crash_every": crash_every, "wall_seconds": (summary.wall.as_secs_f64() * 10.0).round() / 10.0,
+        "struck": summary.struck, "wall_seconds": (summary.wall.as_secs_f64() * 10.0).round() / 10.0,
     });
     println!("{line}");
 }

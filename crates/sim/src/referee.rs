@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use crate::aim::{Aim, When, what};
 use crate::course::{Course, Point};
 use crate::invariants::{self, Invariant, OPERATOR, Sight, Verdict, Writer};
 use crate::process::Lives;
-use crate::strike::{Blow, CUT_OFF, Strike};
+use crate::strike::{Blow, CUT_OFF};
 
 /// Where the API server says which pod a token was made for.
 const POD: &str = "authentication.kubernetes.io/pod-name";
@@ -37,11 +38,14 @@ struct State {
     writes: u32,
     /// Those that arrived.
     arrivals: u32,
-    strike: Option<Strike>,
-    /// The pod that is cut off, from what, and until when.
-    cut: Option<(String, Blow, Instant)>,
+    aim: Aim,
+    /// Pods that are cut off, from what, and until when.
+    cuts: BTreeMap<String, (Blow, Instant)>,
     /// Verb and path of each of the writes that were carried out.
     written: Vec<String>,
+    moments: Moments,
+    /// How often the process of each pod was made to die.
+    deaths: BTreeMap<String, u32>,
     seen: u64,
     rules: Vec<Box<dyn Invariant>>,
     checked: BTreeMap<String, u64>,
@@ -74,9 +78,11 @@ impl Referee {
         let state = State {
             writes: 0,
             arrivals: 0,
-            strike: script.trouble.strike,
-            cut: None,
+            aim: Aim::of(&script),
+            cuts: BTreeMap::new(),
             written: Vec::new(),
+            moments: Moments::default(),
+            deaths: BTreeMap::new(),
             seen: 0,
             rules: invariants::all(),
             checked: BTreeMap::new(),
@@ -110,9 +116,8 @@ impl Referee {
     /// Whether the exact fault, if there is one, has struck and its consequences are over.
     pub(crate) fn is_at_peace(&self) -> bool {
         let state = self.lock();
-        // One that strikes again and again is over for an act when that writes no more.
-        state.strike.is_none_or(|strike| strike.again.is_some())
-            && state.cut.as_ref().is_none_or(|(_, _, until)| Instant::now() >= *until)
+        state.aim.is_at_peace()
+            && state.cuts.values().all(|(_, until)| Instant::now() >= *until)
             && (state.is_calm || self.injector.as_ref().is_none_or(|injector| injector.is_exhausted()))
     }
 
@@ -121,8 +126,12 @@ impl Referee {
     pub(crate) fn aftermath(&self) -> Duration {
         /// Cut off for 25 s at most, during which its lease has run out, and then 15 s for a container that starts anew.
         const BUSY: Duration = Duration::from_secs(40);
-        let struck = self.lock().struck_at;
-        struck.map_or(Duration::ZERO, |struck| BUSY.saturating_sub(struck.elapsed()))
+        /// A node starts a container that died at once the first time; then it waits, each time twice as long.
+        const BACK_OFF: Duration = Duration::from_secs(10);
+        let state = self.lock();
+        let deaths = state.deaths.values().max().copied().unwrap_or(0);
+        let back_off = deaths.checked_sub(2).map_or(Duration::ZERO, |doublings| BACK_OFF * 2_u32.pow(doublings));
+        state.struck_at.map_or(Duration::ZERO, |struck| (BUSY + back_off).saturating_sub(struck.elapsed()))
     }
 
     /// Ends every drawn fault that has not struck: from here on the run is asked whether it converges.
@@ -167,6 +176,7 @@ impl Referee {
             checked: state.checked.clone(),
             writes: state.writes,
             written: state.written.clone(),
+            moments: state.moments.of_writes.clone(),
             hash: state.hash.clone().finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
             lines: state.lines.clone().unwrap_or_default(),
             struck,
@@ -240,15 +250,13 @@ impl Referee {
     fn strike(&self, call: &Call<'_>, writer: &Writer) -> After {
         let mut state = self.lock();
         state.writes += 1;
-        state.written.push(format!("{} {}", call.request.verb, call.request.path));
+        state.written.push(what(call));
+        state.moments.write(Instant::now());
         if let Some(script) = self.course.reach(Point::Write(state.writes)) {
-            state.strike = script.trouble.strike;
+            state.aim.follow(&script);
         }
-        let Some(strike) = state.strike.filter(|strike| strike.write == state.writes && strike.blow != Blow::Twice)
-        else {
-            return After::Reply;
-        };
-        state.strike = strike.rest();
+        let number = state.writes;
+        let Some(strike) = state.aim.at(When::Write, number, call) else { return After::Reply };
         state.struck_at = Some(Instant::now());
         let pod = writer.pod.clone().unwrap_or_default();
         let line = format!("{strike}: {} {} by {pod}", call.request.verb, call.request.path);
@@ -256,17 +264,43 @@ impl Referee {
         state.struck.push(line);
         match strike.blow {
             Blow::Crash => {
+                *state.deaths.entry(pod.clone()).or_default() += 1;
                 drop(state);
                 self.lives.kill(&pod);
                 After::Delay(NEVER)
             }
             Blow::LostReply => After::Lose,
             Blow::Deposed | Blow::Frozen => {
-                state.cut = Some((pod, strike.blow, Instant::now() + CUT_OFF));
+                state.cuts.insert(pod, (strike.blow, Instant::now() + CUT_OFF));
                 After::Reply
             }
             Blow::Twice => After::Reply,
         }
+    }
+}
+
+/// Writes between which nothing passes for a leader that only can't renew its lease: those of one instant, with no request
+/// about a lease between them.
+#[derive(Default)]
+struct Moments {
+    /// The moment of each write, counted from 0.
+    of_writes: Vec<u32>,
+    /// When the last write was made, if nobody has asked about a lease since.
+    last: Option<Instant>,
+}
+
+impl Moments {
+    fn write(&mut self, now: Instant) {
+        let next = match self.of_writes.last() {
+            None => 0,
+            Some(moment) => moment + u32::from(self.last != Some(now)),
+        };
+        self.of_writes.push(next);
+        self.last = Some(now);
+    }
+
+    fn lease(&mut self) {
+        self.last = None;
     }
 }
 
@@ -293,6 +327,8 @@ pub struct Findings {
     pub writes: u32,
     /// Verb and path of each of them, in order.
     pub written: Vec<String>,
+    /// The moment of each of them: at writes of one moment it is the same whether a lease can't be renewed any more.
+    pub moments: Vec<u32>,
     /// Over every line written down: equal runs, equal hash.
     pub hash: String,
     pub lines: Vec<String>,
@@ -327,12 +363,10 @@ impl Faults for Referee {
             if counts(&call) {
                 state.arrivals += 1;
                 if let Some(script) = self.course.reach(Point::Arrival(state.arrivals)) {
-                    state.strike = script.trouble.strike;
+                    state.aim.follow(&script);
                 }
-                if let Some(strike) =
-                    state.strike.filter(|strike| strike.blow == Blow::Twice && strike.write == state.arrivals)
-                {
-                    state.strike = strike.rest();
+                let number = state.arrivals;
+                if let Some(strike) = state.aim.at(When::Arrival, number, &call) {
                     state.struck_at = Some(Instant::now());
                     let line = format!("{strike}: {} {}", call.request.verb, call.request.path);
                     self.write_down(&mut state, format!("FAULT {line}"));
@@ -340,8 +374,11 @@ impl Faults for Referee {
                     return Before::Twice;
                 }
             }
-            if let Some((pod, blow, until)) = &state.cut
-                && writer(&call).pod.as_ref() == Some(pod)
+            if is_lease(&call) {
+                state.moments.lease();
+            }
+            let pod = writer(&call).pod.unwrap_or_default();
+            if let Some((blow, until)) = state.cuts.get(&pod)
                 && Instant::now() < *until
             {
                 match blow {

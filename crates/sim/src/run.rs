@@ -276,7 +276,8 @@ async fn play(act: Act, course: &Course, world: &World, outcome: &mut Outcome) -
     // It may have parted at one of the act's writes.
     let script = course.script();
     // A fault may strike at the very last write: what follows from it belongs to the act.
-    let is_hit = script.trouble.strike.is_none_or(|strike| strike.again.is_some()) || script.acts.last() == Some(&act);
+    let Trouble { strike, series, .. } = &script.trouble;
+    let is_hit = strike.is_none() || !series.is_empty() || script.acts.last() == Some(&act);
     if is_hit && !world.referee.is_at_peace() {
         sleep(CALM_AFTER).await;
         world.referee.calm();

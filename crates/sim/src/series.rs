@@ -1,24 +1,20 @@
 //! Trouble that shares a run with more of its kind.
 //!
-//! A lost answer or a write that arrives twice concerns the pass under way and nothing else, so a run of the whole story
-//! takes one at every so many writes, and as many runs as that together every write. What no run of a series has struck is
-//! struck in a run of its own. Of the kinds whose objects suffer a prank at a moment several share a run; at the settled
-//! moment each object is repaired before the next one suffers.
+//! A run of the whole story is struck at every so many writes, and as many runs as that together at every write. What no run
+//! of a series has struck is struck in a run of its own. Of the kinds whose objects suffer a prank at a moment several share
+//! a run; at the settled moment each object is repaired before the next one suffers.
 //!
-//! Crashes and lost leases have their own runs: what they lead to lasts as long as an act.
+//! Whether a lease can't be renewed from one write on or from the next makes no difference as long as nobody asks about the
+//! lease between them: of the writes of one moment one stands for all ([`Findings::moments`](crate::referee::Findings)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::monkey::{Prank, Victim};
 use crate::run::{Outcome, Script};
 use crate::story::Act;
-use crate::strike::{Blow, Strike};
+use crate::strike::{Blow, Strike, Target};
 use crate::sweep::{Finished, Job, struck};
 use crate::world::{Mischief, Moment, Trouble};
-
-/// Writes from one blow to the next. A lost answer ends the pass, and the operator pauses longer after each that fails: an
-/// act of a hundred writes is through after six of them, within a minute and a half.
-const STEP: u32 = 16;
 
 /// Kinds that share a run: few enough to see what a failed one is about.
 const KINDS: usize = 4;
@@ -26,35 +22,53 @@ const KINDS: usize = 4;
 /// A run of its own, and whom its prank hits.
 type Suffered = (Job, Vec<Victim>);
 
-/// Whether blows of this kind may follow each other in a run. The others take the process, or the leader's place.
-fn follows(blow: Blow) -> bool {
-    matches!(blow, Blow::LostReply | Blow::Twice)
+/// Writes from one blow to the next, if blows of this kind may follow each other in a run.
+fn step(blow: Blow) -> Option<u32> {
+    match blow {
+        // A lost answer ends the pass, and the operator pauses longer after each that fails: an act of a hundred writes is
+        // through after six of them, within a minute and a half.
+        Blow::LostReply => Some(16),
+        // Nobody notices but the object that is written.
+        Blow::Twice => Some(4),
+        // Each time the other pod leads after 15 s; the first is back when the second falls silent.
+        Blow::Frozen => Some(16),
+        // A container that dies again waits twice as long, and the other pod leads meanwhile.
+        Blow::Crash => Some(32),
+        // All writes of a pass are of one moment.
+        Blow::Deposed => None,
+    }
 }
 
 /// How a run is struck, if it may be part of a series.
 fn strike(job: &Job) -> Option<Strike> {
-    job.script.trouble.strike.filter(|strike| follows(strike.blow))
+    job.script.trouble.strike.filter(|strike| step(strike.blow).is_some())
 }
 
-/// Puts series in the place of the runs with one blow each that they stand for.
-pub fn joined(jobs: Vec<Job>, story: &[Act]) -> Vec<Job> {
+/// Puts series in the place of the runs with one blow each that they stand for, and one run in the place of those that are
+/// the same.
+pub fn joined(jobs: Vec<Job>, story: &[Act], reference: &Outcome) -> Vec<Job> {
     let mut series: BTreeMap<(Blow, u32), Job> = BTreeMap::new();
     let mut rest = Vec::new();
     let mut first: BTreeMap<Blow, u32> = BTreeMap::new();
     let mut pranks: BTreeMap<(Prank, Moment), Vec<Suffered>> = BTreeMap::new();
+    let mut deposed: BTreeSet<u32> = BTreeSet::new();
     for job in jobs {
         if let Some(Mischief { moment, prank, victims }) = job.script.trouble.mischief.clone() {
             pranks.entry((prank, moment)).or_default().push((job, victims));
             continue;
         }
-        let Some(Strike { blow, write, .. }) = strike(&job) else {
-            rest.push(job);
+        let Some((Strike { blow, write, .. }, step)) =
+            job.script.trouble.strike.and_then(|it| Some((it, step(it.blow)?)))
+        else {
+            let is_new = moment(&job, reference).is_none_or(|moment| deposed.insert(moment));
+            rest.extend(is_new.then_some(job));
             continue;
         };
         let first = *first.entry(blow).or_insert(write);
-        if write < first + STEP {
-            let each = Strike { blow, write, again: Some(STEP) };
-            series.insert((blow, write), struck(format!("{blow}+{STEP}@{write}"), each, story));
+        if write < first + step {
+            let targets = targets(&reference.findings.written, write, step);
+            let strike = Strike { blow, write };
+            series.insert((blow, write), struck(format!("{blow}+{step}@{write}"), strike, targets, story));
         }
     }
     rest.extend(series.into_values());
@@ -62,6 +76,24 @@ pub fn joined(jobs: Vec<Job>, story: &[Act]) -> Vec<Job> {
         rest.extend(of_kinds.chunks(KINDS).filter_map(|chunk| together(prank, moment, chunk)));
     }
     rest
+}
+
+/// Every so many of the writes after one.
+fn targets(written: &[String], after: u32, step: u32) -> Vec<Target> {
+    let place = |write: u32| usize::try_from(write).unwrap_or(usize::MAX);
+    let of_step = written.iter().enumerate().skip(place(after)).skip(place(step) - 1).step_by(place(step));
+    let target = |(at, what): (usize, &String)| {
+        let nth = written[..=at].iter().filter(|other| *other == what).count();
+        Target { what: what.clone(), nth: u32::try_from(nth).unwrap_or(u32::MAX) }
+    };
+    of_step.map(target).collect()
+}
+
+/// The moment at which a lease can't be renewed any more.
+fn moment(job: &Job, reference: &Outcome) -> Option<u32> {
+    let strike = job.script.trouble.strike.filter(|strike| strike.blow == Blow::Deposed)?;
+    let place = usize::try_from(strike.write).ok()?.checked_sub(1)?;
+    reference.findings.moments.get(place).copied()
 }
 
 fn together(prank: Prank, moment: Moment, chunk: &[Suffered]) -> Option<Job> {
@@ -108,6 +140,7 @@ mod tests {
         let mut reference = Outcome::default();
         reference.findings.writes = 40;
         reference.findings.written = (1..=40).map(|write| format!("patch /{}", write % 30)).collect();
+        reference.findings.moments = (0..40).map(|write| write / 16).collect();
         reference
     }
 
@@ -118,29 +151,33 @@ mod tests {
     }
 
     #[test]
-    fn a_series_strikes_at_every_write_and_what_takes_a_process_strikes_alone() {
-        let joined = joined(exhaustive(&reference()), &STORY);
-        let mut struck: Vec<u32> = Vec::new();
-        for job in joined.iter().filter(|job| job.name.starts_with("twice")) {
-            assert!(job.is_series() && job.script.acts == STORY, "{}", job.name);
-            let mut next = job.script.trouble.strike;
-            while let Some(strike) = next.filter(|strike| strike.write <= 40) {
-                struck.push(strike.write);
-                next = strike.rest();
+    fn series_strike_at_every_write_and_one_of_each_moment_stands_for_all() {
+        let joined = joined(exhaustive(&reference()), &STORY, &reference());
+        for blow in [Blow::Crash, Blow::LostReply, Blow::Twice, Blow::Frozen] {
+            let mut struck: Vec<String> = Vec::new();
+            for job in joined.iter().filter(|job| job.script.trouble.strike.is_some_and(|strike| strike.blow == blow)) {
+                assert!(job.is_series() && job.script.acts == STORY, "{}", job.name);
+                let first = job.script.trouble.strike.map_or(0, |strike| strike.write);
+                struck.push(reference().findings.written[usize::try_from(first).expect("a place") - 1].clone());
+                struck.extend(job.script.trouble.series.iter().map(|target| target.what.clone()));
             }
+            struck.sort();
+            let mut all = reference().findings.written;
+            all.sort();
+            assert_eq!(struck, all, "{blow}");
         }
-        struck.sort_unstable();
-        assert_eq!(struck, (1..=40).collect::<Vec<_>>());
-        for blow in [Blow::Crash, Blow::Deposed, Blow::Frozen] {
-            let alone = joined.iter().filter(|job| !job.is_series() && job.name.starts_with(&format!("{blow}@")));
-            assert_eq!(alone.count(), 40, "{blow}");
-        }
+        let written = reference().findings.written;
+        let nth = |what: &str, nth| Target { what: what.to_owned(), nth };
+        assert_eq!(targets(&written, 3, 16), [nth("patch /19", 1), nth("patch /5", 2)]);
+        let deposed: Vec<&str> =
+            joined.iter().map(|job| job.name.as_str()).filter(|name| name.starts_with("deposed")).collect();
+        assert_eq!(deposed, ["deposed@1", "deposed@17", "deposed@33"]);
     }
 
     #[test]
     fn what_no_series_has_struck_is_missed_as_often_as_it_was_not() {
         let (reference, jobs) = (reference(), exhaustive(&reference()));
-        let series: Vec<Job> = joined(jobs.clone(), &STORY).into_iter().filter(Job::is_series).collect();
+        let series: Vec<Job> = joined(jobs.clone(), &STORY, &reference).into_iter().filter(Job::is_series).collect();
         let lost = series.iter().find(|job| job.name.starts_with("lost-reply")).expect("a series").clone();
         let all: Vec<&str> = reference.findings.written.iter().map(String::as_str).collect();
         let names = |struck: &[&str]| -> Vec<String> {

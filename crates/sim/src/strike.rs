@@ -56,15 +56,15 @@ pub struct Strike {
     pub blow: Blow,
     /// The operator's write, counted from 1; its lease and its events are not counted.
     pub write: u32,
-    /// It strikes again after so many writes, as long as the run lasts.
-    pub again: Option<u32>,
 }
 
-impl Strike {
-    /// What is left of it after it has struck.
-    pub(crate) fn rest(self) -> Option<Self> {
-        self.again.map(|again| Self { write: self.write + again, ..self })
-    }
+/// A write by what it writes, where numbers mean nothing any more: after a blow the operator repeats and leaves out some.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// Verb and path.
+    pub what: String,
+    /// The how manyth of this kind in the run, from 1 on, or a later one.
+    pub nth: u32,
 }
 
 impl fmt::Display for Strike {

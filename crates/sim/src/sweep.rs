@@ -17,7 +17,7 @@ use crate::monkey::{Prank, Victim};
 use crate::registry::Sickness;
 use crate::run::{Outcome, Script, run, run_parting};
 use crate::story::Act;
-use crate::strike::{Blow, Strike};
+use crate::strike::{Blow, Strike, Target};
 use crate::world::{Mischief, Moment, Trouble};
 
 /// The seed of everything that is not a sweep over seeds.
@@ -78,14 +78,6 @@ pub fn exhaustive(reference: &Outcome) -> Vec<Job> {
     blows(reference, &STORY, 1)
 }
 
-/// Without the crashes at writes between every `every`th.
-pub fn fewer_crashes(jobs: Vec<Job>, every: u32) -> Vec<Job> {
-    let is_left = |job: &Job| {
-        job.script.trouble.strike.is_none_or(|strike| strike.blow != Blow::Crash || strike.write.is_multiple_of(every))
-    };
-    jobs.into_iter().filter(is_left).collect()
-}
-
 /// The same for any story, from a write on.
 pub(crate) fn blows(reference: &Outcome, story: &[Act], first: u32) -> Vec<Job> {
     let mut jobs = Vec::new();
@@ -93,18 +85,19 @@ pub(crate) fn blows(reference: &Outcome, story: &[Act], first: u32) -> Vec<Job> 
         for write in first..=reference.findings.writes {
             // The act in which this write is made.
             let acts = reference.done.iter().take_while(|done| done.writes < write).count() + 1;
-            let strike = Strike { blow, write, again: None };
-            jobs.push(struck(format!("{blow}@{write}"), strike, &story[..acts.min(story.len())]));
+            let strike = Strike { blow, write };
+            let story = &story[..acts.min(story.len())];
+            jobs.push(struck(format!("{blow}@{write}"), strike, Vec::new(), story));
         }
     }
     jobs
 }
 
-/// A run in which the operator is struck at a write.
-pub(crate) fn struck(name: String, strike: Strike, story: &[Act]) -> Job {
-    let Strike { blow, write, .. } = strike;
-    let script =
-        Script { trouble: Trouble { strike: Some(strike), ..Trouble::default() }, ..Script::undisturbed(SEED, story) };
+/// A run in which the operator is struck at a write, and then at those of a series.
+pub(crate) fn struck(name: String, strike: Strike, series: Vec<Target>, story: &[Act]) -> Job {
+    let Strike { blow, write } = strike;
+    let trouble = Trouble { strike: Some(strike), series, ..Trouble::default() };
+    let script = Script { trouble, ..Script::undisturbed(SEED, story) };
     let parts = Some(if blow == Blow::Twice { Point::Arrival(write) } else { Point::Write(write) });
     Job { name, class: blow.class(), script, parts }
 }

@@ -24,7 +24,7 @@ use crate::process::Lives;
 use crate::referee::Referee;
 use crate::registry::{Registry, Sickness};
 use crate::run::Script;
-use crate::strike::Strike;
+use crate::strike::{Strike, Target};
 
 /// How often the administrator looks at the cluster; far below anything a run measures.
 const LOOK: Duration = Duration::from_millis(100);
@@ -40,6 +40,8 @@ pub(crate) const VERSIONS: [&str; 2] = ["v0.1.0", "v0.2.0"];
 #[derive(Clone, Debug, Default)]
 pub struct Trouble {
     pub strike: Option<Strike>,
+    /// Writes at which it strikes again.
+    pub series: Vec<Target>,
     /// Faults drawn from a seed.
     pub plan: Option<FaultPlan>,
     /// A component's image is of no use until it is mended.
@@ -49,7 +51,7 @@ pub struct Trouble {
 
 impl Trouble {
     pub(crate) fn is_none(&self) -> bool {
-        let Self { strike, plan, sick, mischief } = self;
+        let Self { strike, series: _, plan, sick, mischief } = self;
         strike.is_none() && plan.is_none() && sick.is_none() && mischief.is_none()
     }
 }

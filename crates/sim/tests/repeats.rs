@@ -23,7 +23,7 @@ fn an_undisturbed_run_repeats_itself_and_another_seed_is_another_run() {
 #[test]
 fn a_run_under_faults_repeats_itself() {
     kubevirt_runtime::process::install_crypto();
-    let strike = Some(Strike { blow: Blow::Crash, write: 17, again: None });
+    let strike = Some(Strike { blow: Blow::Crash, write: 17 });
     assert_repeats(Script {
         trouble: Trouble { strike, ..Trouble::default() },
         ..Script::undisturbed(7, &[Act::Install])
