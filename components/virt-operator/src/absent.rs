@@ -1,5 +1,6 @@
 //! Which nodes are not there, as far as a roll-out asks: only metadata of nodes is watched, so a node is looked at when a
-//! pod of virt-handler on it has been unready for longer than a restart takes. A healthy roll-out asks nothing.
+//! pod of virt-handler on it has been unready for longer than a restart takes, and no other has become ready meanwhile. A
+//! roll-out that goes on asks nothing, however slowly it does: its requests must not grow with the nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,7 @@ use kube::core::PartialObjectMeta;
 use kube::{Client, ResourceExt};
 use kubevirt_upgrade::Absence;
 
-use crate::pods::{PodFacts, Pods};
+use crate::pods::Pods;
 
 /// A pod of virt-handler stops and starts in a few seconds; a kubelet that fell silent is noticed after forty.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
@@ -19,9 +20,14 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 /// The same nodes are asked about once a minute, so that one that came back is noticed although its pod stays unready.
 const AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
-/// How many nodes are asked about at once: a roll-out has no more than a wave's nodes unready at a time, and what is left
-/// over has its turn a minute later.
-const AT_ONCE: usize = 20;
+/// Some pods may become ready for ever while others never do. After this long a pod's node is looked at all the same.
+const LONG: SignedDuration = SignedDuration::from_secs(300);
+
+/// So many nodes are asked about one by one in a minute; when more are late they are listed.
+const EACH: usize = 10;
+
+/// Nodes of one page of a list: some megabytes of the server's text, of which a few bytes a node are kept.
+const PAGE: u32 = 500;
 
 /// One node is needed; of ten, some are there.
 const FIRST_NODES: u32 = 10;
@@ -29,6 +35,7 @@ const FIRST_NODES: u32 = 10;
 /// What was found, and when.
 #[derive(Debug, Default)]
 struct Look {
+    /// When all that were late were asked about; since then only others have been.
     at: Option<Timestamp>,
     asked: BTreeSet<String>,
     found: BTreeMap<String, Absence>,
@@ -84,37 +91,137 @@ impl Absent {
     }
 
     /// Asks about the nodes that make a roll-out wait, if it is time to. A node that cannot be asked about counts as there.
-    pub async fn look(&self, client: &Client, pods: &Pods, now: Timestamp) {
-        let suspects = suspects(pods, now);
-        {
+    /// When it will be time if nothing happens until then.
+    pub async fn look(&self, client: &Client, pods: &Pods, now: Timestamp) -> Option<Timestamp> {
+        let late = Late::of(pods, now);
+        let question = {
             let mut look = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_due = look.at.is_none_or(|at| now.duration_since(at) >= AGAIN || now < at);
-            if suspects.is_subset(&look.asked) && (!is_due || suspects.is_empty()) {
-                // Who is no suspect any more is there.
-                look.found.retain(|node, _| suspects.contains(node));
-                return;
+            // Who is late no more is there.
+            look.found.retain(|node, _| late.nodes.contains(node));
+            question(&look, &late, now)
+        };
+        let (is_due, asked, found) = match question {
+            Question::None => return late.stands_at(now),
+            Question::Each { nodes, is_due } => {
+                let found = each(client, &nodes).await;
+                (is_due, nodes, found)
             }
+            Question::All => match all(client, &late.nodes).await {
+                Ok(found) => (true, late.nodes, found),
+                Err(error) => {
+                    tracing::warn!(%error, "nodes could not be looked at");
+                    (true, late.nodes, BTreeMap::new())
+                }
+            },
+        };
+        let mut look = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_due {
+            *look = Look { at: Some(now), asked, found };
+        } else {
+            look.asked.extend(asked);
+            look.found.extend(found);
         }
-        let api: Api<Node> = Api::all(client.clone());
-        let mut found = BTreeMap::new();
-        for name in suspects.iter().take(AT_ONCE) {
-            match api.get_opt(name).await {
-                Ok(Some(node)) => found.extend(absence(&node).map(|absence| (name.clone(), absence))),
-                Ok(None) => drop(found.insert(name.clone(), Absence::Unreachable)),
-                Err(error) => tracing::warn!(node = name, %error, "a node could not be looked at"),
-            }
-        }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Look { at: Some(now), asked: suspects, found };
+        None
     }
 }
 
-/// The nodes on which a pod of a DaemonSet is unready for longer than it takes to start.
-fn suspects(pods: &Pods, now: Timestamp) -> BTreeSet<String> {
-    let is_late = |pod: &&PodFacts| {
-        let since = pod.since.filter(|_| pod.of_nodes && pod.not_ready.is_some());
-        since.is_some_and(|since| now.duration_since(since) >= PATIENCE)
-    };
-    pods.values().filter(is_late).filter_map(|pod| pod.node.as_deref().map(str::to_owned)).collect()
+async fn each(client: &Client, nodes: &BTreeSet<String>) -> BTreeMap<String, Absence> {
+    let api: Api<Node> = Api::all(client.clone());
+    let mut found = BTreeMap::new();
+    for name in nodes {
+        match api.get_opt(name).await {
+            Ok(Some(node)) => found.extend(absence(&node).map(|absence| (name.clone(), absence))),
+            Ok(None) => drop(found.insert(name.clone(), Absence::Unreachable)),
+            Err(error) => tracing::warn!(node = name, %error, "a node could not be looked at"),
+        }
+    }
+    found
+}
+
+/// Those of some nodes that are not there, by a list of all.
+async fn all(client: &Client, late: &BTreeSet<String>) -> Result<BTreeMap<String, Absence>, kube::Error> {
+    let api: Api<Node> = Api::all(client.clone());
+    let mut found: BTreeMap<String, Absence> = late.iter().map(|node| (node.clone(), Absence::Unreachable)).collect();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let nodes = api.list(&page).await?;
+        for node in &nodes.items {
+            let name = node.name_any();
+            match absence(node) {
+                Some(absence) if late.contains(&name) => drop(found.insert(name, absence)),
+                _ => drop(found.remove(&name)),
+            }
+        }
+        match nodes.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Pods of DaemonSets that are unready for longer than they take to start.
+#[derive(Debug, Default)]
+struct Late {
+    nodes: BTreeSet<String>,
+    /// How long the first of them has been so.
+    longest: SignedDuration,
+    /// When a pod of a DaemonSet last became ready.
+    progress: Option<Timestamp>,
+}
+
+impl Late {
+    fn of(pods: &Pods, now: Timestamp) -> Self {
+        let mut late = Self::default();
+        for pod in pods.values().filter(|pod| pod.of_nodes) {
+            let Some(since) = pod.since else { continue };
+            if pod.not_ready.is_none() {
+                late.progress = late.progress.max(Some(since));
+                continue;
+            }
+            let waits = now.duration_since(since);
+            if waits >= PATIENCE {
+                late.nodes.extend(pod.node.as_deref().map(str::to_owned));
+                late.longest = late.longest.max(waits);
+            }
+        }
+        late
+    }
+
+    /// When a roll-out that goes on at present will be said to stand.
+    fn stands_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let at = self.progress?.saturating_add(PATIENCE).ok()?;
+        (!self.nodes.is_empty() && at > now).then_some(at)
+    }
+}
+
+/// What is to be asked now.
+#[derive(Debug, PartialEq, Eq)]
+enum Question {
+    None,
+    /// `is_due`: of all that are late.
+    Each {
+        nodes: BTreeSet<String>,
+        is_due: bool,
+    },
+    All,
+}
+
+fn question(look: &Look, late: &Late, now: Timestamp) -> Question {
+    let Late { nodes, longest, progress } = late;
+    // The clocks of nodes may be ahead of this one, but not by long.
+    let goes_on = progress.is_some_and(|at| now.duration_since(at).abs() < PATIENCE) && *longest < LONG;
+    if nodes.is_empty() || goes_on {
+        return Question::None;
+    }
+    let is_due = look.at.is_none_or(|at| now.duration_since(at) >= AGAIN || now < at);
+    let asked: BTreeSet<String> = if is_due { nodes.clone() } else { nodes - &look.asked };
+    let has_room = is_due || look.asked.len() + asked.len() <= EACH;
+    match asked.len() {
+        0 => Question::None,
+        1..=EACH if has_room => Question::Each { nodes: asked, is_due },
+        _ if is_due => Question::All,
+        _ => Question::None,
+    }
 }
 
 fn absence(node: &Node) -> Option<Absence> {
@@ -155,7 +262,39 @@ mod tests {
             pod("other", "ReplicaSet", "False", 0),
         ]
         .into();
-        assert_eq!(suspects(&pods, at(25)), ["node-of-late".to_owned()].into());
+        let late = Late::of(&pods, at(25));
+        assert_eq!(late.nodes, ["node-of-late".to_owned()].into());
+        assert_eq!((late.longest, late.progress), (SignedDuration::from_secs(25), Some(at(0))));
+    }
+
+    #[test]
+    fn a_roll_out_that_goes_on_asks_nothing_and_one_that_stands_asks_a_bounded_number() {
+        let at = |second: i64| Timestamp::from_second(1_700_000_000 + second).expect("a time");
+        let nodes =
+            |count: usize| -> BTreeSet<String> { (0..count).map(|number| format!("node{number:02}")).collect() };
+        let late = |count: usize, longest: i64, progress: i64| Late {
+            nodes: nodes(count),
+            longest: SignedDuration::from_secs(longest),
+            progress: Some(at(progress)),
+        };
+        let never = Look::default();
+        assert_eq!(question(&never, &late(3, 30, 90), at(100)), Question::None, "one became ready ten seconds ago");
+        assert_eq!(question(&never, &late(0, 0, 0), at(100)), Question::None);
+        assert_eq!(question(&never, &late(3, 30, 70), at(100)), Question::Each { nodes: nodes(3), is_due: true });
+        assert_eq!(question(&never, &late(3, 300, 90), at(400)), Question::Each { nodes: nodes(3), is_due: true });
+        assert_eq!(question(&never, &late(11, 30, 70), at(100)), Question::All);
+        let looked = Look { at: Some(at(100)), asked: nodes(3), found: BTreeMap::new() };
+        assert_eq!(question(&looked, &late(3, 60, 70), at(130)), Question::None, "nobody new, and not a minute later");
+        assert_eq!(question(&looked, &late(2, 90, 70), at(160)), Question::Each { nodes: nodes(2), is_due: true });
+        let new = ["node03".to_owned()].into();
+        assert_eq!(question(&looked, &late(4, 60, 70), at(130)), Question::Each { nodes: new, is_due: false });
+        assert_eq!(question(&looked, &late(11, 60, 70), at(130)), Question::None, "more than are asked in a minute");
+        assert_eq!(question(&looked, &late(11, 90, 70), at(160)), Question::All);
+        assert_eq!(
+            question(&looked, &late(3, 60, 70), at(50)),
+            Question::Each { nodes: nodes(3), is_due: true },
+            "the clock was put back"
+        );
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Reconciler {
     /// A write or the making of the plan failed; the status says so if it is not a passing failure.
     pub async fn pass(&self) -> Result<Next, Error> {
         let now = self.clock.now();
-        self.absent.look(&self.client, &self.cache.pods(), now).await;
+        let looks_again = self.absent.look(&self.client, &self.cache.pods(), now).await;
         self.absent.choose(&self.client, self.upgrades.now().policy.canary.as_ref(), now).await;
         let world = self.world();
         let Validated { followed, ignored } = validate(&world, &self.settings);
@@ -184,8 +184,8 @@ impl Reconciler {
         for (cr, message) in ignored {
             told = told.and(self.not_followed(&cr, &message).await);
         }
-        let next = followed?;
-        told.map(|()| next)
+        let Next { due } = followed?;
+        told.map(|()| Next { due: due.into_iter().chain(looks_again).min() })
     }
 
     async fn follow(&self, followed: Followed) -> Result<Next, Error> {
