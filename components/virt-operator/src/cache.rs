@@ -214,7 +214,9 @@ impl Cache {
     }
 
     /// Takes note of an object, unless a newer state of it is known.
-    pub fn store(&self, key: ObjectKey, object: Value) {
+    pub fn store(&self, key: ObjectKey, mut object: Value) {
+        // The answer to a write comes as the server has it.
+        kubevirt_apply::pack(&mut object);
         let mut known = self.lock();
         if known.gone.get(&key).is_some_and(|gone| gone.covers(&object)) {
             return;

@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use kubevirt_runtime::{cli, process};
 use virt_operator::settings::Arguments;
 
+/// A pass makes and frees trees of small pieces. What glibc's allocator keeps of them, between those that stay, is a tenth of
+/// what a leader holds at rest; this one gives it back.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     process::run(|args| cli::parse::<Arguments>(args).map(|arguments| arguments.process), virt_operator::program())
 }

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use futures::Stream;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::core::{GroupVersionKind, PartialObjectMeta, TypeMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{conditions, wait, watcher as watch_objects};
 use kube::{Client, ResourceExt};
 use kubevirt_api::names::label;
-use kubevirt_apply::FIELD_MANAGER;
 use kubevirt_release::extras::TYPES;
 use kubevirt_release::{Care, Kind, ObjectKey};
 use kubevirt_runtime::causes::Causes;
@@ -252,13 +250,10 @@ fn node_facts(labels: &BTreeMap<String, String>) -> NodeFacts {
     }
 }
 
-/// The object as a tree, with its type (items of a list come without), and with only our own part of the record of who manages what.
+/// The object as a tree, with its type (items of a list come without), as it is kept.
 pub(crate) fn slim(kind: Kind, mut object: DynamicObject) -> Value {
     object.types = Some(TypeMeta { api_version: kind.api_version(), kind: kind.name().to_owned() });
-    let ours = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
-    // Those of others keep their place in the list, by which ours are found in it.
-    for entry in object.metadata.managed_fields.iter_mut().flatten().filter(|entry| !ours(entry)) {
-        *entry = ManagedFieldsEntry::default();
-    }
-    serde_json::to_value(object).unwrap_or_default()
+    let mut live = serde_json::to_value(object).unwrap_or_default();
+    kubevirt_apply::pack(&mut live);
+    live
 }

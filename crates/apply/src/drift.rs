@@ -4,7 +4,9 @@
 //! not equal to it. What we once sent and no longer want is found in the object's own record of who manages what.
 
 pub(crate) mod adoption;
+mod record;
 
+pub use record::pack;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -291,8 +293,7 @@ fn leftover(wanted: &Value, live: &Value, ignored: &[&str]) -> Option<Drift> {
             && entry.get("operation").and_then(Value::as_str) == Some("Apply")
             && entry.get("subresource").is_none_or(|subresource| subresource.as_str() == Some(""))
     });
-    ours.filter_map(|entry| entry.get("fieldsV1")?.as_object())
-        .find_map(|fields| unwanted(fields, wanted, ignored, &mut Path::default()))
+    ours.filter_map(record::fields).find_map(|fields| unwanted(&fields, wanted, ignored, &mut Path::default()))
 }
 
 fn unwanted(fields: &Map<String, Value>, wanted: &Value, ignored: &[&str], path: &mut Path) -> Option<Drift> {

@@ -9,6 +9,7 @@ pub mod admission;
 pub mod causes;
 pub mod cli;
 pub mod clock;
+mod connect;
 pub mod health;
 pub mod host;
 pub mod lease;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::causes::Causes;
 use crate::cli::ProcessArgs;
 use crate::clock::Clock;
+use crate::connect;
 use crate::host::{Files, Host, Program};
 use crate::log::{self, Verbosity};
 use crate::net::Net;
@@ -131,7 +132,7 @@ impl Host {
             .ok()
             .filter(|namespace| !namespace.is_empty())
             .unwrap_or_else(|| config.default_namespace.clone());
-        let client = kube::Client::try_from(config).map_err(|error| StartError::Client(Box::new(error)))?;
+        let client = connect::client(config).map_err(|error| StartError::Client(Box::new(error)))?;
         let mut seed = [0; 8];
         let provider = rustls::crypto::ring::default_provider();
         provider.secure_random.fill(&mut seed).map_err(|_| StartError::Random)?;

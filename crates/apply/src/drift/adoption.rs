@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Drift, DriftKind, FIELD_MANAGER, element};
+use super::{Drift, DriftKind, FIELD_MANAGER, element, record};
 
 const ENTRIES: &str = "/metadata/managedFields";
 
@@ -35,7 +35,7 @@ pub(super) fn drift() -> Drift {
 pub(crate) fn patch(wanted: &Value, live: &Value) -> Value {
     let ours: Vec<(usize, &Value)> = entries(live).filter(|(_, entry)| is_ours(entry, "Update")).collect();
     let Some(((first, entry), further)) = ours.split_first() else { return json!([]) };
-    let mut applied = Value::clone(entry);
+    let mut applied = record::unpacked(entry);
     applied["operation"] = "Apply".into();
     if let Some(fields) = applied.get_mut("fieldsV1").and_then(Value::as_object_mut) {
         keep_wanted(fields, wanted);
