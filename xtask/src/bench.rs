@@ -3,6 +3,7 @@
 
 mod chart;
 mod operator;
+mod processes;
 mod upgrade;
 
 use std::cell::Cell;

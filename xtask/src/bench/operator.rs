@@ -24,8 +24,10 @@ use crate::{paths, release};
 const SIZES: [&[u32]; 3] = [&[1, 3, 10, 100], &[1000], &[5000]];
 /// The sizes of the small version.
 const SMALL: [&[u32]; 1] = [&[1, 3, 10]];
-/// From available to rest: leases are renewed every few seconds, the last status of a roll-out is out after two.
+/// A cluster rests when the operator has written nothing but its lease for this long.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How often that is looked at: the last figures of a long roll-out are told after a minute at the latest.
+const LOOKS: u32 = 12;
 /// How long rest is watched: six renewals of the leader's lease.
 const REST: Duration = Duration::from_secs(30);
 /// The operator's requests for an installation on 3 nodes.
@@ -162,9 +164,18 @@ fn sizes(bench: &mut Bench<'_>, sizes: &[u32], measured: &mut BTreeMap<u32, Size
     if clusters.is_empty() {
         return Ok(());
     }
-    bench.sleep(SETTLE, "until they rest");
-    for cluster in &mut clusters {
-        cluster.end = since(&cluster.log, cluster.end)?.1;
+    for _ in 0..LOOKS {
+        bench.sleep(SETTLE, "until they rest");
+        let mut written = 0;
+        for cluster in &mut clusters {
+            let (pods, end) = since(&cluster.log, cluster.end)?;
+            cluster.end = end;
+            let asked = together(&pods);
+            written += asked.writes - asked.renewals;
+        }
+        if written == 0 {
+            break;
+        }
     }
     bench.sleep(REST, "at rest");
     for cluster in &clusters {

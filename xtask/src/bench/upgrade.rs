@@ -49,7 +49,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     }
     compare(&mut bench, &measured);
     let mut memory = None;
-    if !options.quick && bench.wants(process::NAME) {
+    if !options.quick && process::is_wanted(&bench) {
         memory = Some(process::measure(&mut bench)?);
     }
     if let Some(memory) = memory.filter(|_| !options.quick && options.only.is_none()) {

@@ -62,7 +62,7 @@ impl Budget {
     /// kubectl cannot be run.
     pub(super) fn start(kubeconfig: &Path) -> Result<Self> {
         let mut budget = Self { listeners: Vec::new(), log: Arc::default() };
-        for kind in ["pods", "upgradeplans"] {
+        for kind in ["pods", "upgradeplans", "kubevirts"] {
             let arguments = ["get", kind, "-n", "kubevirt", "-w", "-o", "json", "--output-watch-events"];
             let mut command = Command::new("kubectl");
             command.env("KUBECONFIG", kubeconfig).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -82,9 +82,12 @@ impl Budget {
         Ok(budget)
     }
 
-    /// The steps of the change to `version` that was asked for at a moment, in order.
-    pub(super) fn spent(&self, version: &str, asked: Instant) -> Vec<Spent> {
+    /// The steps of the change to `version` that was asked for after a moment, in order.
+    pub(super) fn spent(&self, version: &str, after: Instant) -> Vec<Spent> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        // A client's own start is no time of the change: it begins when the server has its request.
+        let asks = |heard: &&Heard| heard.object["kind"] == "KubeVirt" && heard.object["spec"]["imageTag"] == version;
+        let asked = log.iter().filter(|heard| heard.at >= after).find(asks).map_or(after, |heard| heard.at);
         let since = |at: Instant| at.saturating_duration_since(asked).as_secs_f64();
         let after: Vec<(f64, bool, &Value)> = log
             .iter()

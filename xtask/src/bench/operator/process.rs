@@ -1,30 +1,19 @@
 //! The operator as a process of its own over HTTPS, twice: one leads, one stands by. Memory after a minute, then two
 //! minutes of quiet on the clock, then the same with a thousand nodes.
-//!
-//! The operator is built as for its image: linked statically, whole and for size.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::Result;
 
+use super::super::processes::{Held, NODES, Processes, RESIDENT_AFTER};
 use super::asked::{self, since};
 use super::{Bench, Goal, Kubectl, RENEWALS, VERSION, install, manifests};
-use crate::nanokube::{self, Running};
-use crate::{paths, release, term};
+use crate::term;
 
 /// What `--only` calls it.
 pub(super) const NAME: &str = "memory and quiet of the process";
-/// The program that is measured.
-const OPERATOR: &str = "virt-operator";
-/// Those that run beside it.
-const OTHERS: [&str; 3] = ["virt-api", "virt-controller", "virt-handler"];
-/// Nodes whose pods are processes.
-const NODES: u32 = 3;
 /// With those that join later, which are simulated.
 const MANY: u32 = 1000;
-/// When memory is taken, as the issue asks.
-const RESIDENT_AFTER: Duration = Duration::from_secs(60);
 /// How long nothing may be written, as the issue asks.
 const QUIET: Duration = Duration::from_secs(120);
 /// A watch is opened anew at most this often.
@@ -43,11 +32,7 @@ pub(super) struct Memory {
 
 /// The cluster while it waits.
 pub(super) struct Process {
-    server: Running,
-    kubeconfig: String,
-    log: PathBuf,
-    /// The operator's program; its processes are found by it.
-    program: PathBuf,
+    cluster: Processes,
     installed: Instant,
 }
 
@@ -58,34 +43,13 @@ impl Process {
     /// Something does not build, start or become available.
     pub(super) fn start(bench: &mut Bench<'_>) -> Result<Self> {
         bench.heading(&format!("{NODES} nodes whose pods are processes"));
-        let images = bench.scratch.join("images");
-        let place = images.join(VERSION);
-        std::fs::create_dir_all(&place).with_context(|| format!("create {}", place.display()))?;
-        let copy = |name: &str, from: &Path| {
-            std::fs::copy(from.join(name), place.join(name)).with_context(|| format!("copy {name}")).map(drop)
-        };
-        copy(OPERATOR, &release::build([OPERATOR])?)?;
-        // What the others are built like changes nothing here, and these take a fraction of the time.
-        let mut build = vec!["build", "--release"];
-        build.extend(OTHERS.iter().flat_map(|name| ["--package", *name]));
-        bench.command(&format!("cargo {}", build.join(" ")));
-        ensure!(paths::cargo().args(&build).status()?.success(), "the build failed");
-        let built = bench.nanokube.parent().context("a program is in a folder")?;
-        for name in OTHERS {
-            copy(name, built)?;
-        }
-        let text = |path: &Path| path.display().to_string();
-        let log = bench.scratch.join("audit-process.log");
-        let (images, pods, audit) = (text(&images), text(&bench.scratch.join("pods")), text(&log));
-        let more = ["--process", "--image-dir", &images, "--pod-dir", &pods, "--audit-log", &audit];
-        let (server, kubeconfig) = bench.up(NODES, &more)?;
-        bench.measure(&["nodes", "--kubeconfig", &kubeconfig, "--count", &NODES.to_string()])?;
+        let cluster = Processes::start(bench, &[VERSION])?;
         let manifests = manifests(bench)?;
-        let took = install(&Kubectl { bench, kubeconfig: &kubeconfig }, &manifests)?;
+        let took = install(&Kubectl { bench, kubeconfig: &cluster.kubeconfig }, &manifests)?;
         let installed = Instant::now();
         let name = format!("{NODES} nodes: custom resource to available");
         bench.add(name, "process", took.as_secs_f64(), "s", Goal::None);
-        Ok(Self { server, kubeconfig, log, program: place.join(OPERATOR), installed })
+        Ok(Self { cluster, installed })
     }
 
     /// Waits for the rest of the time and measures.
@@ -100,7 +64,13 @@ impl Process {
         if quick {
             return Ok(vec![few]);
         }
-        self.grow(bench)?;
+        let joined = Instant::now();
+        let nodes = self.cluster.grow(bench, MANY)?;
+        let took = joined.elapsed().as_secs_f64();
+        let name = format!("{MANY} nodes: from joining to the suite on all of them");
+        bench.add(name, "process", took, "s", Goal::None);
+        bench.sleep(RESIDENT_AFTER, "a minute after available");
+        drop(nodes);
         let many = self.memory(bench, MANY, (Goal::None, Goal::None))?;
         let per_thousand = |few: f64, many: f64| (many - few) * 1000.0 / f64::from(MANY - NODES);
         let leader = per_thousand(few.leader, many.leader);
@@ -110,42 +80,30 @@ impl Process {
         if bench.talks() {
             term::note("megabytes of 1,000,000 bytes, of /proc/PID/status");
         }
-        drop(self.server);
         Ok(vec![few, many])
     }
 
     /// What both processes hold now and held at most.
     fn memory(&self, bench: &mut Bench<'_>, nodes: u32, goals: (Goal, Goal)) -> Result<Memory> {
-        let leader = Kubectl { bench, kubeconfig: &self.kubeconfig }.lease_holder()?;
-        let fields = ["VmRSS", "VmHWM", "RssFile"];
-        let mut found = Vec::new();
-        for pid in nanokube::processes_of(&self.program)? {
-            let leads = nanokube::environment(pid, "HOSTNAME")?.as_deref() == Some(leader.as_str());
-            let mut values = [0.0; 3];
-            for (value, field) in values.iter_mut().zip(fields) {
-                *value = nanokube::memory_of(pid, field)?;
-            }
-            found.push((leads, values));
-        }
-        let one = |leads: bool| found.iter().find(|it| it.0 == leads).map(|it| it.1);
-        let (Some(leader), Some(standby), 2) = (one(true), one(false), found.len()) else {
-            bail!("one leader and one standby were expected, these ran (leads, {fields:?}): {found:?}");
-        };
-        for (who, [now, most, file], goal) in [("leader", leader, goals.0), ("standby", standby, goals.1)] {
+        let [leader, standby] = self.cluster.memory(bench, VERSION)?;
+        for (who, Held { leads: _, now, most, file }, goal) in
+            [("leader", leader, goals.0), ("standby", standby, goals.1)]
+        {
             let name = |what: &str| format!("{nodes} nodes: {what} of the {who}");
             bench.add(name("memory (VmRSS)"), "process", now, "MB", goal);
             bench.add(name("pages of its program among it (RssFile)"), "process", file, "MB", Goal::None);
             bench.add(name("most memory ever (VmHWM)"), "process", most, "MB", Goal::None);
         }
-        Ok(Memory { nodes, leader: leader[0], standby: standby[0] })
+        Ok(Memory { nodes, leader: leader.now, standby: standby.now })
     }
 
     /// Two minutes in which nobody touches anything.
     fn quiet(&self, bench: &mut Bench<'_>) -> Result<()> {
-        let (_, end) = since(&self.log, 0)?;
+        let Processes { log, kubeconfig, .. } = &self.cluster;
+        let (_, end) = since(log, 0)?;
         bench.sleep(QUIET, "nobody touches anything");
-        let (pods, _) = since(&self.log, end)?;
-        let leader = Kubectl { bench, kubeconfig: &self.kubeconfig }.lease_holder()?;
+        let (pods, _) = since(log, end)?;
+        let leader = Kubectl { bench, kubeconfig }.lease_holder()?;
         let of = |leads: bool| {
             asked::together(
                 &pods
@@ -175,25 +133,6 @@ impl Process {
         bench.add(name("most openings of one watch"), "process", count(opened), "", Goal::AtMost(most));
         let all = leads.all + stands.all - leads.renewals - stands.renewals;
         bench.add(name("requests, the lease aside,"), "process", count(all), "", Goal::None);
-        Ok(())
-    }
-
-    /// Simulated nodes join, and the suite comes to them.
-    fn grow(&self, bench: &mut Bench<'_>) -> Result<()> {
-        bench.heading(&format!("Simulated nodes join, up to {MANY}"));
-        let (more, first) = ((MANY - NODES).to_string(), (NODES + 1).to_string());
-        let arguments = ["nodes", "--kubeconfig", &self.kubeconfig, "--nodes", &more, "--first-node", &first];
-        bench.command(&format!("nanokube {}", arguments.join(" ")));
-        let joined = Instant::now();
-        let nodes = Running::start(&bench.nanokube, &arguments, &bench.scratch.join("nodes.log"))?;
-        let kubectl = Kubectl { bench, kubeconfig: &self.kubeconfig };
-        kubectl.wait("daemonset/virt-handler", &format!("jsonpath={{.status.numberAvailable}}={MANY}"))?;
-        kubectl.wait("kubevirt/kubevirt", r#"jsonpath={.status.conditions[?(@.type=="Progressing")].status}=False"#)?;
-        let took = joined.elapsed().as_secs_f64();
-        let name = format!("{MANY} nodes: from joining to the suite on all of them");
-        bench.add(name, "process", took, "s", Goal::None);
-        bench.sleep(RESIDENT_AFTER, "a minute after available");
-        drop(nodes);
         Ok(())
     }
 }
