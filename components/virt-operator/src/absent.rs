@@ -14,8 +14,9 @@ use kubevirt_upgrade::Absence;
 
 use crate::pods::Pods;
 
-/// A pod of virt-handler stops and starts in a few seconds; a kubelet that fell silent is noticed after forty.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
+/// A pod of virt-handler stops and starts in a few seconds; a kubelet that fell silent is noticed after forty, so whoever asks
+/// earlier asks again.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(45);
 
 /// The same nodes are asked about once a minute, so that one that came back is noticed although its pod stays unready.
 const AGAIN: SignedDuration = SignedDuration::from_secs(60);
@@ -262,9 +263,9 @@ mod tests {
             pod("other", "ReplicaSet", "False", 0),
         ]
         .into();
-        let late = Late::of(&pods, at(25));
+        let late = Late::of(&pods, at(50));
         assert_eq!(late.nodes, ["node-of-late".to_owned()].into());
-        assert_eq!((late.longest, late.progress), (SignedDuration::from_secs(25), Some(at(0))));
+        assert_eq!((late.longest, late.progress), (SignedDuration::from_secs(50), Some(at(0))));
     }
 
     #[test]
@@ -278,20 +279,20 @@ mod tests {
             progress: Some(at(progress)),
         };
         let never = Look::default();
-        assert_eq!(question(&never, &late(3, 30, 90), at(100)), Question::None, "one became ready ten seconds ago");
+        assert_eq!(question(&never, &late(3, 60, 90), at(100)), Question::None, "one became ready ten seconds ago");
         assert_eq!(question(&never, &late(0, 0, 0), at(100)), Question::None);
-        assert_eq!(question(&never, &late(3, 30, 70), at(100)), Question::Each { nodes: nodes(3), is_due: true });
+        assert_eq!(question(&never, &late(3, 60, 50), at(100)), Question::Each { nodes: nodes(3), is_due: true });
         assert_eq!(question(&never, &late(3, 300, 90), at(400)), Question::Each { nodes: nodes(3), is_due: true });
-        assert_eq!(question(&never, &late(11, 30, 70), at(100)), Question::All);
+        assert_eq!(question(&never, &late(11, 60, 50), at(100)), Question::All);
         let looked = Look { at: Some(at(100)), asked: nodes(3), found: BTreeMap::new() };
-        assert_eq!(question(&looked, &late(3, 60, 70), at(130)), Question::None, "nobody new, and not a minute later");
-        assert_eq!(question(&looked, &late(2, 90, 70), at(160)), Question::Each { nodes: nodes(2), is_due: true });
+        assert_eq!(question(&looked, &late(3, 60, 80), at(130)), Question::None, "nobody new, and not a minute later");
+        assert_eq!(question(&looked, &late(2, 90, 80), at(160)), Question::Each { nodes: nodes(2), is_due: true });
         let new = ["node03".to_owned()].into();
-        assert_eq!(question(&looked, &late(4, 60, 70), at(130)), Question::Each { nodes: new, is_due: false });
-        assert_eq!(question(&looked, &late(11, 60, 70), at(130)), Question::None, "more than are asked in a minute");
-        assert_eq!(question(&looked, &late(11, 90, 70), at(160)), Question::All);
+        assert_eq!(question(&looked, &late(4, 60, 80), at(130)), Question::Each { nodes: new, is_due: false });
+        assert_eq!(question(&looked, &late(11, 60, 80), at(130)), Question::None, "more than are asked in a minute");
+        assert_eq!(question(&looked, &late(11, 90, 80), at(160)), Question::All);
         assert_eq!(
-            question(&looked, &late(3, 60, 70), at(50)),
+            question(&looked, &late(3, 60, 110), at(50)),
             Question::Each { nodes: nodes(3), is_due: true },
             "the clock was put back"
         );
