@@ -56,10 +56,14 @@ impl World {
     /// As [`Self::start`], watched by somebody who sees every commit. Requests are not kept: thousands of nodes make
     /// hundreds of thousands.
     pub fn start_watched(nodes: u32, seed: u64, watcher: &Arc<Rolling>) -> Self {
-        let faults = Arc::clone(watcher) as Arc<dyn nanokube::Faults>;
-        let world = Self::of(Options { faults, ..options(nodes, seed, |images| images) }, MemorySink::default());
+        let world = Self::start_under(nodes, seed, Arc::clone(watcher) as Arc<dyn nanokube::Faults>);
         watcher.attach(world.cluster.api.clone());
         world
+    }
+
+    /// A world in which somebody sees every request; no audit log is kept.
+    pub fn start_under(nodes: u32, seed: u64, faults: Arc<dyn nanokube::Faults>) -> Self {
+        Self::of(Options { faults, ..options(nodes, seed, |images| images) }, MemorySink::default())
     }
 
     fn of(options: Options, audit: MemorySink) -> Self {

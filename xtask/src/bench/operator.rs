@@ -1,39 +1,34 @@
 //! The operator's figures: time, requests and quiet on simulated nodes of several numbers; memory and quiet as a process.
 //!
-//! On simulated nodes everything runs in nanokube's process, so requests are counted in its audit log and memory says
-//! nothing. Where pods are processes the operator is what it is in a cluster; see [`process`].
+//! Simulated nodes are in simulated time, see `operator-figures` in `tests`. Where pods are processes the operator is what it
+//! is in a cluster; see [`process`].
 
 mod asked;
 mod process;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
-use self::asked::{since, together};
 use self::process::Process;
 use super::chart::{Line, Panel, Scale, svg};
 use super::{Bench, Goal, Kubectl, Options, VERSION};
-use crate::nanokube::Running;
-use crate::{paths, release};
+use crate::{paths, release, term};
 
-/// The sizes, as the issue names them; 3 is what the requests of the others are compared with. Those of a line rest
-/// beside each other.
-const SIZES: [&[u32]; 3] = [&[1, 3, 10, 100], &[1000], &[5000]];
+/// The sizes, as the issue names them; 3 is what the requests of the others are compared with.
+const SIZES: &[u32] = &[1, 3, 10, 100, 1000, 5000];
 /// The sizes of the small version.
-const SMALL: [&[u32]; 1] = [&[1, 3, 10]];
-/// A cluster rests when the operator has written nothing but its lease for this long.
-const SETTLE: Duration = Duration::from_secs(10);
-/// How often that is looked at: the last figures of a long roll-out are told after a minute at the latest.
-const LOOKS: u32 = 12;
-/// How long rest is watched: six renewals of the leader's lease.
-const REST: Duration = Duration::from_secs(30);
+const SMALL: &[u32] = &[1, 3, 10];
 /// The operator's requests for an installation on 3 nodes.
 const REQUESTS: f64 = 250.0;
 /// How many times what 3 nodes took any larger cluster may take.
 const GROWTH: f64 = 1.1;
+/// From so many nodes on they are measured when nothing else is.
+const MANY: u32 = 100;
 /// The leader renews every five seconds.
 const RENEWALS: f64 = 12.0;
 
@@ -44,27 +39,29 @@ const RENEWALS: f64 = 12.0;
 pub(super) fn run(options: &Options) -> Result<()> {
     let mut bench = Bench::new(options)?;
     bench.build()?;
-    let lines: &[&[u32]] = if options.quick { &SMALL } else { &SIZES };
-    // It has to run for some minutes; meanwhile the small clusters are measured, which take next to no processor time.
+    let program = build(&bench)?;
+    // It has to run for some minutes; meanwhile the small clusters are measured.
     let process = if bench.wants(process::NAME) { Some(Process::start(&mut bench)?) } else { None };
+    let (few, many): (Vec<u32>, Vec<u32>) =
+        if options.quick { SMALL } else { SIZES }.iter().partition(|nodes| **nodes < MANY);
     let mut measured = BTreeMap::new();
-    let mut memory = Vec::new();
-    let mut lines = lines.iter();
-    if let Some(small) = lines.next() {
-        sizes(&mut bench, small, &mut measured)?;
-    }
-    if let Some(process) = process {
-        memory = process.measure(&mut bench, options.quick)?;
-    }
-    for large in lines {
-        sizes(&mut bench, large, &mut measured)?;
-    }
+    sizes(&mut bench, &program, &few, &mut measured)?;
+    let memory = process.map(|process| process.measure(&mut bench, options.quick)).transpose()?.unwrap_or_default();
+    sizes(&mut bench, &program, &many, &mut measured)?;
     compare(&mut bench, &measured);
     if !options.quick && options.only.is_none() {
         let path = paths::root().join("docs").join("operator-figures.svg");
         std::fs::write(&path, picture(&measured, &memory)).with_context(|| format!("write {}", path.display()))?;
     }
     bench.report()
+}
+
+/// The program that plays installations.
+fn build(bench: &Bench<'_>) -> Result<PathBuf> {
+    let build = ["build", "--release", "--package", "kubevirt-tests", "--bin", "operator-figures"];
+    bench.command(&format!("cargo {}", build.join(" ")));
+    ensure!(paths::cargo().args(build).status()?.success(), "the build failed");
+    Ok(bench.nanokube.with_file_name("operator-figures"))
 }
 
 /// What was measured at one size.
@@ -93,7 +90,7 @@ fn picture(measured: &BTreeMap<u32, Size>, memory: &[process::Memory]) -> String
     let panels = [
         Panel {
             title: "Time from the custom resource to available",
-            label: "simulated nodes, everything in one process",
+            label: "simulated nodes and time",
             axis: "seconds (logarithmic)",
             scale: Scale::Logarithmic,
             lines: vec![Line { name: "", points: of(|size| size.seconds) }],
@@ -101,7 +98,7 @@ fn picture(measured: &BTreeMap<u32, Size>, memory: &[process::Memory]) -> String
         },
         Panel {
             title: "The operator's requests for an installation",
-            label: "simulated nodes; renewals of the lease left out",
+            label: "simulated nodes and time; those about leases left out",
             axis: "requests",
             scale: Scale::Linear,
             lines: vec![Line { name: "", points: of(|size| size.requests) }],
@@ -141,45 +138,11 @@ fn install(kubectl: &Kubectl<'_>, manifests: &Path) -> Result<Duration> {
     Ok(applied.elapsed())
 }
 
-/// A cluster on which the suite is installed.
-struct Installed {
-    nodes: u32,
-    /// Kept running.
-    _server: Running,
-    log: PathBuf,
-    /// Where its audit log ended when it came to rest.
-    end: u64,
-}
-
-/// Installs on clusters of some sizes, one after the other, and then watches all of them rest.
-fn sizes(bench: &mut Bench<'_>, sizes: &[u32], measured: &mut BTreeMap<u32, Size>) -> Result<()> {
-    let mut clusters = Vec::new();
+fn sizes(bench: &mut Bench<'_>, program: &Path, sizes: &[u32], measured: &mut BTreeMap<u32, Size>) -> Result<()> {
     for nodes in sizes {
         if bench.wants(&named(*nodes)) {
-            let (cluster, size) = size(bench, *nodes)?;
-            clusters.push(cluster);
-            measured.insert(*nodes, size);
+            measured.insert(*nodes, size(bench, program, *nodes)?);
         }
-    }
-    if clusters.is_empty() {
-        return Ok(());
-    }
-    for _ in 0..LOOKS {
-        bench.sleep(SETTLE, "until they rest");
-        let mut written = 0;
-        for cluster in &mut clusters {
-            let (pods, end) = since(&cluster.log, cluster.end)?;
-            cluster.end = end;
-            let asked = together(&pods);
-            written += asked.writes - asked.renewals;
-        }
-        if written == 0 {
-            break;
-        }
-    }
-    bench.sleep(REST, "at rest");
-    for cluster in &clusters {
-        rest(bench, cluster)?;
     }
     Ok(())
 }
@@ -188,40 +151,35 @@ fn named(nodes: u32) -> String {
     format!("{nodes} {}", if nodes == 1 { "node" } else { "nodes" })
 }
 
-fn size(bench: &mut Bench<'_>, nodes: u32) -> Result<(Installed, Size)> {
+fn size(bench: &mut Bench<'_>, program: &Path, nodes: u32) -> Result<Size> {
     bench.heading(&format!("{} simulated", named(nodes)));
-    let log = bench.scratch.join(format!("audit-{nodes}.log"));
-    let (server, kubeconfig) = bench.up(nodes, &["--audit-log", &log.display().to_string()])?;
-    bench.measure(&["nodes", "--kubeconfig", &kubeconfig, "--count", &nodes.to_string()])?;
-    let manifests = manifests(bench)?;
-    let kubectl = Kubectl { bench, kubeconfig: &kubeconfig };
-    let before = server.processor()?;
-    let took = install(&kubectl, &manifests)?;
-    let worked = server.processor()? - before;
-    let (pods, end) = since(&log, 0)?;
-    let asked = together(&pods);
-
-    let name = |what: &str| format!("{}: {what}", named(nodes));
-    let requests = f64::from(asked.all - asked.renewals - asked.lease_reads);
+    let count = nodes.to_string();
+    let arguments = ["--nodes", &count];
+    bench.command(&format!("operator-figures {}", arguments.join(" ")));
+    let began = Instant::now();
+    let out = Command::new(program).args(arguments).output().context("run the installation")?;
+    let played = began.elapsed().as_secs_f64();
+    ensure!(out.status.success(), "it failed: {}", String::from_utf8_lossy(&out.stderr).trim());
+    let text = String::from_utf8_lossy(&out.stdout);
+    if bench.talks() {
+        term::output(&text);
+    }
+    let told: Value = serde_json::from_str(text.trim()).context("it printed no JSON")?;
+    let number = |name: &str| told[name].as_f64().with_context(|| format!("no figure {name}"));
+    let (seconds, requests) = (number("seconds")?, number("requests")?);
+    let per_minute = |count: f64| -> Result<f64> { Ok(count * 60.0 / number("rest_seconds")?) };
     // On more nodes they are held against those on three.
     let goal = if nodes <= 3 { Goal::AtMost(REQUESTS) } else { Goal::None };
-    let seconds = took.as_secs_f64();
+    let name = |what: &str| format!("{}: {what}", named(nodes));
     bench.add(name("custom resource to available"), "simulated", seconds, "s", Goal::None);
-    bench.add(name("processor time of the whole cluster for that"), "simulated", worked, "s", Goal::None);
     bench.add(name("operator's requests for the installation"), "simulated", requests, "", goal);
-    bench.add(name("writes of the status among them"), "simulated", f64::from(asked.statuses), "", Goal::None);
-    Ok((Installed { nodes, _server: server, log, end }, Size { seconds, requests }))
-}
-
-fn rest(bench: &mut Bench<'_>, cluster: &Installed) -> Result<()> {
-    let resting = together(&since(&cluster.log, cluster.end)?.0);
-    let per_minute = |count: u32| f64::from(count) * 60.0 / REST.as_secs_f64();
-    let name = |what: &str| format!("{}: {what}", named(cluster.nodes));
-    let writes = per_minute(resting.writes - resting.renewals);
+    bench.add(name("writes of the status among them"), "simulated", number("statuses")?, "", Goal::None);
+    let writes = per_minute(number("rest_writes")?)?;
     bench.add(name("writes per minute at rest, lease aside"), "simulated", writes, "", Goal::Exactly(0.0));
-    let renewals = per_minute(resting.renewals);
+    let renewals = per_minute(number("rest_renewals")?)?;
     bench.add(name("renewals of the lease per minute at rest"), "simulated", renewals, "", Goal::AtMost(RENEWALS));
-    let reads = per_minute(resting.all - resting.writes);
+    let reads = per_minute(number("rest_reads")?)?;
     bench.add(name("reads and watches per minute at rest"), "simulated", reads, "", Goal::None);
-    Ok(())
+    bench.add(name("time this machine took to play it"), "in process", played, "s", Goal::None);
+    Ok(Size { seconds, requests })
 }
