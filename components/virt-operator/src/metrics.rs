@@ -58,11 +58,12 @@ const CONDITIONS: [ConditionType; 6] = [
 ];
 
 /// The conditions beyond the contract, whose reasons are shown.
-const BEYOND: [ConditionType; 4] = [
+const BEYOND: [ConditionType; 5] = [
     ConditionType::CertificatesReady,
     ConditionType::UpgradeBlocked,
     ConditionType::MonitoringReady,
     ConditionType::InstancetypesReady,
+    ConditionType::StoredVersionsCurrent,
 ];
 
 fn seconds(at: Timestamp) -> f64 {

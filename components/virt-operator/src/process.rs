@@ -24,7 +24,7 @@ use crate::admission;
 use crate::admission::serve::CERTIFICATES;
 use crate::endpoints::Endpoints;
 use crate::metrics::{OperatorMetrics, REST_REQUESTS};
-use crate::reconcile::{Judged, Next, Progress, Reconciler, Troubles};
+use crate::reconcile::{Judged, Next, Progress, Reconciler, Storage, Troubles};
 use crate::settings::{Arguments, Settings};
 use crate::shelf::Shelf;
 use crate::upgrades::Upgrades;
@@ -151,6 +151,7 @@ async fn stand(
         progress: Progress::default(),
         accounts,
         troubles: Troubles::default(),
+        storage: Storage::default(),
         judged: Judged::default(),
         shelf: Shelf::new(&host.files, strategies),
         verbosity: host.verbosity.clone(),

@@ -11,4 +11,4 @@ mod writer;
 
 pub use drift::{Drift, DriftKind, FIELD_MANAGER, drift, pack};
 pub use rehearse::{RehearsalError, rehearse};
-pub use writer::{Error, Outcome, Writer, Written, differs};
+pub use writer::{Error, Outcome, Seen, Writer, Written, differs};

@@ -117,6 +117,14 @@ pub struct Written {
     pub live: Option<Value>,
 }
 
+/// An object of any kind, as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub namespace: Option<String>,
+    pub name: String,
+    pub resource_version: String,
+}
+
 /// Writes objects for as long as it may.
 #[derive(Clone)]
 pub struct Writer {
@@ -306,6 +314,26 @@ impl Writer {
         match stored {
             Ok(stored) => Ok(Written { outcome: Outcome::Applied, live: serde_json::to_value(stored).ok() }),
             Err(Error::Refused { code: 409, .. }) => Err(Error::Replaced { key: key.clone() }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the server store an object of a definition again, as it is: in the version in which it stores them now. Whoever
+    /// changed or deleted it since it was seen has done that already, so the change is theirs and nothing is left to do.
+    ///
+    /// # Errors
+    /// As for [`Self::apply`]; `of`, the definition, is named as the object that was not written.
+    pub async fn store_anew(&self, of: &ObjectKey, resource: &ApiResource, seen: &Seen) -> Result<(), Error> {
+        let Seen { namespace, name, resource_version } = seen;
+        let api: Api<DynamicObject> = match namespace.as_deref() {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+            None => Api::all_with(self.client.clone(), resource),
+        };
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let unchanged = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}}));
+        match self.request(of, api.patch_metadata(name, &parameters, &unchanged)).await {
+            Ok(_) | Err(Error::Refused { code: 404, .. }) => Ok(()),
+            Err(Error::Refused { code: 409, reason, .. }) if reason == "Conflict" => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -21,6 +21,7 @@ mod reason;
 pub mod record;
 mod report;
 mod rollout;
+pub mod storage;
 #[cfg(test)]
 mod tests;
 pub mod waves;

@@ -59,8 +59,9 @@ impl fmt::Display for Finding {
         match self {
             Self::StoredVersionLost { definition, version } => write!(
                 f,
-                "objects of {definition} are stored in version {version}, which the new definition lacks: store them anew \
-                 in another version and take {version} out of the definition's status.storedVersions first"
+                "objects of {definition} are stored in version {version}, which the new definition lacks. If another is its \
+                 storage version now, they are stored anew first, as condition StoredVersionsCurrent says; else a release \
+                 in between has to be gone through"
             ),
             Self::ImmutableField { object, field } => {
                 write!(f, "{object}: {field} would change, which the server never allows; delete the object first")

@@ -11,6 +11,7 @@ mod registrations;
 mod releases;
 mod role;
 mod rolling;
+mod storage;
 mod support;
 mod unready;
 mod upgrades;

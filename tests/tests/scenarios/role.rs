@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kubevirt_api::crds::{self, Row, Scope};
 use kubevirt_release::operator_manifest::role;
 use kubevirt_release::rbac::covers;
 use kubevirt_release::{Kind, Object, Strategy, certificates};
@@ -179,6 +180,51 @@ fn has_extra_rule(role: &Value) -> bool {
     role["rules"].as_array().is_some_and(|rules| rules.contains(&extra_rule()))
 }
 
+/// A version that the definitions of another release have, in which objects were stored once.
+const FORMER: &str = "v1alpha0";
+
+/// An object of every definition, each of which says that there may be some that are stored in a former version: they are
+/// stored anew before a release comes that has that version no more.
+async fn store_anew(world: &World) {
+    let api = |row: &Row| {
+        let stored = row.versions.iter().find(|version| version.storage).expect("one is stored").name;
+        let namespace = (row.scope == Scope::Namespaced).then_some(NAMESPACE);
+        (format!("{}/{stored}", row.group), world.api_of(row.group, stored, row.kind, row.plural, namespace))
+    };
+    for row in crds::ROWS {
+        let nowhere = json!({"domain": {"devices": {}}, "nodeSelector": {"example.com/nowhere": "yes"}});
+        let spec = match row.kind {
+            "VirtualMachine" => json!({"runStrategy": "Halted", "template": {"spec": nowhere}}),
+            "VirtualMachineInstance" => nowhere,
+            "VirtualMachineInstanceMigration" => json!({"vmiName": "kept"}),
+            _ => json!({}),
+        };
+        let (api_version, api) = api(row);
+        let one = json!({"apiVersion": api_version, "kind": row.kind, "metadata": {"name": "kept"}, "spec": spec});
+        let made = api.create(&PostParams::default(), &serde_json::from_value(one).expect("an object")).await;
+        made.unwrap_or_else(|error| panic!("{}: {error}", row.kind));
+    }
+    let definitions = world.api(Kind::CustomResourceDefinition, None);
+    for row in crds::ROWS {
+        let stored = row.versions.iter().find(|version| version.storage).expect("one is stored").name;
+        let record = Patch::Merge(json!({"status": {"storedVersions": [FORMER, stored]}}));
+        definitions.patch_status(&row.name(), &PatchParams::default(), &record).await.expect("a record");
+    }
+    for row in crds::ROWS {
+        let is_over = |definition: &kube::api::DynamicObject| {
+            definition.data["status"]["storedVersions"].as_array().is_some_and(|versions| versions.len() == 1)
+        };
+        until(&definitions, &row.name(), "stored anew", is_over).await;
+    }
+    for row in crds::ROWS {
+        let (_, api) = api(row);
+        // A type that only looks like ours is gone already.
+        if api.delete("kept", &DeleteParams::default()).await.is_ok() {
+            gone(&api, "kept").await;
+        }
+    }
+}
+
 /// Changes the kept strategy of the version that runs, as if it had been another release's.
 async fn widen_the_kept_strategy(world: &World) {
     let maps = world.api(Kind::ConfigMap, Some(NAMESPACE));
@@ -189,6 +235,12 @@ async fn widen_the_kept_strategy(world: &World) {
     for role in strategy.objects.iter_mut().filter(|o| o.kind() == Kind::ClusterRole && o.name() == "kubevirt-handler")
     {
         role.value_mut()["rules"].as_array_mut().expect("rules").push(extra_rule());
+    }
+    for definition in strategy.objects.iter_mut().filter(|object| object.kind() == Kind::CustomResourceDefinition) {
+        let versions = definition.value_mut()["spec"]["versions"].as_array_mut().expect("versions");
+        let mut former = versions[0].clone();
+        (former["name"], former["served"], former["storage"]) = (FORMER.into(), false.into(), false.into());
+        versions.push(former);
     }
     strategy.objects.extend(of_another_release());
     let change = json!({"data": strategy.encode(NAMESPACE).data});
@@ -295,6 +347,7 @@ async fn live_through_everything(world: &World) -> BTreeSet<(String, String)> {
     until(&world.api(Kind::Role, Some(NAMESPACE)), "kubevirt-exportproxy", "made", |_| true).await;
     strike(world).await;
     settled(world, "v0.1.0").await;
+    store_anew(world).await;
     let given = given(world).await;
 
     // The lease as somebody else touched it.

@@ -21,6 +21,7 @@ mod rollout;
 mod secrets;
 mod snapshot;
 mod status;
+mod storage;
 mod teardown;
 pub mod uninstall;
 mod update_status;
@@ -50,6 +51,7 @@ use self::build::{Built, build};
 pub use self::health::Judged;
 pub use self::pace::Progress;
 use self::status::{Ended, status};
+pub use self::storage::Storage;
 use self::update_status::{Finalizer, update_metadata, update_status};
 use self::validate::{Followed, Refusal, Target, Validated, Wanted, validate};
 use crate::absent::Absent;
@@ -144,6 +146,8 @@ pub struct Reconciler {
     pub accounts: Arc<Accounts>,
     /// How writing what stands beside the suite failed.
     pub troubles: Troubles,
+    /// How far objects were stored anew.
+    pub storage: Storage,
     /// How the certificates fare.
     pub judged: Judged,
     /// Where strategies of other versions may lie.
@@ -261,11 +265,13 @@ impl Reconciler {
                 }
                 let ended = built.ended(&target.config);
                 let standings = self.standings(&cr, target, &world);
-                let beside = [self.certificates(&cr, &world)].into_iter().chain(self.beside(&standings)).collect();
-                let world = World { beside, ..world };
+                let anew = storage::task(&cr, target, &built, &world);
+                let beside = [self.certificates(&cr, &world)].into_iter().chain(self.beside(&standings));
+                let world = World { beside: beside.chain(self.storage.condition(&anew)).collect(), ..world };
                 let told_at = self.tell(&cr, &live, &ended, &world, &built.plan).await?;
                 let beside = self.write_beside(&cr, target, standings, &world).await;
-                Ok(Next { due: self.due(&built).into_iter().chain(told_at).chain(beside).min() })
+                let anew = self.store_anew(anew, &world).await;
+                Ok(Next { due: self.due(&built).into_iter().chain(told_at).chain(beside).chain(anew).min() })
             }
             Err(error) => {
                 if !error.is_passing() {

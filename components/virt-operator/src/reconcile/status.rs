@@ -15,11 +15,12 @@ use crate::cache::text;
 use crate::settings::Settings;
 
 /// The conditions beyond the contract.
-const BESIDE: [ConditionType; 4] = [
+const BESIDE: [ConditionType; 5] = [
     ConditionType::CertificatesReady,
     ConditionType::UpgradeBlocked,
     ConditionType::MonitoringReady,
     ConditionType::InstancetypesReady,
+    ConditionType::StoredVersionsCurrent,
 ];
 
 /// How a pass ended.
@@ -137,6 +138,10 @@ pub(crate) fn status(
     match ended {
         Ended::Planned { .. } => {
             remove_condition(&mut conditions, ConditionType::UpgradeBlocked);
+            // It is there only while it says something, and stays as it is where nothing of this was looked at.
+            if !world.beside.is_empty() {
+                remove_condition(&mut conditions, ConditionType::StoredVersionsCurrent);
+            }
             for update in &world.beside {
                 set_condition(&mut conditions, update, now);
             }

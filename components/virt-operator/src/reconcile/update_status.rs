@@ -179,6 +179,7 @@ const ATTENTION: &[(ConditionType, Reason)] = &[
     (ConditionType::CertificatesReady, Reason::CertificateNotVerifiable),
     (ConditionType::MonitoringReady, Reason::MonitoringRefused),
     (ConditionType::InstancetypesReady, Reason::InstancetypesRefused),
+    (ConditionType::StoredVersionsCurrent, Reason::StorageMigrationRefused),
 ];
 
 /// What happened between two states of the status.

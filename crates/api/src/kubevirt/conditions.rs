@@ -74,6 +74,9 @@ words! {
         MonitoringReady,
         /// Beyond the contract: the common instance types and preferences are as asked for.
         InstancetypesReady,
+        /// Beyond the contract, and only ever present as False: objects may be stored in a version that is not their
+        /// definition's storage version any more.
+        StoredVersionsCurrent,
     }
 }
 
@@ -141,6 +144,13 @@ words! {
         InstancetypesPending,
         /// The server refused one.
         InstancetypesRefused,
+
+        /// Objects are stored anew when the change of version is over, or nothing is paused any more.
+        StorageMigrationWaits,
+        StorageMigrationInProgress,
+        /// An object could not be stored anew.
+        StorageMigrationRefused,
+
         /// Somebody wants the upgrade to stand still.
         UpgradePaused,
         /// Somebody ended the upgrade where it was.

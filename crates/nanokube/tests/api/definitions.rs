@@ -69,6 +69,44 @@ async fn a_definition_serves_until_it_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_object_is_stored_in_the_storage_version_at_its_next_write_even_unchanged() {
+    let client = server().client(UserInfo::admin());
+    let definitions: Api<DynamicObject> = Api::all_with(
+        client.clone(),
+        &resource("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions"),
+    );
+    let things = namespaced(&client, "example.com/v1", "Thing", "things");
+    create(&definitions, definition()).await;
+    let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": {"max": 3}});
+    let made = create(&things, thing).await;
+    let parameters = PatchParams::default();
+    let unchanged = Patch::Merge(json!({"metadata": {"resourceVersion": made.metadata.resource_version}}));
+    let same = things.patch("t", &parameters, &unchanged).await.expect("it is as it was seen");
+    assert_eq!(same, made, "nothing is written where nothing changes");
+
+    let storage = Patch::Json::<()>(
+        serde_json::from_value(json!([
+            {"op": "replace", "path": "/spec/versions/0/storage", "value": false},
+            {"op": "replace", "path": "/spec/versions/1/storage", "value": true},
+        ]))
+        .expect("a JSON patch"),
+    );
+    let changed = definitions.patch("things.example.com", &parameters, &storage).await.expect("a change");
+    assert_eq!(changed.data["status"]["storedVersions"], json!(["v1", "v1alpha1"]));
+    let stored = things.patch("t", &parameters, &unchanged).await.expect("it is as it was seen");
+    assert_ne!(stored.metadata.resource_version, made.metadata.resource_version, "it is stored in the new version");
+    assert_eq!((&stored.data, &stored.metadata.generation), (&made.data, &made.metadata.generation));
+    assert_eq!(stored.metadata.managed_fields, made.metadata.managed_fields, "nobody has changed anything");
+    assert_eq!(code(things.patch("t", &parameters, &unchanged).await.unwrap_err()), 409, "it is another version now");
+    let again = Patch::Merge(json!({}));
+    assert_eq!(things.patch("t", &parameters, &again).await.expect("it is there"), stored, "once is enough");
+
+    let record = Patch::Merge(json!({"status": {"storedVersions": ["v1alpha1"]}}));
+    let shorter = definitions.patch_status("things.example.com", &parameters, &record).await;
+    assert_eq!(shorter.expect("no object is left in v1").data["status"]["storedVersions"], json!(["v1alpha1"]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_definition_is_refused() {
     let client = server().client(UserInfo::admin());
     let definitions: Api<DynamicObject> = Api::all_with(

@@ -39,6 +39,8 @@ pub fn cluster_rules(namespace: &str) -> Vec<PolicyRule> {
     let mut rules = of_kinds(false, namespace);
     rules.extend([
         rule("kubevirt.io", &["kubevirts/status"], &["patch"]),
+        // The record of versions in which objects are stored, which nobody else shortens.
+        rule("apiextensions.k8s.io", &["customresourcedefinitions/status"], &["patch"]),
         // The history of changes of version is the operator's, how careful they are is the administrator's.
         rule(upgrade::GROUP, &["upgradeplans"], &["list", "watch", "create", "patch", "delete"]),
         rule(upgrade::GROUP, &["upgradeplans/status"], &["patch"]),
@@ -47,7 +49,8 @@ pub fn cluster_rules(namespace: &str) -> Vec<PolicyRule> {
         named(RBAC, &["clusterroles"], &names(&filled(Kind::ClusterRole)), FILL),
         named(RBAC, &["clusterroles"], &names(&given(Kind::ClusterRole)), GIVE),
     ]);
-    // Who still has objects of the suite is asked before and during its removal. What is kept in stock is listed anyhow.
+    // Who still has objects of the suite is asked before and during its removal; they are stored anew, unchanged, when their
+    // storage version is another one. With what is kept in stock both may be done anyhow.
     let in_stock = |row: &crds::Row| {
         let stocked = Kind::ALL.iter().filter(|kind| kind.care() == Care::Stocks);
         stocked.into_iter().any(|kind| (kind.group(), kind.plural()) == (row.group, row.plural))
@@ -57,7 +60,7 @@ pub fn cluster_rules(namespace: &str) -> Vec<PolicyRule> {
     groups.dedup();
     rules.extend(groups.iter().map(|group| {
         let plurals: Vec<&str> = asked.iter().filter(|row| row.group == *group).map(|row| row.plural).collect();
-        rule(group, &plurals, &["list"])
+        rule(group, &plurals, &["list", "patch"])
     }));
     rules
 }
