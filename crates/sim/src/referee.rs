@@ -44,7 +44,7 @@ struct State {
     /// Verb and path of each of the writes that were carried out.
     written: Vec<String>,
     moments: Moments,
-    /// How often the process of each pod was made to die.
+    /// How often the process of each pod was made to end.
     deaths: BTreeMap<String, u32>,
     seen: u64,
     rules: Vec<Box<dyn Invariant>>,
@@ -271,6 +271,8 @@ impl Referee {
             }
             Blow::LostReply => After::Lose,
             Blow::Deposed | Blow::Frozen => {
+                // Who finds that the lease is another's ends by itself.
+                *state.deaths.entry(pod.clone()).or_default() += 1;
                 state.cuts.insert(pod, (strike.blow, Instant::now() + CUT_OFF));
                 After::Reply
             }

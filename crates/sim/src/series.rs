@@ -30,10 +30,9 @@ fn step(blow: Blow) -> Option<u32> {
         Blow::LostReply => Some(16),
         // Nobody notices but the object that is written.
         Blow::Twice => Some(4),
-        // Each time the other pod leads after 15 s; the first is back when the second falls silent.
-        Blow::Frozen => Some(16),
-        // A container that dies again waits twice as long, and the other pod leads meanwhile.
-        Blow::Crash => Some(32),
+        // Who has lost the lease ends, and a container that ends again waits twice as long. Meanwhile the other pod leads; at
+        // every sixteenth write both came to wait for minutes.
+        Blow::Frozen | Blow::Crash => Some(32),
         // All writes of a pass are of one moment.
         Blow::Deposed => None,
     }
