@@ -132,10 +132,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut bench = Bench::new(options)?;
     bench.build()?;
-    // What was measured before something went wrong took minutes: it is shown all the same.
     let measured = measure(&mut bench, options.quick);
-    let reported = bench.report();
-    measured.and(reported)
+    bench.end(measured)
 }
 
 fn measure(bench: &mut Bench<'_>, quick: bool) -> Result<()> {
@@ -225,14 +223,29 @@ impl<'a> Bench<'a> {
 
     /// Runs the measuring program; its answer is a JSON object.
     fn measure(&self, arguments: &[&str]) -> Result<Value> {
-        self.command(&format!("measure {}", arguments.join(" ")));
-        let out = Command::new(&self.measure).args(arguments).output().context("run the measuring program")?;
-        ensure!(out.status.success(), "measure failed: {}", String::from_utf8_lossy(&out.stderr).trim());
+        self.told_by(&self.measure, arguments)
+    }
+
+    /// Builds a program of `tests` that plays something in simulated time.
+    fn player(&self, name: &str) -> Result<PathBuf> {
+        self.heading("Build");
+        let build = ["build", "--release", "--package", "kubevirt-tests", "--bin", name];
+        self.command(&format!("cargo {}", build.join(" ")));
+        ensure!(paths::cargo().args(build).status()?.success(), "the build failed");
+        Ok(self.nanokube.with_file_name(name))
+    }
+
+    /// Runs a program whose answer is a JSON object.
+    fn told_by(&self, program: &Path, arguments: &[&str]) -> Result<Value> {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        self.command(&format!("{name} {}", arguments.join(" ")));
+        let out = Command::new(program).args(arguments).output().with_context(|| format!("run {name}"))?;
+        ensure!(out.status.success(), "{name} failed: {}", String::from_utf8_lossy(&out.stderr).trim());
         let text = String::from_utf8_lossy(&out.stdout);
         if self.talks() {
             term::output(&text);
         }
-        serde_json::from_str(text.trim()).context("the measuring program printed no JSON")
+        serde_json::from_str(text.trim()).with_context(|| format!("{name} printed no JSON"))
     }
 
     /// Gives the number of rounds it took.
@@ -334,6 +347,12 @@ impl<'a> Bench<'a> {
         self.add(name("memory with the suite"), "simulated", rss, "MB", goal);
         self.add(name("most memory ever"), "simulated", peak, "MB", Goal::None);
         Ok(())
+    }
+
+    /// What was measured before something went wrong took minutes: it is shown all the same.
+    fn end(&self, measured: Result<()>) -> Result<()> {
+        let reported = self.report();
+        measured.and(reported)
     }
 
     fn report(&self) -> Result<()> {

@@ -8,16 +8,14 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result};
 
 use self::process::Process;
 use super::chart::{Line, Panel, Scale, svg};
 use super::{Bench, Goal, Kubectl, Options, VERSION};
-use crate::{paths, release, term};
+use crate::{paths, release};
 
 /// The sizes, as the issue names them; 3 is what the requests of the others are compared with.
 const SIZES: &[u32] = &[1, 3, 10, 100, 1000, 5000];
@@ -38,30 +36,27 @@ const RENEWALS: f64 = 12.0;
 /// As [`super::run`].
 pub(super) fn run(options: &Options) -> Result<()> {
     let mut bench = Bench::new(options)?;
+    let measured = measure(&mut bench, options);
+    bench.end(measured)
+}
+
+fn measure(bench: &mut Bench<'_>, options: &Options) -> Result<()> {
     bench.build()?;
-    let program = build(&bench)?;
+    let program = bench.player("operator-figures")?;
     // It has to run for some minutes; meanwhile the small clusters are measured.
-    let process = if bench.wants(process::NAME) { Some(Process::start(&mut bench)?) } else { None };
+    let process = if bench.wants(process::NAME) { Some(Process::start(bench)?) } else { None };
     let (few, many): (Vec<u32>, Vec<u32>) =
         if options.quick { SMALL } else { SIZES }.iter().partition(|nodes| **nodes < MANY);
     let mut measured = BTreeMap::new();
-    sizes(&mut bench, &program, &few, &mut measured)?;
-    let memory = process.map(|process| process.measure(&mut bench, options.quick)).transpose()?.unwrap_or_default();
-    sizes(&mut bench, &program, &many, &mut measured)?;
-    compare(&mut bench, &measured);
+    sizes(bench, &program, &few, &mut measured)?;
+    let memory = process.map(|process| process.measure(bench, options.quick)).transpose()?.unwrap_or_default();
+    sizes(bench, &program, &many, &mut measured)?;
+    compare(bench, &measured);
     if !options.quick && options.only.is_none() {
         let path = paths::root().join("docs").join("operator-figures.svg");
         std::fs::write(&path, picture(&measured, &memory)).with_context(|| format!("write {}", path.display()))?;
     }
-    bench.report()
-}
-
-/// The program that plays installations.
-fn build(bench: &Bench<'_>) -> Result<PathBuf> {
-    let build = ["build", "--release", "--package", "kubevirt-tests", "--bin", "operator-figures"];
-    bench.command(&format!("cargo {}", build.join(" ")));
-    ensure!(paths::cargo().args(build).status()?.success(), "the build failed");
-    Ok(bench.nanokube.with_file_name("operator-figures"))
+    Ok(())
 }
 
 /// What was measured at one size.
@@ -154,17 +149,9 @@ fn named(nodes: u32) -> String {
 fn size(bench: &mut Bench<'_>, program: &Path, nodes: u32) -> Result<Size> {
     bench.heading(&format!("{} simulated", named(nodes)));
     let count = nodes.to_string();
-    let arguments = ["--nodes", &count];
-    bench.command(&format!("operator-figures {}", arguments.join(" ")));
     let began = Instant::now();
-    let out = Command::new(program).args(arguments).output().context("run the installation")?;
+    let told = bench.told_by(program, &["--nodes", &count])?;
     let played = began.elapsed().as_secs_f64();
-    ensure!(out.status.success(), "it failed: {}", String::from_utf8_lossy(&out.stderr).trim());
-    let text = String::from_utf8_lossy(&out.stdout);
-    if bench.talks() {
-        term::output(&text);
-    }
-    let told: Value = serde_json::from_str(text.trim()).context("it printed no JSON")?;
     let number = |name: &str| told[name].as_f64().with_context(|| format!("no figure {name}"));
     let (seconds, requests) = (number("seconds")?, number("requests")?);
     let per_minute = |count: f64| -> Result<f64> { Ok(count * 60.0 / number("rest_seconds")?) };

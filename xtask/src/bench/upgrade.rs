@@ -4,11 +4,9 @@
 mod process;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result};
 
 use super::chart::{Line, Panel, Scale, svg};
 use super::{Bench, Goal, Options};
@@ -40,46 +38,34 @@ struct Size {
 /// As [`super::run`].
 pub(super) fn run(options: &Options) -> Result<()> {
     let mut bench = Bench::new(options)?;
-    let program = build(&bench)?;
+    let measured = measure(&mut bench, options);
+    bench.end(measured)
+}
+
+fn measure(bench: &mut Bench<'_>, options: &Options) -> Result<()> {
+    let program = bench.player("upgrade-figures")?;
     let mut measured = BTreeMap::new();
     for nodes in if options.quick { SMALL } else { SIZES } {
         if bench.wants(&format!("{nodes} nodes")) {
-            measured.insert(*nodes, size(&mut bench, &program, *nodes)?);
+            measured.insert(*nodes, size(bench, &program, *nodes)?);
         }
     }
-    compare(&mut bench, &measured);
+    compare(bench, &measured);
     let mut memory = None;
-    if !options.quick && process::is_wanted(&bench) {
-        memory = Some(process::measure(&mut bench)?);
+    if !options.quick && process::is_wanted(bench) {
+        memory = Some(process::measure(bench)?);
     }
     if let Some(memory) = memory.filter(|_| !options.quick && options.only.is_none()) {
         let path = paths::root().join("docs").join("upgrade-figures.svg");
         std::fs::write(&path, picture(&measured, &memory)).with_context(|| format!("write {}", path.display()))?;
     }
-    bench.report()
+    Ok(())
 }
 
-/// The program that plays changes of version.
-fn build(bench: &Bench<'_>) -> Result<PathBuf> {
-    bench.heading("Build");
-    let build = ["build", "--release", "--package", "kubevirt-tests", "--bin", "upgrade-figures"];
-    bench.command(&format!("cargo {}", build.join(" ")));
-    ensure!(paths::cargo().args(build).status()?.success(), "the build failed");
-    Ok(bench.nanokube.with_file_name("upgrade-figures"))
-}
-
-fn size(bench: &mut Bench<'_>, program: &PathBuf, nodes: u32) -> Result<Size> {
+fn size(bench: &mut Bench<'_>, program: &Path, nodes: u32) -> Result<Size> {
     bench.heading(&format!("{nodes} simulated nodes change version"));
     let count = nodes.to_string();
-    let arguments = ["--nodes", &count, "--plans", PLANS];
-    bench.command(&format!("upgrade-figures {}", arguments.join(" ")));
-    let out = Command::new(program).args(arguments).output().context("run the change of version")?;
-    ensure!(out.status.success(), "it failed: {}", String::from_utf8_lossy(&out.stderr).trim());
-    let text = String::from_utf8_lossy(&out.stdout);
-    if bench.talks() {
-        term::output(&text);
-    }
-    let told: Value = serde_json::from_str(text.trim()).context("it printed no JSON")?;
+    let told = bench.told_by(program, &["--nodes", &count, "--plans", PLANS])?;
     let number = |name: &str| told[name].as_f64().with_context(|| format!("no figure {name}"));
     let exceeded = told["exceeded"].as_array().context("no list of what exceeded")?;
     if bench.talks() {

@@ -17,10 +17,6 @@ pub(super) struct Asked {
     pub(super) writes: u32,
     /// Writes of the lease.
     pub(super) renewals: u32,
-    /// Requests about leases that write nothing.
-    pub(super) lease_reads: u32,
-    /// Writes of the custom resource's status.
-    pub(super) statuses: u32,
     /// How often each watch was opened.
     pub(super) watches: BTreeMap<String, u32>,
 }
@@ -45,12 +41,10 @@ pub(super) fn since(log: &Path, start: u64) -> Result<(ByPod, u64)> {
 /// All pods together.
 pub(super) fn together(pods: &ByPod) -> Asked {
     let mut sum = Asked::default();
-    for Asked { all, writes, renewals, lease_reads, statuses, watches } in pods.values() {
+    for Asked { all, writes, renewals, watches } in pods.values() {
         sum.all += all;
         sum.writes += writes;
         sum.renewals += renewals;
-        sum.lease_reads += lease_reads;
-        sum.statuses += statuses;
         for (what, count) in watches {
             *sum.watches.entry(what.clone()).or_default() += count;
         }
@@ -73,8 +67,6 @@ fn count(text: &str) -> Result<ByPod> {
         asked.all += 1;
         asked.writes += u32::from(is_write);
         asked.renewals += u32::from(is_write && resource == "leases");
-        asked.lease_reads += u32::from(!is_write && resource == "leases");
-        asked.statuses += u32::from(is_write && resource == "kubevirts" && field("/objectRef/subresource") == "status");
         if verb == "watch" {
             *asked.watches.entry(watched(field("/requestURI"))).or_default() += 1;
         }
@@ -97,11 +89,10 @@ mod tests {
     use super::*;
 
     fn line(user: &str, pod: &str, verb: &str, resource: &str, uri: &str) -> String {
-        let subresource = if resource == "kubevirts" { "status" } else { "" };
         json!({
             "user": {"username": user, "extra": {"authentication.kubernetes.io/pod-name": [pod]}},
             "verb": verb, "requestURI": uri,
-            "objectRef": {"resource": resource, "subresource": subresource},
+            "objectRef": {"resource": resource},
         })
         .to_string()
     }
@@ -119,10 +110,10 @@ mod tests {
             line("kubernetes-admin", "", "create", OPERATOR, ""),
         ];
         let pods = count(&text.join("\n")).expect("it parses");
-        let a = Asked { all: 4, writes: 3, renewals: 1, lease_reads: 1, statuses: 1, watches: BTreeMap::new() };
+        let a = Asked { all: 4, writes: 3, renewals: 1, watches: BTreeMap::new() };
         assert_eq!(pods["a"], a);
         assert_eq!(pods["b"].watches, [("/x labelSelector=y".to_owned(), 2)].into());
         let sum = together(&pods);
-        assert_eq!((sum.all, sum.writes, sum.lease_reads), (6, 3, 3));
+        assert_eq!((sum.all, sum.writes), (6, 3));
     }
 }
