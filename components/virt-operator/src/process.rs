@@ -17,6 +17,7 @@ use kubevirt_runtime::tls::{Certificate, CertificateFiles};
 use kubevirt_runtime::{cli, metrics, rest};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::absent::Absent;
 use crate::accounts::Accounts;
@@ -83,7 +84,8 @@ pub async fn run(host: Host) -> anyhow::Result<()> {
     let address = arguments.listen.addr();
     let listener = host.net.listen(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let certificate = Certificate::new(&host, CertificateFiles::in_dir(CERTIFICATES, Vec::new()));
-    let server_stop = host.stop.child_token();
+    // Not a child of the host's: what is served goes on for a while after SIGTERM.
+    let server_stop = CancellationToken::new();
     // Owned, so that dropping this future ends everything it started.
     let mut server = JoinSet::new();
     server.spawn(serve::serve(
