@@ -2,6 +2,7 @@
 //! mounted into the operator's pod, `VERSION/install-strategy.yaml` as `cargo xtask release` writes it, or
 //! `VERSION/install-strategy.json` as `kubectl get configmap -o json` saves one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kubevirt_release::strategy::GENERATE_NAME;
@@ -21,6 +22,12 @@ pub struct Shelf {
 impl Shelf {
     pub fn new(files: &Arc<dyn Files>, dir: Option<String>) -> Self {
         Self { files: Arc::clone(files), dir: dir.filter(|dir| !dir.is_empty()) }
+    }
+
+    /// The versions of which there seems to be one.
+    pub fn versions(&self) -> BTreeSet<String> {
+        let found = self.dir.as_deref().map(|dir| self.files.list(dir));
+        found.and_then(Result::ok).into_iter().flatten().collect()
     }
 
     /// The ConfigMap with the strategy of a version, to be put into the cluster. What it holds is judged there, like any
@@ -69,6 +76,11 @@ mod tests {
         fn read(&self, path: &str) -> io::Result<Vec<u8>> {
             self.0.get(path).map(|text| text.clone().into_bytes()).ok_or_else(|| io::ErrorKind::NotFound.into())
         }
+
+        fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+            let below = self.0.keys().filter_map(|path| path.strip_prefix(dir)?.strip_prefix('/')?.split('/').next());
+            Ok(below.map(str::to_owned).collect())
+        }
     }
 
     #[test]
@@ -90,6 +102,8 @@ mod tests {
         let none = |dir: Option<&str>, config: &DeploymentConfig| {
             Shelf::new(&files(FILES[0]), dir.map(str::to_owned)).strategy(config)
         };
+        let shelf = Shelf::new(&files(FILES[0]), Some("/s".into()));
+        assert_eq!(shelf.versions(), ["v9".to_owned()].into());
         assert_eq!(none(None, &config), None);
         assert_eq!(none(Some("/other"), &config), None);
         let other = DeploymentConfig { kubevirt_version: "v8".into(), ..config };

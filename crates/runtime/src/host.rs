@@ -18,6 +18,14 @@ pub trait Files: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` when there is no such file.
     fn read(&self, path: &str) -> io::Result<Vec<u8>>;
+
+    /// The names of what is in a directory, in no order.
+    ///
+    /// # Errors
+    /// There is no such directory, or these files are in none.
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("{dir}: no directory that can be listed")))
+    }
 }
 
 /// Everything a process touches outside itself.

@@ -56,6 +56,16 @@ impl Files for OsFiles {
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         std::fs::read(Path::new(path))
     }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        names_in(Path::new(dir))
+    }
+}
+
+/// The names in a directory, those that are no text left out.
+fn names_in(dir: &Path) -> io::Result<Vec<String>> {
+    let found = std::fs::read_dir(dir)?.filter_map(Result::ok);
+    Ok(found.filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 
 /// Picks the cryptography of every TLS connection of this process. Called once, first thing in `main`; more calls change

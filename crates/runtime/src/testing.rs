@@ -1,7 +1,7 @@
 //! A very small API server for tests of this workspace's processes: objects by path, compare-and-swap, watch, a log of
 //! requests and faults on demand. It knows no schemas and no rights; what needs those is tested against `nanokube`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -357,6 +357,14 @@ impl MemoryFiles {
 impl Files for MemoryFiles {
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         self.lock().get(path).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let dir = format!("{}/", dir.trim_end_matches('/'));
+        let files = self.lock();
+        let below = files.keys().filter_map(|path| path.strip_prefix(&dir));
+        let names: BTreeSet<&str> = below.filter_map(|path| path.split('/').next()).collect();
+        Ok(names.into_iter().map(str::to_owned).collect())
     }
 }
 

@@ -10,6 +10,7 @@ pub mod canary;
 pub mod check;
 mod course;
 mod health;
+pub mod hops;
 mod input;
 mod order;
 mod plan;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use kubevirt_release::version::{self, Direction};
 use kubevirt_release::{Kind, ObjectKey};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::hops::skips;
 use crate::input::Absence;
 
 /// One thing that speaks against a change.
@@ -67,7 +67,10 @@ impl fmt::Display for Finding {
                 write!(f, "{object}: {field} would change, which the server never allows; delete the object first")
             }
             Self::VersionsSkipped { from, to } => {
-                write!(f, "versions between {from} and {to} are left out; going through each of them is what is tested")
+                write!(
+                    f,
+                    "versions between {from} and {to} are left out, because none is known; going through each is what is tested"
+                )
             }
             Self::Unanswered { registration, why } => write!(f, "{registration} is not answered: {why}"),
             Self::NodeMissing { node, absence } => {
@@ -144,18 +147,6 @@ fn fixed_fields(key: &ObjectKey, new: &Value, live: &Value) -> Vec<Finding> {
         new.is_some() && live.is_some() && new != live
     };
     fields.iter().filter(changes).map(|field| Finding::ImmutableField { object: key.to_string(), field }).collect()
-}
-
-/// Whether a minor version lies between the two. Only semantic versions of one major version tell.
-fn skips(from: &str, to: &str) -> bool {
-    const NONE: &[&str] = &[];
-    if version::direction(from, to, NONE) != Direction::Upgrade {
-        return false;
-    }
-    match (version::semantic(from), version::semantic(to)) {
-        (Some(from), Some(to)) => from.major == to.major && to.minor > from.minor + 1,
-        _ => false,
-    }
 }
 
 #[cfg(test)]

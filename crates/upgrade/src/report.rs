@@ -29,6 +29,8 @@ pub struct Report {
     from: Option<String>,
     to: String,
     lines: Vec<Line>,
+    /// The versions that follow, where this one only leads to another.
+    then: Vec<String>,
     /// What speaks against the change.
     findings: Vec<Finding>,
 }
@@ -52,6 +54,7 @@ impl Report {
             from: plan.observed().map(|observed| observed.version.clone()),
             to: plan.target().version.clone(),
             lines,
+            then: Vec::new(),
             findings: Vec::new(),
         }
     }
@@ -59,6 +62,16 @@ impl Report {
     /// The same report with what speaks against the change.
     pub fn with(self, findings: Vec<Finding>) -> Self {
         Self { findings, ..self }
+    }
+
+    /// The same report of a version that leads to others.
+    pub fn leading_to(self, then: &[String]) -> Self {
+        Self { then: then.to_vec(), ..self }
+    }
+
+    /// The versions that follow this one, in order; the last is the one that is wanted.
+    pub fn then(&self) -> &[String] {
+        &self.then
     }
 
     /// What speaks against the change.
@@ -92,6 +105,9 @@ impl Report {
             return format!("{} is complete", self.to);
         };
         let mut text = format!("{doing}: step {} of {}, {}", current.number, self.lines.len(), current.slot.title());
+        if let Some(wanted) = self.then.last() {
+            text = format!("on the way to {wanted}, {text}");
+        }
         let blockers: Vec<String> = self.blockers().map(|(_, reason)| reason.to_string()).collect();
         if !blockers.is_empty() {
             text.push_str("; ");

@@ -5,6 +5,7 @@ mod customize;
 mod drain;
 mod edits;
 mod fields;
+mod hops;
 mod installation;
 mod quiet;
 mod registrations;

@@ -205,7 +205,7 @@ fn plan(
     let decision = case.course(&plan, &input.snapshot, point.as_ref(), &findings, now);
     let plan = plan.on(&decision.course, &input.snapshot).waiting_on_nodes(over_nodes.reason.as_ref());
     check::check(&plan, &input.desired).map_err(Error::Plan)?;
-    let report = plan.report().with(findings);
+    let report = plan.report().leading_to(&target.then).with(findings);
     let Input { snapshot, .. } = input;
     let point_of_no_return = point.map(|(point, _)| point);
     Ok(Built {

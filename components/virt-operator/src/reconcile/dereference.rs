@@ -43,6 +43,8 @@ pub struct World {
     pub(crate) beside: Vec<ConditionUpdate>,
     /// The install strategies among the objects.
     pub strategies: Strategies,
+    /// The versions whose strategies lie in the directory for them.
+    pub shelf: BTreeSet<String>,
     /// What earlier passes found out about the same inputs.
     pub kept: Kept,
     /// Changes of version, and how careful they are.

@@ -14,6 +14,7 @@ mod fetch;
 mod health;
 mod held;
 mod history;
+mod hops;
 mod over_nodes;
 mod pace;
 mod registrations;
@@ -383,6 +384,7 @@ impl Reconciler {
             upgrades: self.upgrades.now(),
             absent: self.absent.now(),
             first_nodes: self.absent.first(),
+            shelf: self.shelf.versions(),
             ..dereference(&self.cache)
         }
     }

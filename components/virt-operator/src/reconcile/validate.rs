@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::World;
 use super::build::{customize_list, inputs};
 use super::courses::Case;
+use super::hops;
 use crate::admission::rules;
 use crate::cache::{Live, text};
 use crate::kept::Trial;
@@ -67,6 +68,8 @@ pub(crate) struct Target {
     pub(crate) knows_observed: bool,
     /// The UpgradePlan whose change is undone by bringing this about.
     pub(crate) returns: Option<String>,
+    /// The versions that follow, where this one only leads to the one that is asked for.
+    pub(crate) then: Vec<String>,
 }
 
 impl Target {
@@ -155,7 +158,13 @@ fn undone(cr: &KubeVirt, target: Target, world: &World, settings: &Settings) -> 
     Wanted::Undone { refusal, kept: Box::new(Target { returns: Some(name), ..kept }) }
 }
 
+/// What is to be brought about now: what the CR asks for, or a version on the way there.
 pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Result<Target, Refusal> {
+    hops::first(cr, world, settings).unwrap_or_else(|| asked_for(cr, world, settings))
+}
+
+/// What the CR asks for.
+pub(super) fn asked_for(cr: &KubeVirt, world: &World, settings: &Settings) -> Result<Target, Refusal> {
     let not_customized = |refused: Vec<Refused>, config| Refusal {
         reason: Reason::CustomizationRefused,
         message: customize_list(&refused),
@@ -198,6 +207,7 @@ pub(crate) fn target(cr: &KubeVirt, world: &World, settings: &Settings) -> Resul
         is_own,
         knows_observed,
         returns: None,
+        then: Vec::new(),
     })
 }
 
@@ -228,6 +238,7 @@ fn kept(cr: &KubeVirt, world: &World, settings: &Settings) -> Option<Target> {
         is_own,
         knows_observed: true,
         returns: None,
+        then: Vec::new(),
     })
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn run(client: &Client, PlanArgs { to, output }: &PlanArgs) -> 
         (Ok((plan, report)), Picture::Json) => {
             crate::print(&format!(
                 "{:#}\n",
-                json!({"plan": plan, "message": report.message(), "findings": report.findings()})
+                json!({"plan": plan, "message": report.message(), "findings": report.findings(), "then": report.then()})
             ))?;
         }
         (Ok((plan, _)), Picture::Svg) => crate::print(&picture::flow(&plan))?,
@@ -49,7 +49,8 @@ pub(super) async fn run(client: &Client, PlanArgs { to, output }: &PlanArgs) -> 
 /// The plan as a table, then each object it would touch.
 fn text(plan: &Plan, report: &Report) -> String {
     let from = plan.observed().map_or("nothing", |observed| observed.version.as_str());
-    let mut lines = format!("{} from {from} to {}\n\n", plan.mode().code(), plan.target().version);
+    let then: String = report.then().iter().map(|version| format!(", then to {version}")).collect();
+    let mut lines = format!("{} from {from} to {}{then}\n\n", plan.mode().code(), plan.target().version);
     let rows: Vec<[String; 6]> = plan.steps().iter().map(row).collect();
     lines.push_str(&table(["STEP", "NAME", "STATE", "WRITES", "DELETES", "PODS"], &rows));
     let touched = plan.steps().iter().filter(|step| !step.apply.is_empty() || !step.delete.is_empty());

@@ -115,6 +115,10 @@ impl Files for RootedFiles {
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         std::fs::read(self.place(path))
     }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        super::names_in(&self.place(dir))
+    }
 }
 
 #[cfg(test)]
