@@ -1,5 +1,8 @@
 //! Service-account tokens: signed JSON Web Tokens. The key comes from the seed, so the same run issues the same tokens.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -10,9 +13,16 @@ pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// The audience of a token that names none.
 pub(crate) const AUDIENCE: &str = ISSUER;
 
+/// How many genuine tokens are remembered: those of a suite and of what belongs to a small cluster. Whoever has more of them
+/// has them read again.
+const REMEMBERED: usize = 256;
+
 /// Signs and checks tokens.
 pub(crate) struct Tokens {
     key: Ed25519KeyPair,
+    /// What genuine tokens say. A client shows its token with each request, and to check a signature takes longer than most
+    /// requests do.
+    read: Mutex<BTreeMap<String, Claims>>,
 }
 
 /// What a token is bound to.
@@ -42,7 +52,7 @@ pub(crate) enum TokenError {
 impl Tokens {
     pub(crate) fn new(seed: &[u8; 32]) -> Self {
         let key = Ed25519KeyPair::from_seed_unchecked(seed).expect("32 bytes are a seed");
-        Self { key }
+        Self { key, read: Mutex::default() }
     }
 
     /// A signed token.
@@ -71,8 +81,22 @@ impl Tokens {
     /// # Errors
     /// [`TokenError`].
     pub(crate) fn check(&self, token: &str, now: i64) -> Result<Claims, TokenError> {
-        let claims = self.read(token).ok_or(TokenError::Foreign)?;
+        let claims = self.remembered(token).ok_or(TokenError::Foreign)?;
         if now >= claims.expires { Err(TokenError::Expired) } else { Ok(claims) }
+    }
+
+    fn remembered(&self, token: &str) -> Option<Claims> {
+        let known = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
+        if known.is_some() {
+            return known;
+        }
+        let claims = self.read(token)?;
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.len() >= REMEMBERED {
+            read.clear();
+        }
+        read.insert(token.to_owned(), claims.clone());
+        Some(claims)
     }
 
     fn read(&self, token: &str) -> Option<Claims> {
@@ -98,5 +122,45 @@ impl Tokens {
             expires: body["exp"].as_i64()?,
             id: text(&body["jti"])?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(number: usize) -> Claims {
+        Claims {
+            namespace: "kubevirt".into(),
+            account: "kubevirt-operator".into(),
+            account_uid: "u".into(),
+            bound: Some(("pod".into(), "p".into(), "v".into())),
+            audiences: vec![AUDIENCE.into()],
+            issued: 0,
+            expires: 100,
+            id: number.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_remembered_expires_all_the_same_and_vouches_for_no_other() {
+        let tokens = Tokens::new(&[7; 32]);
+        let token = tokens.sign(&claims(0));
+        assert_eq!(tokens.check(&token, 99), Ok(claims(0)));
+        assert_eq!(tokens.check(&token, 99), Ok(claims(0)), "as the first time");
+        assert_eq!(tokens.check(&token, 100), Err(TokenError::Expired));
+        let foreign = Tokens::new(&[8; 32]).sign(&claims(0));
+        assert_eq!(tokens.check(&foreign, 99), Err(TokenError::Foreign));
+        assert_eq!(tokens.check(&format!("{token}x"), 99), Err(TokenError::Foreign));
+    }
+
+    #[test]
+    fn however_many_tokens_there_are_only_some_are_remembered() {
+        let tokens = Tokens::new(&[7; 32]);
+        for number in 0..=REMEMBERED {
+            assert_eq!(tokens.check(&tokens.sign(&claims(number)), 99), Ok(claims(number)));
+            assert!(tokens.read.lock().unwrap().len() <= REMEMBERED);
+        }
+        assert_eq!(tokens.check(&tokens.sign(&claims(0)), 99), Ok(claims(0)), "read again");
     }
 }

@@ -252,14 +252,15 @@ fn customizations(
     own: Option<&DeploymentConfig>,
 ) -> Result<Customizations, Vec<Refused>> {
     let found = Customizations::read(cr.spec.customize_components.as_ref())?;
-    if cr.spec.customize_components.is_some() {
-        let trial = own.map(|config| Trial::of(config, namespace, &inputs(cr, world, &strategy.id, &found)));
-        if !trial.as_ref().is_some_and(|trial| world.kept.succeeded(trial)) {
-            try_out(&found, cr, strategy, world, namespace)?;
-            trial.into_iter().for_each(|trial| world.kept.remember(trial));
-        }
+    if cr.spec.customize_components.is_none() {
+        return Ok(found);
     }
-    Ok(found)
+    let trial = own.map(|config| Trial::of(config, namespace, &inputs(cr, world, &strategy.id, &found)));
+    if !trial.as_ref().is_some_and(|trial| world.kept.succeeded(trial)) {
+        try_out(&found, cr, strategy, world, namespace)?;
+        trial.into_iter().for_each(|trial| world.kept.remember(trial));
+    }
+    Ok(found.tried())
 }
 
 fn try_out(
@@ -289,7 +290,7 @@ fn last_made(
     let kept = kept.max_by_key(|stored| (&stored.title.created, &stored.title.name))?;
     let given = kept.data(strategy::CUSTOMIZED_KEY);
     let made = given.map_or_else(|| Some(Customizations::none()), Customizations::recall)?;
-    try_out(&made, cr, strategy, world, &settings.namespace).is_ok().then_some(made)
+    try_out(&made, cr, strategy, world, &settings.namespace).is_ok().then(|| made.tried())
 }
 
 /// The spec of a CR that follows the operator's own version.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kubevirt_runtime::clock::Clock;
+use kubevirt_runtime::tls::as_kubernetes;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -57,7 +58,7 @@ impl Trust {
 
     pub(super) fn config(&self, clock: &Clock) -> Result<ClientConfig, CallError> {
         let failed = |error: Error| CallError::Tls(format!("tls: {error}"));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(as_kubernetes());
         let mut roots = RootCertStore::empty();
         for authority in &self.authorities {
             // A bundle may hold what is no authority; it is kept for comparison below.

@@ -44,6 +44,8 @@ pub struct Customizations {
     flags: Vec<Flags>,
     identifier: String,
     given: String,
+    /// What they lead to was looked at before, see [`Self::tried`].
+    tried: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -138,7 +140,7 @@ impl Customizations {
     /// No changes.
     pub fn none() -> Self {
         let nothing = CustomizeComponents::default();
-        Self { patches: vec![], flags: vec![], identifier: identifier(&nothing), given: String::new() }
+        Self { patches: vec![], flags: vec![], identifier: identifier(&nothing), given: String::new(), tried: false }
     }
 
     /// Reads what a CR asks for.
@@ -160,7 +162,13 @@ impl Customizations {
         let (flags, identifier) = (flags::read(given.flags.as_ref()), identifier(given));
         let text = serde_json::to_string(given).unwrap_or_default();
         let given = if patches.is_empty() && flags.is_empty() { String::new() } else { text };
-        Ok(Self { patches, flags, identifier, given })
+        Ok(Self { patches, flags, identifier, given, tried: false })
+    }
+
+    /// The same changes, of which it is known that each object they are made to stays valid: that is not looked at again.
+    #[must_use]
+    pub fn tried(self) -> Self {
+        Self { tried: true, ..self }
     }
 
     /// What was read, for [`Self::recall`]; empty when there are no changes.
@@ -211,7 +219,9 @@ impl Customizations {
             states.push((&flags.place, changed));
         }
         let Some((_, result)) = states.last() else { return Ok(()) };
-        if let Some((place, faults)) = validity::blame(key.kind, &base, &states) {
+        if !self.tried
+            && let Some((place, faults)) = validity::blame(key.kind, &base, &states)
+        {
             return Err(refusal(place, &key, Why::Invalid(faults)));
         }
         // The fields that were not shown are as they were.

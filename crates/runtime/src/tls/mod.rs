@@ -24,7 +24,7 @@ use rustls::{ConfigBuilder, WantsVerifier};
 pub use check::{Invalid, Validity, Wanted, check};
 pub use clients::ClientAuthorities;
 pub use probe::{PROBE_TIMEOUT, ProbeError, probe};
-pub use unverified::unverified;
+pub use unverified::{as_kubernetes, unverified};
 
 use crate::clock::Clock;
 use crate::host::{Files, Host};

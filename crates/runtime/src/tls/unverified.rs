@@ -6,14 +6,21 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme, client};
+use rustls::{CipherSuite, ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme, client};
+
+/// What a part of Kubernetes offers first, AES with a key of 128 bits, and everything else after it.
+pub fn as_kubernetes() -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
+}
 
 /// The start of a client's configuration; what is left to say is who the client is.
 ///
 /// # Errors
 /// The provider has no usable protocol version.
 pub fn unverified() -> Result<ConfigBuilder<ClientConfig, client::WantsClientCert>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(as_kubernetes());
     let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
