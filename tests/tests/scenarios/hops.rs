@@ -1,13 +1,17 @@
 //! A version is left out: where its release is known, the operator goes through it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use kube::api::{ListParams, Patch, PatchParams};
 use kubevirt_release::Kind;
-use kubevirt_tests::{NAMESPACE, World, condition_of, simulate, until};
+use kubevirt_tests::{NAMESPACE, World, condition_of, quiet_for, simulate, until};
 use serde_json::{Value, json};
 
 use super::support::{install, operator, settled};
+
+/// Long enough for several periodic passes of the operator.
+const A_WHILE: Duration = Duration::from_secs(180);
 
 async fn policy(world: &World, paused: bool) {
     let policy = json!({"apiVersion": "upgrade.kubevirt.io/v1alpha1", "kind": "UpgradePolicy",
@@ -114,5 +118,24 @@ fn a_version_in_between_that_is_not_known_is_left_out_and_that_is_told() {
         settled(&world, "v0.1.0").await;
         assert_eq!(history(&world).await.last().map(String::as_str), Some("v0.3.0 v0.1.0 Succeeded"));
         assert_eq!(run(&world).await, ["v0.1.0".to_owned()].into());
+    });
+}
+
+#[test]
+fn nobody_sets_out_for_a_version_that_cannot_be_had() {
+    simulate(async {
+        let world = World::start(3, 83);
+        pinned(&world).await;
+        make_known(&world).await;
+        let (pods, before) = (world.suite_pods().await, history(&world).await);
+        world.patch_kubevirt(json!({"imageTag": "v0.30"})).await;
+        let says_why = |kubevirt: &Value| {
+            let synchronized = condition_of(kubevirt, "Synchronized");
+            synchronized["status"] == "False"
+                && synchronized["message"].as_str().is_some_and(|text| text.contains("v0.30"))
+        };
+        world.kubevirt_until("saying why", says_why).await;
+        quiet_for(A_WHILE).await;
+        assert_eq!((world.suite_pods().await, history(&world).await), (pods, before));
     });
 }

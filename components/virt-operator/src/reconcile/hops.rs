@@ -18,8 +18,8 @@ use crate::settings::Settings;
 /// The annotation that says of which version an object is, as a JSON pointer.
 const VERSION: &str = "/metadata/annotations/kubevirt.io~1install-strategy-version";
 
-/// The version to go through next on the way to what the CR asks for. `None` when that is to be brought about itself: no
-/// version is left out, none in between can be had, or the change has gone beyond them.
+/// The version to go through next on the way to what the CR asks for. `None` when that is to be brought about itself, or
+/// not at all: no version is left out, none in between can be had, the last one cannot, or the change has gone beyond them.
 pub(super) fn first(cr: &KubeVirt, world: &World, settings: &Settings) -> Option<Result<Target, Refusal>> {
     let running = observed(cr)?.version;
     let wanted = DeploymentConfig::resolve(&settings.own, &settings.env, &settings.namespace, &cr.spec).ok()?;
@@ -29,7 +29,13 @@ pub(super) fn first(cr: &KubeVirt, world: &World, settings: &Settings) -> Option
     let mut known = known(world, &wanted, settings);
     known.retain(|version| is_between(&running, version, &wanted.kubevirt_version));
     let begun = begun(world);
-    if known.is_empty() || begun.contains(&wanted.kubevirt_version) || was_undone(cr, world, settings) {
+    if known.is_empty() || begun.contains(&wanted.kubevirt_version) {
+        return None;
+    }
+    // Nobody sets out for what cannot be had: a version that was mistyped would move the suite.
+    let last = asked_for(cr, world, settings).ok()?;
+    // What was tried without them and undone is not tried in another way before somebody asks.
+    if (Case { cr, target: &last, world, settings }).undone().is_some() {
         return None;
     }
     loop {
@@ -55,11 +61,6 @@ pub(super) fn first(cr: &KubeVirt, world: &World, settings: &Settings) -> Option
             Err(refusal) => return Some(Err(refusal)),
         }
     }
-}
-
-/// Whether the change was tried without them and undone: then it is not tried in another way before somebody asks.
-fn was_undone(cr: &KubeVirt, world: &World, settings: &Settings) -> bool {
-    asked_for(cr, world, settings).is_ok_and(|target| Case { cr, target: &target, world, settings }.undone().is_some())
 }
 
 /// The versions of the registry that can be had.
