@@ -3,22 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kubevirt_release::Kind;
 use kubevirt_tests::{NAMESPACE, World, condition_of, quiet_for, simulate, until};
 use serde_json::{Value, json};
 
-use super::support::{install, operator, settled};
+use super::support::{install, operator, policy, says_why, settled};
 
 /// Long enough for several periodic passes of the operator.
 const A_WHILE: Duration = Duration::from_secs(180);
-
-async fn policy(world: &World, paused: bool) {
-    let policy = json!({"apiVersion": "upgrade.kubevirt.io/v1alpha1", "kind": "UpgradePolicy",
-        "metadata": {"name": "default"}, "spec": {"paused": paused}});
-    let policies = world.api(Kind::UpgradePolicy, None);
-    policies.patch("default", &PatchParams::apply("test").force(), &Patch::Apply(policy)).await.expect("a policy");
-}
 
 /// v0.1.0 runs and is pinned, the operator is that of v0.3.0.
 async fn pinned(world: &World) {
@@ -31,13 +24,13 @@ async fn pinned(world: &World) {
 
 /// Has the strategy of v0.2.0 brought into the cluster, and nothing else.
 async fn make_known(world: &World) {
-    policy(world, true).await;
+    policy(world, json!({"paused": true})).await;
     world.patch_kubevirt(json!({"imageTag": "v0.2.0"})).await;
     let paused = |kubevirt: &Value| condition_of(kubevirt, "Synchronized")["reason"] == "UpgradePaused";
     world.kubevirt_until("paused before it began", paused).await;
     world.patch_kubevirt(json!({"imageTag": "v0.1.0"})).await;
     settled(world, "v0.1.0").await;
-    policy(world, false).await;
+    policy(world, json!({"paused": false})).await;
 }
 
 /// The changes of version on record, as `from to state`, oldest first.
@@ -129,11 +122,6 @@ fn nobody_sets_out_for_a_version_that_cannot_be_had() {
         make_known(&world).await;
         let (pods, before) = (world.suite_pods().await, history(&world).await);
         world.patch_kubevirt(json!({"imageTag": "v0.30"})).await;
-        let says_why = |kubevirt: &Value| {
-            let synchronized = condition_of(kubevirt, "Synchronized");
-            synchronized["status"] == "False"
-                && synchronized["message"].as_str().is_some_and(|text| text.contains("v0.30"))
-        };
         world.kubevirt_until("saying why", says_why).await;
         quiet_for(A_WHILE).await;
         assert_eq!((world.suite_pods().await, history(&world).await), (pods, before));

@@ -10,7 +10,7 @@ use kubevirt_release::{Kind, Strategy};
 use kubevirt_tests::{NAMESPACE, OPERATOR, World, condition_of, simulate, until};
 use serde_json::{Value, json};
 
-use super::support::{install, settled};
+use super::support::{install, policy, settled};
 
 const DEFINITION: &str = "virtualmachines.kubevirt.io";
 
@@ -42,13 +42,6 @@ async fn seen(world: &World) -> BTreeMap<String, DynamicObject> {
     found.into_iter().map(|machine| (machine.name_any(), machine)).collect()
 }
 
-async fn policy(world: &World, paused: bool) {
-    let policy = json!({"apiVersion": "upgrade.kubevirt.io/v1alpha1", "kind": "UpgradePolicy",
-        "metadata": {"name": "default"}, "spec": {"paused": paused}});
-    let policies = world.api(Kind::UpgradePolicy, None);
-    policies.patch("default", &PatchParams::apply("test").force(), &Patch::Apply(policy)).await.expect("a policy");
-}
-
 /// Changes a definition's versions in the strategy of a release that is in the cluster.
 async fn change_versions(world: &World, release: &str, definition: &str, change: impl Fn(&mut Vec<Value>)) {
     let maps = world.api(Kind::ConfigMap, Some(NAMESPACE));
@@ -78,7 +71,7 @@ fn store_in(versions: &mut Vec<Value>, name: &str) {
 
 /// Asks for a release while nothing may begin, so that its strategy can be changed.
 async fn ask_for(world: &World, release: &str) {
-    policy(world, true).await;
+    policy(world, json!({"paused": true})).await;
     world.patch_kubevirt(json!({"imageTag": release})).await;
     world
         .kubevirt_until("paused", |kubevirt| {
@@ -180,7 +173,7 @@ fn objects_are_stored_in_the_new_version_after_the_upgrade_and_an_edit_meanwhile
         let world = World::start(3, 71);
         let before = before_the_upgrade(&world).await;
         let since = world.requests().len();
-        policy(&world, false).await;
+        policy(&world, json!({"paused": false})).await;
         let waits =
             |kubevirt: &Value| condition_of(kubevirt, "StoredVersionsCurrent")["reason"] == "StorageMigrationWaits";
         world.kubevirt_until("waiting for the end of the change", waits).await;
@@ -212,7 +205,7 @@ fn a_leader_that_is_killed_in_between_changes_nothing_about_the_result() {
         let world = World::start(3, 72);
         let before = before_the_upgrade(&world).await;
         let since = world.requests().len();
-        policy(&world, false).await;
+        policy(&world, json!({"paused": false})).await;
         stored_anew(&world, 60, &before).await;
         let leases = world.api_of("coordination.k8s.io", "v1", "Lease", "leases", Some(NAMESPACE));
         let lease = leases.get("virt-operator").await.expect("a lease");
@@ -239,7 +232,7 @@ fn an_object_that_is_refused_is_named_and_the_old_version_stays_on_record_until_
         let world = World::start(3, 73);
         let before = before_the_upgrade(&world).await;
         freeze(&world, "virtualmachines", "vm-007").await;
-        policy(&world, false).await;
+        policy(&world, json!({"paused": false})).await;
         let kubevirt = world
             .kubevirt_until("refused", |kubevirt| {
                 condition_of(kubevirt, "StoredVersionsCurrent")["reason"] == "StorageMigrationRefused"
@@ -279,7 +272,7 @@ fn a_change_that_would_lose_a_stored_version_waits_for_the_objects_and_begins_by
         ask_for(&world, "v0.2.0").await;
         change_versions(&world, "v0.2.0", POOLS, |versions| store_in(versions, "v1")).await;
         freeze(&world, "virtualmachinepools", "pool").await;
-        policy(&world, false).await;
+        policy(&world, json!({"paused": false})).await;
         settled(&world, "v0.2.0").await;
         recorded_of(&world, POOLS, &["v1beta1", "v1"]).await;
 
@@ -290,7 +283,7 @@ fn a_change_that_would_lose_a_stored_version_waits_for_the_objects_and_begins_by
             versions.retain(|version| version["name"] == "v1");
         };
         change_versions(&world, "v0.3.0", POOLS, only).await;
-        policy(&world, false).await;
+        policy(&world, json!({"paused": false})).await;
         let kubevirt = world.kubevirt_until("blocked", blocked).await;
         assert_eq!(kubevirt["status"]["observedKubeVirtVersion"], "v0.2.0");
         thaw(&world).await;

@@ -1,7 +1,8 @@
 //! What several scenarios begin with.
 
-use kubevirt_release::Object;
+use kube::api::{Patch, PatchParams};
 use kubevirt_release::operator_manifest::{ManifestOptions, cr_manifest, operator_manifest};
+use kubevirt_release::{Kind, Object};
 use kubevirt_tests::{NAMESPACE, World, condition_of};
 use serde_json::{Value, json};
 
@@ -31,6 +32,20 @@ pub(crate) fn is_available(kubevirt: &Value, version: &str) -> bool {
     kubevirt["status"]["observedKubeVirtVersion"] == version
         && condition_of(kubevirt, "Available")["status"] == "True"
         && condition_of(kubevirt, "Progressing")["status"] == "False"
+}
+
+/// Writes the policy for changes of version.
+pub(crate) async fn policy(world: &World, spec: Value) {
+    let policy = json!({"apiVersion": "upgrade.kubevirt.io/v1alpha1", "kind": "UpgradePolicy",
+        "metadata": {"name": "default"}, "spec": spec});
+    let policies = world.api(Kind::UpgradePolicy, None);
+    policies.patch("default", &PatchParams::apply("test").force(), &Patch::Apply(policy)).await.expect("a policy");
+}
+
+/// Whether it is told that v0.30, which nobody has, is not brought about.
+pub(crate) fn says_why(kubevirt: &Value) -> bool {
+    let synchronized = condition_of(kubevirt, "Synchronized");
+    synchronized["status"] == "False" && synchronized["message"].as_str().is_some_and(|text| text.contains("v0.30"))
 }
 
 /// A Secret with a certificate and its key.

@@ -8,7 +8,7 @@ use kubevirt_tests::{NAMESPACE, World, condition_of, quiet_for, simulate, until}
 use nanokube_cli::images::{Defect, Table};
 use serde_json::{Value, json};
 
-use crate::support::{install, operator, settled};
+use crate::support::{install, operator, policy, settled};
 
 /// The release that has a defect in these stories.
 const BAD: &str = "v0.3.0";
@@ -29,13 +29,6 @@ async fn pinned(world: &World, next: &str) {
     // Until every API server has heard that the old operator's webhooks are gone.
     quiet_for(A_WHILE).await;
     settled(world, "v0.1.0").await;
-}
-
-async fn policy(world: &World, spec: Value) {
-    let policies = world.api(Kind::UpgradePolicy, None);
-    let policy = json!({"apiVersion": "upgrade.kubevirt.io/v1alpha1", "kind": "UpgradePolicy",
-        "metadata": {"name": "default"}, "spec": spec});
-    policies.patch("default", &PatchParams::apply("test").force(), &Patch::Apply(policy)).await.expect("a policy");
 }
 
 /// Waits until the plan of that number says what is asked.

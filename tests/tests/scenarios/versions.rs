@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use kube::api::{DynamicObject, PostParams};
 use kubevirt_tests::{NAMESPACE, World, condition_of, quiet_for, simulate, until};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{install, operator, settled};
+use crate::support::{install, operator, says_why, settled};
 
 /// Long enough for several periodic passes of the operator.
 const A_WHILE: Duration = Duration::from_secs(60);
@@ -25,11 +25,6 @@ fn v030() -> DynamicObject {
         },
     }))
     .unwrap()
-}
-
-fn says_why(kubevirt: &Value) -> bool {
-    let synchronized = condition_of(kubevirt, "Synchronized");
-    synchronized["status"] == "False" && synchronized["message"].as_str().is_some_and(|text| text.contains("v0.30"))
 }
 
 #[test]
