@@ -54,17 +54,22 @@ enum Task {
     },
 }
 
+impl Task {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Demo(options) => demo::run(&options),
+            Self::Guest(options) => guest::run(&options),
+            Self::Test(options) => test::run(&options),
+            Self::Release(options) => release::run(&options),
+            Self::Sim(options) => sim::run(&options),
+            Self::Bench(options) => bench::run(&options),
+            Self::Tidy { root } => tidy::run(&root),
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().task {
-        Task::Demo(options) => demo::run(&options),
-        Task::Guest(options) => guest::run(&options),
-        Task::Test(options) => test::run(&options),
-        Task::Release(options) => release::run(&options),
-        Task::Sim(options) => sim::run(&options),
-        Task::Bench(options) => bench::run(&options),
-        Task::Tidy { root } => tidy::run(&root),
-    };
-    match outcome {
+    match Cli::parse().task.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{} {error:#}", term::red("error:"));

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use clap::Parser as _;
 
-use crate::{guest, helm, paths, setup, term};
+use crate::{Cli, guest, helm, paths, setup, term};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -143,10 +144,12 @@ fn finish(command: &mut Command, shown: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs this program again, as a person would.
+/// Does what a person would ask of this program, in this process: why a task failed belongs in the last lines of the run.
 fn xtask(args: &[&str]) -> Result<()> {
-    let program = std::env::current_exe()?;
-    finish(Command::new(program).args(args), &format!("cargo xtask {}", args.join(" ")))
+    let shown = format!("cargo xtask {}", args.join(" "));
+    term::command(&shown);
+    let asked = Cli::try_parse_from([&["xtask"], args].concat()).with_context(|| format!("understand {shown}"))?;
+    asked.task.run().with_context(|| shown)
 }
 
 fn release() -> Result<()> {
