@@ -91,8 +91,9 @@ struct State {
     nodes: u32,
     /// What the DaemonSet allows by itself, as written.
     granted: Value,
-    /// Pods that serve, by node.
+    /// Pods that serve, by node that has ever had one.
     serving: BTreeMap<String, u32>,
+    /// Nodes among them that have none: kept with them, for to count them at every commit would make many nodes expensive.
     unavailable: u32,
     moments: BTreeMap<String, Moments>,
     /// Nodes that have had a ready pod of the new version.
@@ -131,7 +132,8 @@ impl Rolling {
         let seen = state.seen;
         let (granted, serving) = (state.granted.take(), std::mem::take(&mut state.serving));
         let nodes = u32::try_from(serving.len()).unwrap_or(u32::MAX);
-        *state = State { seen, granted, serving, nodes, to: Some(to.to_owned()), ..State::default() };
+        let unavailable = u32::try_from(serving.values().filter(|pods| **pods == 0).count()).unwrap_or(u32::MAX);
+        *state = State { seen, granted, serving, unavailable, nodes, to: Some(to.to_owned()), ..State::default() };
     }
 
     /// Waits until so many nodes have a ready pod of the new version.
@@ -220,11 +222,19 @@ impl State {
         if had != has {
             if let Some(node) = had
                 && let Some(count) = self.serving.get_mut(node)
+                && *count > 0
             {
-                *count = count.saturating_sub(1);
+                *count -= 1;
+                self.unavailable += u32::from(*count == 0);
             }
             if let Some(node) = has {
-                *self.serving.entry(node.to_owned()).or_default() += 1;
+                match self.serving.get_mut(node) {
+                    Some(count) => {
+                        self.unavailable -= u32::from(*count == 0);
+                        *count += 1;
+                    }
+                    None => drop(self.serving.insert(node.to_owned(), 1)),
+                }
             }
         }
         let Some(to) = &self.to else { return };
@@ -255,7 +265,6 @@ impl State {
             return;
         }
         self.commits += 1;
-        self.unavailable = u32::try_from(self.serving.values().filter(|pods| **pods == 0).count()).unwrap_or(u32::MAX);
         self.most = self.most.max(self.unavailable);
         let granted = match &self.granted {
             Value::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
