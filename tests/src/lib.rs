@@ -16,6 +16,7 @@ use kubevirt_runtime::clock::Clock;
 use nanokube::MemorySink;
 use nanokube_cli::images::Table;
 use nanokube_cli::{Cluster, Options};
+use nanokube_nodes::Latencies;
 use serde_json::Value;
 
 use crate::rolling::Rolling;
@@ -57,6 +58,24 @@ impl World {
     /// hundreds of thousands.
     pub fn start_watched(nodes: u32, seed: u64, watcher: &Arc<Rolling>) -> Self {
         let world = Self::start_under(nodes, seed, Arc::clone(watcher) as Arc<dyn nanokube::Faults>);
+        watcher.attach(world.cluster.api.clone());
+        world
+    }
+
+    /// As [`Self::start_watched`], where the pull of an image takes as long as `pull` says.
+    pub fn start_pulling(
+        nodes: u32,
+        seed: u64,
+        pull: Duration,
+        watcher: &Arc<Rolling>,
+        change: impl FnOnce(Table) -> Table,
+    ) -> Self {
+        let options = Options {
+            faults: Arc::clone(watcher) as Arc<dyn nanokube::Faults>,
+            latencies: Latencies { pull: pull..=pull, ..Latencies::default() },
+            ..options(nodes, seed, change)
+        };
+        let world = Self::of(options, MemorySink::default());
         watcher.attach(world.cluster.api.clone());
         world
     }

@@ -64,6 +64,8 @@ pub struct Rolled {
     pub commits: u64,
     /// The most nodes that were without virt-handler at once.
     pub most_unavailable: u32,
+    /// The longest time for which a node was.
+    pub longest: Duration,
     /// Where more nodes were without it than may be.
     pub exceeded: Vec<String>,
     /// Nodes whose pod was replaced by a ready one of the new version.
@@ -93,8 +95,9 @@ struct State {
     granted: Value,
     /// Pods that serve, by node that has ever had one.
     serving: BTreeMap<String, u32>,
-    /// Nodes among them that have none: kept with them, for to count them at every commit would make many nodes expensive.
-    unavailable: u32,
+    /// Nodes among them that have none, and since when.
+    without: BTreeMap<String, Instant>,
+    longest: Duration,
     moments: BTreeMap<String, Moments>,
     /// Nodes that have had a ready pod of the new version.
     replaced: u32,
@@ -132,8 +135,8 @@ impl Rolling {
         let seen = state.seen;
         let (granted, serving) = (state.granted.take(), std::mem::take(&mut state.serving));
         let nodes = u32::try_from(serving.len()).unwrap_or(u32::MAX);
-        let unavailable = u32::try_from(serving.values().filter(|pods| **pods == 0).count()).unwrap_or(u32::MAX);
-        *state = State { seen, granted, serving, unavailable, nodes, to: Some(to.to_owned()), ..State::default() };
+        let without = std::mem::take(&mut state.without);
+        *state = State { seen, granted, serving, without, nodes, to: Some(to.to_owned()), ..State::default() };
     }
 
     /// Waits until so many nodes have a ready pod of the new version.
@@ -158,6 +161,7 @@ impl Rolling {
             nodes: state.nodes,
             commits: state.commits,
             most_unavailable: state.most,
+            longest: state.without.values().map(Instant::elapsed).chain([state.longest]).max().unwrap_or_default(),
             exceeded: state.exceeded.clone(),
             replaced: state.replaced,
             took: began.zip(ended).map_or(Duration::ZERO, |(began, ended)| ended - began),
@@ -182,7 +186,7 @@ impl Rolling {
                 continue;
             }
             match &*transition.resource {
-                "pods" if transition.name().starts_with("virt-handler-") => state.pod(&transition),
+                "pods" if is_one(&transition) => state.pod(&transition),
                 "daemonsets.apps" if transition.name() == NAME => {
                     let granted = "/spec/updateStrategy/rollingUpdate/maxUnavailable";
                     state.granted =
@@ -195,6 +199,12 @@ impl Rolling {
         let replaced = state.replaced;
         self.replaced.send_if_modified(|known| std::mem::replace(known, replaced) != replaced);
     }
+}
+
+/// Whether it is about a pod of virt-handler.
+fn is_one(transition: &Transition) -> bool {
+    let pod = transition.after().or(transition.before());
+    pod.is_some_and(|pod| pod["metadata"]["labels"]["kubevirt.io"] == NAME)
 }
 
 fn node(pod: &Value) -> Option<&str> {
@@ -222,19 +232,16 @@ impl State {
         if had != has {
             if let Some(node) = had
                 && let Some(count) = self.serving.get_mut(node)
-                && *count > 0
             {
-                *count -= 1;
-                self.unavailable += u32::from(*count == 0);
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.without.insert(node.to_owned(), Instant::now());
+                }
             }
             if let Some(node) = has {
-                match self.serving.get_mut(node) {
-                    Some(count) => {
-                        self.unavailable -= u32::from(*count == 0);
-                        *count += 1;
-                    }
-                    None => drop(self.serving.insert(node.to_owned(), 1)),
-                }
+                *self.serving.entry(node.to_owned()).or_default() += 1;
+                let since = self.without.remove(node);
+                self.longest = self.longest.max(since.map_or(Duration::ZERO, |since| since.elapsed()));
             }
         }
         let Some(to) = &self.to else { return };
@@ -265,7 +272,8 @@ impl State {
             return;
         }
         self.commits += 1;
-        self.most = self.most.max(self.unavailable);
+        let unavailable = u32::try_from(self.without.len()).unwrap_or(u32::MAX);
+        self.most = self.most.max(unavailable);
         let granted = match &self.granted {
             Value::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
             Value::String(share) => share.strip_suffix('%').and_then(|percent| {
@@ -275,8 +283,8 @@ impl State {
             _ => None,
         };
         let may = allowed(self.nodes, self.replaced > 0).min(granted.unwrap_or(1));
-        if self.unavailable > may {
-            let Self { nodes, unavailable, commits, .. } = self;
+        if unavailable > may {
+            let Self { nodes, commits, .. } = self;
             self.exceeded.push(format!(
                 "commit {commits}, {name}: {unavailable} of {nodes} nodes without a pod that serves, {may} may be"
             ));

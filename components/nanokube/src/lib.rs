@@ -36,6 +36,8 @@ pub struct Options {
     pub faults: Arc<dyn nanokube::Faults>,
     /// How long an endpoint follows its pod; usually [`ENDPOINT_LAG`].
     pub endpoint_lag: RangeInclusive<Duration>,
+    /// How long the steps of a simulated pod's life take.
+    pub latencies: Latencies,
 }
 
 impl Options {
@@ -50,6 +52,7 @@ impl Options {
             audit: None,
             faults: Arc::new(nanokube::NoFaults),
             endpoint_lag: ENDPOINT_LAG,
+            latencies: Latencies::default(),
         }
     }
 }
@@ -93,7 +96,7 @@ impl Cluster {
     /// # Errors
     /// The objects cannot be taken in.
     pub fn start_from(options: Options, objects: &str) -> Result<Self, nanokube::ImportError> {
-        let Options { nodes, clock, pods_clock, seed, images, audit, faults, endpoint_lag } = options;
+        let Options { nodes, clock, pods_clock, seed, images, audit, faults, endpoint_lag, latencies } = options;
         let (network, power, stop) = (MemoryNet::new(), Power::default(), CancellationToken::new());
         let server = nanokube::Options { audit, faults, ..nanokube::Options::new(clock.clone(), seed) };
         let api = Nanokube::new(server.with_net(Arc::new(reach::Reach::new(&network))));
@@ -119,7 +122,7 @@ impl Cluster {
                 first_number: 1,
                 images,
                 network: Arc::clone(&network).into(),
-                latencies: Latencies::default(),
+                latencies,
                 heartbeats: Heartbeats::default(),
                 power: power.clone(),
                 clock: pods_clock.unwrap_or(clock),

@@ -95,7 +95,7 @@ pub fn program() -> impl Program {
 }
 
 async fn run(host: Host) -> anyhow::Result<()> {
-    let args: Args = cli::parse(&host.args)?;
+    let Some(args) = cli::begin::<Args>(&host.args)? else { return Ok(()) };
     let (health, metrics) = (Health::new(), Metrics::new());
     let host = Host { client: rest::counted(&host.client, &metrics, REST_REQUESTS), ..host };
     let lease =

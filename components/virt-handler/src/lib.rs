@@ -103,7 +103,7 @@ pub fn program() -> impl Program {
 }
 
 async fn run(host: Host) -> anyhow::Result<()> {
-    let args: Args = cli::parse(&host.args)?;
+    let Some(args) = cli::begin::<Args>(&host.args)? else { return Ok(()) };
     let metrics = Metrics::new();
     let host = Host { client: rest::counted(&host.client, &metrics, REST_REQUESTS), ..host };
     let at = |port| std::net::SocketAddr::new(args.listen.listen, port);

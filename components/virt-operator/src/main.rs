@@ -13,5 +13,5 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     // So that what a pass has freed goes back also when nothing happens after it. Where that cannot be had it goes later.
     let _ = tikv_jemalloc_ctl::background_thread::write(true);
-    process::run(|args| cli::parse::<Arguments>(args).map(|arguments| arguments.process), virt_operator::program())
+    process::run(|args| cli::parse::<Arguments>(args).map(Arguments::start), virt_operator::program())
 }

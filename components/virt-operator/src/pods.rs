@@ -35,6 +35,8 @@ pub struct PodFacts {
     /// Since when it is as ready as it is; for one that never was, since it was made.
     pub since: Option<Timestamp>,
     pub trouble: Option<Trouble>,
+    /// See [`kubevirt_upgrade::Pod::prepared`].
+    pub prepared: bool,
 }
 
 /// What the pods of a workload's revision have in common.
@@ -155,13 +157,23 @@ struct Condition {
 struct Container {
     name: String,
     restart_count: i64,
+    #[serde(rename = "imageID")]
+    image_id: Option<Box<str>>,
     state: Option<State>,
+    last_state: Option<State>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct State {
     waiting: Option<Waiting>,
+    terminated: Option<Terminated>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Terminated {
+    exit_code: i64,
 }
 
 #[derive(Default, Deserialize)]
@@ -208,6 +220,7 @@ impl From<Whole> for SuitePod {
             node: spec.and_then(|spec| spec.node_name),
             of_nodes: owner_references.iter().flatten().any(|owner| owner.kind == "DaemonSet"),
             trouble: trouble(&status),
+            prepared: prepared(&status),
         };
         let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
         Self { metadata, facts }
@@ -222,7 +235,7 @@ fn since(status: &Status, created: Option<&str>) -> Option<Timestamp> {
 /// What a pod's containers suffer from, the worst of them.
 fn trouble(status: &Status) -> Option<Trouble> {
     let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    let of = |Container { name: _, restart_count, state }: &Container| match state
+    let of = |Container { restart_count, state, .. }: &Container| match state
         .as_ref()?
         .waiting
         .as_ref()?
@@ -234,6 +247,31 @@ fn trouble(status: &Status) -> Option<Trouble> {
         _ => None,
     };
     containers.filter_map(of).max()
+}
+
+/// States of a container whose image is there and which cannot be made of it.
+const IMAGE_IS_NO_USE: [&str; 3] = ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
+
+/// Whether the init containers have brought all the images they can.
+fn prepared(status: &Status) -> bool {
+    let Some(init) = status.init_container_statuses.as_ref().filter(|init| !init.is_empty()) else {
+        // What was asked for a place and has none says nothing of containers.
+        let scheduled = status.conditions.iter().flatten().find(|condition| condition.kind == "PodScheduled");
+        return scheduled.is_some_and(|it| it.status == "False" && it.reason.as_deref() == Some("Unschedulable"));
+    };
+    let waits = |container: &Container| container.state.as_ref()?.waiting.as_ref()?.reason.clone();
+    let is_no_use = |container: &Container| waits(container).is_some_and(|why| IMAGE_IS_NO_USE.contains(&&*why));
+    let has_image =
+        |container: &Container| container.image_id.as_ref().is_some_and(|id| !id.is_empty()) || is_no_use(container);
+    let failed = |state: &Option<State>| {
+        state.as_ref().and_then(|state| state.terminated.as_ref()).is_some_and(|ended| ended.exit_code != 0)
+    };
+    // It is started again and again, and those behind it never are.
+    let bars = |container: &Container| {
+        let has_ended = container.state.as_ref().is_some_and(|state| state.terminated.is_some());
+        is_no_use(container) || failed(&container.state) || (failed(&container.last_state) && !has_ended)
+    };
+    init.iter().all(has_image) || init.iter().any(|container| has_image(container) && bars(container))
 }
 
 /// A container that cannot start, no node, the ready condition.
@@ -315,6 +353,36 @@ mod tests {
         assert_eq!((pod.node.as_deref(), pod.uid.as_deref(), pod.of_nodes), (Some("node-1"), Some("u"), true));
         assert_eq!(pod.since, "2026-01-01T00:00:09Z".parse().ok());
         assert_eq!(pod.trouble, Some(Trouble::NoImage));
+    }
+
+    #[test]
+    fn a_node_is_prepared_when_its_init_containers_can_bring_no_more() {
+        let prepared = |status: Value| read(json!({"metadata": {"name": "a"}, "status": status})).facts.prepared;
+        let init = |containers: Value| prepared(json!({"initContainerStatuses": containers}));
+        let pulled = |state: Value| json!({"name": "a", "imageID": "r/a@sha256:0", "state": state});
+        let to_come = json!({"name": "b", "imageID": "", "state": {"waiting": {"reason": "PodInitializing"}}});
+        let ended = |code: i64| json!({"terminated": {"exitCode": code}});
+        assert!(init(json!([pulled(ended(0)), pulled(ended(0))])));
+        assert!(init(json!([pulled(ended(0)), pulled(json!({"running": {}}))])), "whatever becomes of the last one");
+        assert!(!init(json!([pulled(ended(0)), to_come])), "one is missing");
+        assert!(!init(json!([pulled(json!({"running": {}})), to_come])), "it may end well");
+        assert!(init(json!([pulled(ended(2)), to_come])), "a program that does not know the question bars the rest");
+        let crashing = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let again = |state: Value, last: Value| json!([{"name": "a", "imageID": "r/a@sha256:0", "state": state, "lastState": last}, to_come]);
+        assert!(init(again(crashing, ended(2))) && init(again(json!({"running": {}}), ended(2))));
+        assert!(!init(again(ended(0), ended(2))), "the second time it went well");
+        let refused =
+            json!({"name": "a", "imageID": "", "state": {"waiting": {"reason": "CreateContainerConfigError"}}});
+        assert!(init(json!([refused, to_come])), "its image is there all the same");
+        for reason in ["ErrImagePull", "ImagePullBackOff", "ContainerCreating"] {
+            let waits = json!({"name": "a", "imageID": "", "state": {"waiting": {"reason": reason}}});
+            assert!(!init(json!([waits, to_come])), "{reason}");
+        }
+        assert!(!prepared(json!({"phase": "Pending"})) && !prepared(json!({"containerStatuses": [to_come]})));
+        let place =
+            |reason: &str| json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": reason}]});
+        assert!(prepared(place("Unschedulable")), "no room: nothing can be brought there");
+        assert!(!prepared(place("SchedulingGated")));
     }
 
     #[test]

@@ -70,7 +70,11 @@ const LINGER: Duration = Duration::from_secs(6);
 /// # Errors
 /// The command line or environment is wrong, the port is taken, or the lease was lost.
 pub async fn run(host: Host) -> anyhow::Result<()> {
-    let arguments: Arguments = cli::parse(&host.args)?;
+    let Some(arguments) = cli::begin::<Arguments>(&host.args)? else { return Ok(()) };
+    if arguments.idle {
+        host.stop.cancelled().await;
+        return Ok(());
+    }
     let settings = Settings::new(host.namespace.clone(), host.env.clone())?;
     if arguments.dump_install_strategy {
         return crate::dump::install_strategy(&host, &settings).await.map_err(Into::into);

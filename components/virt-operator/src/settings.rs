@@ -7,6 +7,7 @@ use kubevirt_release::OwnImage;
 use kubevirt_release::extras::monitoring::{Runbooks, RunbooksError};
 use kubevirt_release::image::ImageError;
 use kubevirt_runtime::cli::{ListenArgs, ProcessArgs};
+use kubevirt_runtime::process::Start;
 
 /// Installs KubeVirt, keeps it in sync with the KubeVirt custom resource and upgrades it
 #[derive(Parser, Debug)]
@@ -19,6 +20,9 @@ pub struct Arguments {
     /// Write the install strategy of this release into the cluster and end
     #[arg(long)]
     pub dump_install_strategy: bool,
+    /// Do nothing until asked to end: what is left of a pod that only brings images onto its node
+    #[arg(long, hide = true)]
+    pub idle: bool,
     /// Directory with install strategies of other versions, VERSION/install-strategy.yaml: what `xtask release` writes
     #[arg(long, value_name = "DIR", env = "STRATEGY_DIR")]
     pub strategy_dir: Option<String>,
@@ -28,6 +32,13 @@ pub struct Arguments {
     /// Accepted for manifests of other releases; this operator makes too few requests to need a limit
     #[arg(long, value_name = "N")]
     pub client_burst: Option<u32>,
+}
+
+impl Arguments {
+    /// What the process does.
+    pub fn start(self) -> Start {
+        if self.idle { Start::Idle } else { Start::Program(self.process) }
+    }
 }
 
 /// Why the environment is no use.

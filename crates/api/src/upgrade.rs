@@ -260,6 +260,9 @@ pub struct UpgradePolicySpec {
     /// Labels of the nodes of which one gets the new virt-handler first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_node_selector: Option<BTreeMap<String, String>>,
+    /// Whether the images of the new virt-handler are brought onto the nodes before the first one is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_images: Option<bool>,
     /// How long the first new virt-handler has to be ready before others follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

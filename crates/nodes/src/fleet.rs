@@ -68,10 +68,16 @@ impl Fleet {
         }
     }
 
-    /// Notes that a node has an image; whether it had it before.
-    pub(crate) fn pulled(&self, node: &str, image: &str) -> bool {
+    /// Notes that a node has an image.
+    pub(crate) fn pulled(&self, node: &str, image: &str) {
         let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
-        !pulled.insert((node.to_owned(), image.to_owned()))
+        pulled.insert((node.to_owned(), image.to_owned()));
+    }
+
+    /// Whether a node has an image.
+    pub(crate) fn has_image(&self, node: &str, image: &str) -> bool {
+        let pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
+        pulled.contains(&(node.to_owned(), image.to_owned()))
     }
 }
 

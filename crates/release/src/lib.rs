@@ -14,6 +14,7 @@ pub mod customize;
 pub mod desired;
 pub mod extras;
 pub mod image;
+pub mod images;
 pub mod index;
 pub mod kinds;
 pub mod namespace;

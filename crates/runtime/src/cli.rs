@@ -60,11 +60,27 @@ pub fn parse<T: Parser>(args: &[String]) -> Result<T, clap::Error> {
     T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
+/// As [`parse`], for a program that is already on its host: a request for help or the version is answered in the log, since
+/// programs that share a process share its output, and nothing is left to do.
+///
+/// # Errors
+/// An unknown flag or a wrong value.
+pub fn begin<T: Parser>(args: &[String]) -> Result<Option<T>, clap::Error> {
+    match parse(args) {
+        Err(answer) if !answer.use_stderr() => {
+            tracing::info!("{}", answer.to_string().trim_end());
+            Ok(None)
+        }
+        parsed => parsed.map(Some),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[derive(Parser, Debug)]
+    #[command(version = "1")]
     struct Both {
         #[command(flatten)]
         process: ProcessArgs,
@@ -91,6 +107,16 @@ mod tests {
     fn of_a_flag_that_is_given_twice_the_last_one_counts() {
         assert_eq!(parse_line("x --v 5 --port 8443 -v 2 --port 9443").unwrap().process.verbosity, 2);
         assert_eq!(parse_line("x --port 8443 --port 9443").unwrap().listen.port, 9443);
+    }
+
+    #[test]
+    fn who_asks_for_the_version_is_answered_and_nothing_begins() {
+        let begin = |line: &str| begin::<Both>(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        for line in ["x --version", "x --help"] {
+            assert!(begin(line).is_ok_and(|it| it.is_none()), "{line}");
+        }
+        assert!(begin("x -v 3").is_ok_and(|it| it.is_some()));
+        assert!(begin("x --prot 1").is_err());
     }
 
     #[test]

@@ -75,9 +75,23 @@ pub fn install_crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// What a command line asks for.
+pub enum Start {
+    /// The program.
+    Program(ProcessArgs),
+    /// Nothing, until a signal asks to end: without a log, a client or anything else that a host has.
+    Idle,
+}
+
+impl From<ProcessArgs> for Start {
+    fn from(args: ProcessArgs) -> Self {
+        Self::Program(args)
+    }
+}
+
 /// The body of a component's `main`: reads the command line with `parse`, builds the host and runs the program on a single
 /// thread until it ends or a signal asks it to.
-pub fn run(parse: impl FnOnce(&[String]) -> Result<ProcessArgs, clap::Error>, program: impl Program) -> ExitCode {
+pub fn run<S: Into<Start>>(parse: impl FnOnce(&[String]) -> Result<S, clap::Error>, program: impl Program) -> ExitCode {
     #[allow(clippy::disallowed_methods, reason = "this is the front door through which arguments enter")]
     let args: Vec<String> = std::env::args().collect();
     let process = match parse(&args) {
@@ -88,12 +102,16 @@ pub fn run(parse: impl FnOnce(&[String]) -> Result<ProcessArgs, clap::Error>, pr
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    install_crypto();
-    let verbosity = log::init(&process);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::from(error)),
     };
+    let process = match process.into() {
+        Start::Program(process) => process,
+        Start::Idle => return runtime.block_on(idle()),
+    };
+    install_crypto();
+    let verbosity = log::init(&process);
     let outcome = runtime.block_on(async {
         let host = Host::from_os(args, &process, verbosity).await?;
         program.run(host).await
@@ -101,6 +119,16 @@ pub fn run(parse: impl FnOnce(&[String]) -> Result<ProcessArgs, clap::Error>, pr
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
+    }
+}
+
+async fn idle() -> ExitCode {
+    match stop_on_signal() {
+        Ok(stop) => {
+            stop.cancelled().await;
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&anyhow::Error::from(error)),
     }
 }
 

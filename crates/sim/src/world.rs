@@ -12,7 +12,7 @@ use kube::core::GroupVersionKind;
 use kubevirt_release::{Kind, Object};
 use kubevirt_runtime::clock::Clock;
 use nanokube::{FaultPlan, Injector};
-use nanokube_cli::{Cluster, ENDPOINT_LAG, Options};
+use nanokube_cli::{Cluster, Options};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -112,14 +112,9 @@ impl World {
         let pods_clock = injector.as_ref().map_or_else(|| clock.clone(), |injector| injector.clock(&clock));
         let referee = Arc::new(Referee::new(clock.clone(), lives.clone(), injector, course));
         let cluster = Cluster::start(Options {
-            nodes,
-            clock: clock.clone(),
             pods_clock: Some(pods_clock),
-            seed,
-            images: Arc::new(registry.clone()),
-            audit: None,
             faults: Arc::clone(&referee) as Arc<dyn nanokube::Faults>,
-            endpoint_lag: ENDPOINT_LAG,
+            ..Options::new(nodes, clock.clone(), seed, Arc::new(registry.clone()))
         });
         cluster.api.keep_trees();
         referee.attach(cluster.api.clone());

@@ -68,6 +68,7 @@ mod tests {
             node: None,
             since: None,
             trouble: None,
+            prepared: false,
         };
         let pods: Vec<Pod> = pods.chars().enumerate().map(pod).collect();
         let count = |counts: &dyn Fn(&Pod) -> bool| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kubevirt_release::ObjectKey;
 
-use crate::order::{Mode, Slot};
+use crate::order::{Mode, Slot, slot_of};
 use crate::plan::{Form, Plan, Step, StepState};
 
 /// What must be finished before what; the file is written by hand.
@@ -17,8 +17,10 @@ pub enum Violation {
     Order { before: String, after: String },
     #[error("step {step} begins while step {open} is not finished")]
     Early { step: Slot, open: Slot },
-    #[error("step {step} deletes objects; only {} may", Slot::Prune)]
+    #[error("step {step} deletes objects; only {} may, and {} what it made itself", Slot::Prune, Slot::Images)]
     DeletesEarly { step: Slot },
+    #[error("step {step} has no place in the order of mode {}", mode.code())]
+    NoPlace { step: Slot, mode: Mode },
     #[error("{object} appears {times} times in its final form, it must appear once")]
     Appearances { object: ObjectKey, times: usize },
     #[error("step {step} writes {object}, which the target version does not have")]
@@ -39,6 +41,15 @@ pub enum Violation {
 
 /// `after -> before` pairs of one mode.
 pub(crate) fn edges(mode: Mode) -> Result<Vec<(String, String)>, Violation> {
+    section(mode.code())
+}
+
+/// What a step that is there only where the policy asks for it adds to them.
+fn edges_with_images(mode: Mode) -> Result<Vec<(String, String)>, Violation> {
+    section(&format!("{}+{}", mode.code(), Slot::Images))
+}
+
+fn section(wanted: &str) -> Result<Vec<(String, String)>, Violation> {
     let mut section = String::new();
     let mut edges = Vec::new();
     for (index, line) in ORACLE.lines().enumerate() {
@@ -53,7 +64,7 @@ pub(crate) fn edges(mode: Mode) -> Result<Vec<(String, String)>, Violation> {
         let unreadable = || Violation::Statement { line: index + 1, text: line.to_owned() };
         let (after, before) = line.split_once('=').ok_or_else(unreadable)?;
         let before: Vec<String> = serde_json::from_str(before.trim()).map_err(|_| unreadable())?;
-        if section == mode.code() {
+        if section == wanted {
             edges.extend(before.into_iter().map(|before| (after.trim().to_owned(), before)));
         }
     }
@@ -69,6 +80,15 @@ pub fn check(plan: &Plan, desired: &BTreeSet<ObjectKey>) -> Result<(), Vec<Viola
     match edges(plan.mode()) {
         Ok(edges) => check_order(plan.steps(), &edges, &mut found),
         Err(unreadable) => found.push(unreadable),
+    }
+    if plan.steps().iter().any(|step| step.slot == Slot::Images) {
+        match edges_with_images(plan.mode()) {
+            Ok(edges) if edges.is_empty() => {
+                found.push(Violation::NoPlace { step: Slot::Images, mode: plan.mode() });
+            }
+            Ok(edges) => check_order(plan.steps(), &edges, &mut found),
+            Err(unreadable) => found.push(unreadable),
+        }
     }
     check_objects(plan.steps(), desired, &mut found);
     check_states(plan.steps(), &mut found);
@@ -107,7 +127,12 @@ fn check_objects(steps: &[Step], desired: &BTreeSet<ObjectKey>, found: &mut Vec<
         for object in step.delete.iter().filter(|object| desired.contains(*object)) {
             found.push(Violation::DeletesDesired { step: step.slot, object: object.clone() });
         }
-        if !step.delete.is_empty() && step.slot != Slot::Prune {
+        let may_delete = match step.slot {
+            Slot::Prune => true,
+            Slot::Images => step.delete.iter().all(|object| slot_of(object) == Slot::Images),
+            _ => step.delete.is_empty(),
+        };
+        if !may_delete {
             found.push(Violation::DeletesEarly { step: step.slot });
         }
     }

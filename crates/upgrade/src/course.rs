@@ -7,8 +7,8 @@ use kubevirt_release::{Kind, ObjectKey};
 
 use crate::health::{Failure, health};
 use crate::input::Snapshot;
-use crate::order::{Mode, Slot};
-use crate::plan::{Plan, StepState};
+use crate::order::{Mode, Slot, slot_of};
+use crate::plan::{Plan, Step, StepState};
 use crate::policy::Policy;
 use crate::preflight::Finding;
 use crate::reason::{PausedBy, Reason};
@@ -114,7 +114,7 @@ fn goes_on(key: &ObjectKey, snapshot: &Snapshot, target: &str) -> bool {
     let has_begun = || snapshot.objects.get(key).is_some_and(|existing| existing.id.as_deref() == Some(target));
     match key.kind {
         Kind::Secret | Kind::ConfigMap => true,
-        Kind::DaemonSet => has_begun(),
+        Kind::DaemonSet => slot_of(key) == Slot::Handler && has_begun(),
         _ => false,
     }
 }
@@ -133,7 +133,10 @@ impl Plan {
     pub fn on(mut self, course: &Course, snapshot: &Snapshot) -> Self {
         let Course::Held(reason) = course else { return self };
         let target = self.target().id.clone();
-        for step in self.steps_mut().iter_mut().filter(|step| step.state == StepState::Now) {
+        // What only prepared the nodes is taken away also where nothing comes of the change.
+        let takes_away = |step: &Step| step.slot == Slot::Images && !step.delete.is_empty();
+        let due = |step: &&mut Step| step.state == StepState::Now && !takes_away(step);
+        for step in self.steps_mut().iter_mut().filter(due) {
             if step.apply.iter().any(|key| goes_on(key, snapshot, &target)) {
                 step.apply.retain(|key| goes_on(key, snapshot, &target));
                 step.delete.clear();

@@ -9,6 +9,7 @@ use kubevirt_api::upgrade::{StepProgress, UpgradePlanStatus};
 use kubevirt_release::ObjectKey;
 use serde::Serialize;
 
+use crate::images;
 use crate::input::{Pod, Snapshot, Trouble, Workload, WorkloadKind};
 use crate::order::Slot;
 use crate::plan::{Plan, StepState};
@@ -83,14 +84,14 @@ pub(crate) fn health(
     now: Timestamp,
 ) -> Health {
     let mut health = Health::default();
-    for step in plan.steps().iter().filter(|step| step.slot.is_workload() && is_under_way(&step.state)) {
+    for step in plan.steps().iter().filter(|step| step.slot.rolls() && is_under_way(&step.state)) {
         let started = record.and_then(|record| {
             let step = record.steps.iter().find(|known| known.name == step.slot.code())?;
             step.started.as_ref().filter(|_| step.state != StepProgress::Held).map(|time| time.0)
         });
         for key in step.objects.iter().filter(|key| snapshot.workloads.contains_key(*key)) {
-            let workload = &snapshot.workloads[key];
-            let watched = Watched { key, workload, slot: step.slot, target: &plan.target().id, started };
+            let workload = images::counted(step.slot, &snapshot.workloads[key]);
+            let watched = Watched { key, workload: &workload, slot: step.slot, target: &plan.target().id, started };
             let found = watched.health(snapshot, policy, now);
             health.due = health.due.into_iter().chain(found.due).min();
             health.failure = health.failure.or(found.failure);

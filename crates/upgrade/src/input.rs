@@ -26,6 +26,9 @@ pub struct Input {
     pub snapshot: Snapshot,
     /// Versions that are not semantic, oldest first, as far as their order is known.
     pub releases: Vec<String>,
+    /// Whether the images of the new virt-handler are to be on the nodes before the first one is replaced. The object that
+    /// sees to it is among the desired ones as long as [`crate::images::wanted`].
+    pub pulls_images: bool,
 }
 
 /// What exists, as the caches show it.
@@ -122,6 +125,9 @@ pub struct Pod {
     /// Since when it is as ready as it is; for one that never was, since it was made.
     pub since: Option<Timestamp>,
     pub trouble: Option<Trouble>,
+    /// Its init containers have brought as many images onto its node as they can, whatever became of them: all; or those up
+    /// to one that fails; or none, where the node has no room for the pod.
+    pub prepared: bool,
 }
 
 /// What a pod suffers from, where that by itself says whether waiting helps.

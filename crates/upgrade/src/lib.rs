@@ -11,6 +11,7 @@ pub mod check;
 mod course;
 mod health;
 pub mod hops;
+pub mod images;
 mod input;
 mod order;
 mod plan;

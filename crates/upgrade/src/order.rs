@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kubevirt_release::{Kind, ObjectKey, Phase};
+use kubevirt_release::{Kind, ObjectKey, Phase, images};
 use serde::Serialize;
 
 use self::Begins::{Afterwards, Together};
@@ -40,6 +40,7 @@ pub enum Slot {
     Crds,
     RbacOpen,
     Configuration,
+    Images,
     Handler,
     Controller,
     Others,
@@ -56,6 +57,7 @@ impl Slot {
             Self::Crds => "crds",
             Self::RbacOpen => "rbac-open",
             Self::Configuration => "configuration",
+            Self::Images => "images",
             Self::Handler => "virt-handler",
             Self::Controller => "virt-controller",
             Self::Others => "other-workloads",
@@ -72,6 +74,7 @@ impl Slot {
             Self::Crds => "custom resource definitions",
             Self::RbacOpen => "roles of old and new version together",
             Self::Configuration => "accounts, services, certificates, budgets",
+            Self::Images => "images of virt-handler on every node",
             Self::Handler => "virt-handler on every node",
             Self::Controller => "virt-controller",
             Self::Others => "other workloads",
@@ -82,9 +85,14 @@ impl Slot {
         }
     }
 
-    /// Whether pods roll in this step.
+    /// Whether pods of the suite roll in this step.
     pub fn is_workload(self) -> bool {
         matches!(self, Self::Handler | Self::Controller | Self::Others | Self::Api)
+    }
+
+    /// Whether any pods roll in this step.
+    pub(crate) fn rolls(self) -> bool {
+        self.is_workload() || self == Self::Images
     }
 }
 
@@ -114,6 +122,8 @@ const UPDATE: &[(Slot, Begins)] = &[
     (Slot::Crds, Together),
     (Slot::RbacOpen, Together),
     (Slot::Configuration, Together),
+    // There only where the policy asks for it. What takes long is over before a node is without virt-handler.
+    (Slot::Images, Together),
     // A new virt-api or virt-controller asks things of a node that only a new virt-handler understands.
     (Slot::Handler, Afterwards),
     (Slot::Controller, Afterwards),
@@ -167,6 +177,7 @@ pub(crate) fn slot_of(key: &ObjectKey) -> Slot {
     match key.kind {
         Kind::CustomResourceDefinition => Slot::Crds,
         Kind::ClusterRole | Kind::ClusterRoleBinding | Kind::Role | Kind::RoleBinding => Slot::RbacShrink,
+        Kind::DaemonSet if key.name == images::NAME => Slot::Images,
         // By kind: virt-handler is the suite's only DaemonSet, and a further one would be a node agent too.
         Kind::DaemonSet => Slot::Handler,
         Kind::Deployment => match key.name.as_str() {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use kubevirt_release::version::{self, Direction};
 use kubevirt_release::{Kind, ObjectKey};
 
+use crate::images;
 use crate::input::{Identity, Input, Pod, Snapshot};
 use crate::order::{self, Begins, Mode, Slot};
 use crate::plan::{Form, Plan, Step, StepState};
@@ -15,16 +16,23 @@ use crate::rollout;
 /// The plan for a target version on what exists, and the report that says why whatever waits does wait.
 #[must_use = "an unread report explains nothing"]
 pub fn plan(input: &Input) -> (Plan, Report) {
-    let Input { observed, target, desired, snapshot, releases: _ } = input;
+    let Input { observed, target, desired, snapshot, releases: _, pulls_images: _ } = input;
     let mode = mode(input);
     let obsolete: Vec<&ObjectKey> = snapshot.objects.keys().filter(|key| !desired.contains(*key)).collect();
-    let (kept, prune): (Vec<&ObjectKey>, Vec<&ObjectKey>) = obsolete.into_iter().partition(|key| order::is_kept(key));
+    let (kept, obsolete): (Vec<&ObjectKey>, Vec<&ObjectKey>) =
+        obsolete.into_iter().partition(|key| order::is_kept(key));
+    // Where there is a step for it, what prepared the nodes goes as soon as it is not needed; else with everything else.
+    let has_images = mode == Mode::Update && (input.pulls_images || images::exists(snapshot));
+    let (pullers, prune): (Vec<&ObjectKey>, Vec<&ObjectKey>) =
+        obsolete.into_iter().partition(|key| has_images && order::slot_of(key) == Slot::Images);
 
     let mut steps: Vec<Step> = Vec::new();
-    for (index, (slot, begins)) in order::rows(mode).iter().enumerate() {
+    let rows = order::rows(mode).iter().filter(|(slot, _)| has_images || *slot != Slot::Images);
+    for (index, (slot, begins)) in rows.enumerate() {
         let number = index + 1;
         let step = match slot {
-            Slot::Prune => prune_step(number, &prune, snapshot),
+            Slot::Prune => delete_step(number, Slot::Prune, &prune, snapshot),
+            Slot::Images if !pullers.is_empty() => delete_step(number, Slot::Images, &pullers, snapshot),
             Slot::RbacOpen => rbac_open_step(number, input),
             slot => write_step(number, *slot, Form::Final, input),
         };
@@ -40,8 +48,8 @@ pub fn plan(input: &Input) -> (Plan, Report) {
 
 /// Which way the suite moves. While anything of another version is left, the order of a change of version holds, even
 /// when the target is (again) the version that was last complete.
-fn mode(input: &Input) -> Mode {
-    let Input { observed, target, desired, snapshot, releases } = input;
+pub(crate) fn mode(input: &Input) -> Mode {
+    let Input { observed, target, desired, snapshot, releases, pulls_images: _ } = input;
     let Some(observed) = observed.as_ref().filter(|observed| !observed.version.is_empty()) else {
         return Mode::Install;
     };
@@ -54,10 +62,11 @@ fn mode(input: &Input) -> Mode {
     }
 }
 
-/// Whether a wanted workload, or a pod of one, is of another version than the target.
+/// Whether a wanted workload of the suite, or a pod of one, is of another version than the target.
 fn runs_another(target: &Identity, desired: &BTreeSet<ObjectKey>, snapshot: &Snapshot) -> bool {
     let is_other = |id: &Option<String>| id.as_ref().is_some_and(|id| *id != target.id);
-    snapshot.workloads.iter().filter(|(key, _)| desired.contains(*key)).any(|(key, workload)| {
+    let is_of_suite = |key: &ObjectKey| desired.contains(key) && order::slot_of(key).is_workload();
+    snapshot.workloads.iter().filter(|(key, _)| is_of_suite(key)).any(|(key, workload)| {
         snapshot.objects.get(key).is_some_and(|existing| is_other(&existing.id))
             || rollout::runs_old(workload, |pod| is_other(&pod.id), &snapshot.absent_nodes)
     })
@@ -66,7 +75,7 @@ fn runs_another(target: &Identity, desired: &BTreeSet<ObjectKey>, snapshot: &Sna
 /// Roles and bindings in their wider form, for as long as pods of the old version run or may still be started.
 /// Afterwards there is nothing to open; were it otherwise, opening and shrinking would take turns for ever.
 fn rbac_open_step(number: usize, input: &Input) -> Step {
-    let Input { observed: _, target, desired, snapshot, releases: _ } = input;
+    let Input { observed: _, target, desired, snapshot, releases: _, pulls_images: _ } = input;
     let is_workload = |key: &ObjectKey| order::slot_of(key).is_workload();
     let may_start_old = desired
         .iter()
@@ -76,8 +85,9 @@ fn rbac_open_step(number: usize, input: &Input) -> Step {
     // What is on a node that is not there is replaced at once when the node is back; waiting for it with the old rights
     // would be waiting for the node.
     let is_old = |pod: &Pod| pod.id.as_ref() != Some(&target.id);
-    let old_pod =
-        snapshot.workloads.values().any(|workload| rollout::runs_old(workload, is_old, &snapshot.absent_nodes));
+    // Nor have the pods that only prepare the nodes any rights.
+    let mut workloads = snapshot.workloads.iter().filter(|(key, _)| is_workload(key));
+    let old_pod = workloads.any(|(_, workload)| rollout::runs_old(workload, is_old, &snapshot.absent_nodes));
     let mut step = write_step(number, Slot::RbacOpen, Form::Transitional, input);
     if !may_start_old && !obsolete && !old_pod {
         step.apply.clear();
@@ -129,10 +139,11 @@ fn write_step(number: usize, slot: Slot, form: Form, input: &Input) -> Step {
         if let Some(why) = &existing.not_serving {
             reasons.push(Reason::NotServing { object: key.clone(), why: why.clone() });
         }
-        if slot.is_workload() {
+        if slot.rolls() {
             match input.snapshot.workloads.get(key) {
                 Some(workload) => {
-                    reasons.extend(rollout::missing(key, workload, &input.target.id, &input.snapshot.absent_nodes));
+                    let workload = images::counted(slot, workload);
+                    reasons.extend(rollout::missing(key, &workload, &input.target.id, &input.snapshot.absent_nodes));
                 }
                 None => reasons.push(Reason::NotObserved { object: key.clone() }),
             }
@@ -154,14 +165,15 @@ fn rank(key: &ObjectKey) -> (u8, ObjectKey) {
     (u8::from(key.kind == Kind::PodDisruptionBudget), key.clone())
 }
 
-fn prune_step(number: usize, obsolete: &[&ObjectKey], snapshot: &Snapshot) -> Step {
+/// A step that deletes.
+fn delete_step(number: usize, slot: Slot, obsolete: &[&ObjectKey], snapshot: &Snapshot) -> Step {
     let is_going = |key: &ObjectKey| snapshot.objects.get(key).is_some_and(|existing| existing.deleting);
     let mut delete: Vec<ObjectKey> = obsolete.iter().filter(|key| !is_going(key)).map(|key| (*key).clone()).collect();
     // Callers go before what they call: registrations, then workloads, then accounts and configuration, then roles.
     delete.sort_by_key(|key| {
         let place = match order::slot_of(key) {
             Slot::Admission => 0,
-            Slot::Api | Slot::Others | Slot::Controller | Slot::Handler => 1,
+            Slot::Api | Slot::Others | Slot::Controller | Slot::Handler | Slot::Images => 1,
             Slot::RbacShrink => 3,
             _ => 2,
         };
@@ -174,16 +186,7 @@ fn prune_step(number: usize, obsolete: &[&ObjectKey], snapshot: &Snapshot) -> St
         (true, false) => StepState::Waiting(going),
         (true, true) => StepState::Done,
     };
-    Step {
-        number,
-        slot: Slot::Prune,
-        form: Form::Final,
-        objects: Vec::new(),
-        apply: Vec::new(),
-        delete,
-        pods: 0,
-        state,
-    }
+    Step { number, slot, form: Form::Final, objects: Vec::new(), apply: Vec::new(), delete, pods: 0, state }
 }
 
 /// Makes a step wait when an earlier one that it comes after is open.

@@ -47,6 +47,8 @@ pub struct Policy {
     pub paused: bool,
     /// Labels of the nodes of which one goes first.
     pub canary: Option<BTreeMap<String, String>>,
+    /// Whether the images of the new virt-handler are on the nodes before the first one is replaced.
+    pub pulls_images: bool,
     pub soak: SignedDuration,
     pub wave: Share,
     /// Between waves.
@@ -70,6 +72,7 @@ impl Default for Policy {
         Self {
             paused: false,
             canary: None,
+            pulls_images: false,
             soak: SignedDuration::ZERO,
             wave: WAVE,
             pause: SignedDuration::ZERO,
@@ -85,6 +88,7 @@ impl From<&UpgradePolicySpec> for Policy {
         let UpgradePolicySpec {
             paused,
             canary_node_selector,
+            pull_images,
             soak_seconds,
             waves,
             deadline_seconds,
@@ -99,6 +103,7 @@ impl From<&UpgradePolicySpec> for Policy {
         Self {
             paused: paused.unwrap_or_default(),
             canary: canary_node_selector.clone().filter(|labels| !labels.is_empty()),
+            pulls_images: pull_images.unwrap_or(default.pulls_images),
             soak: seconds(soak_seconds, default.soak),
             wave: waves.max_unavailable.as_ref().and_then(share).unwrap_or(default.wave),
             pause: seconds(&waves.pause_seconds, default.pause),

@@ -10,6 +10,7 @@ use kubevirt_api::upgrade::{
 use crate::course::Course;
 use crate::health::Failure;
 use crate::input::Snapshot;
+use crate::order::{Slot, slot_of};
 use crate::plan::{Plan, Step, StepState};
 use crate::preflight::Finding;
 use crate::reason::Reason;
@@ -199,7 +200,9 @@ fn step_status(old: Option<&UpgradePlanStatus>, step: &Step, now: Timestamp) -> 
 
 fn skipped(plan: &Plan, snapshot: &Snapshot) -> Vec<SkippedNode> {
     let id = &plan.target().id;
-    let all = snapshot.workloads.values().flat_map(|workload| rollout::skipped(workload, id, &snapshot.absent_nodes));
+    // What only prepares the nodes is on the same ones.
+    let workloads = snapshot.workloads.iter().filter(|(key, _)| slot_of(key) != Slot::Images);
+    let all = workloads.flat_map(|(_, workload)| rollout::skipped(workload, id, &snapshot.absent_nodes));
     all.take(NAMED_NODES)
         .map(|(node, absence)| SkippedNode { name: node.clone(), why: absence.code().to_owned() })
         .collect()

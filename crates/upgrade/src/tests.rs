@@ -2,6 +2,7 @@
 
 mod courses;
 mod documented;
+mod images;
 mod properties;
 mod stories;
 mod world;

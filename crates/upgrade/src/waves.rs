@@ -118,6 +118,7 @@ mod tests {
             node: Some(format!("node-{index}")),
             since: Some(at(0)),
             trouble: None,
+            prepared: false,
         };
         let pods: Vec<Pod> = pods.chars().enumerate().map(pod).collect();
         let count = i64::try_from(pods.len()).expect("a few");

@@ -6,6 +6,7 @@ mod drain;
 mod edits;
 mod fields;
 mod hops;
+mod images;
 mod installation;
 mod quiet;
 mod registrations;

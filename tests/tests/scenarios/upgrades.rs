@@ -14,14 +14,14 @@ use crate::support::{install, operator, policy, settled};
 const BAD: &str = "v0.3.0";
 
 /// Longer than everything that follows from a moment takes, probes and back-offs included.
-const A_WHILE: Duration = Duration::from_secs(120);
+pub(crate) const A_WHILE: Duration = Duration::from_secs(120);
 
 fn broken(component: &str, defect: Defect) -> impl FnOnce(Table) -> Table {
     move |images| images.with_defect("localhost/kubevirt", component, BAD, defect)
 }
 
 /// v0.1.0 is installed and pinned; the operator is the one of another release.
-async fn pinned(world: &World, next: &str) {
+pub(crate) async fn pinned(world: &World, next: &str) {
     install(world, "v0.1.0").await;
     world.patch_kubevirt(json!({"imageTag": "v0.1.0"})).await;
     world.apply(&operator(next)).await;
@@ -32,23 +32,23 @@ async fn pinned(world: &World, next: &str) {
 }
 
 /// Waits until the plan of that number says what is asked.
-async fn plan_until(world: &World, number: u32, what: &str, says: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn plan_until(world: &World, number: u32, what: &str, says: impl Fn(&Value) -> bool) -> Value {
     let name = format!("upgrade-{number}");
     until(&world.api(Kind::UpgradePlan, None), &name, what, |plan| says(&plan.data)).await.data
 }
 
-fn is(state: &'static str) -> impl Fn(&Value) -> bool {
+pub(crate) fn is(state: &'static str) -> impl Fn(&Value) -> bool {
     move |plan| plan["status"]["state"] == state
 }
 
-async fn ask(world: &World, number: u32, request: Option<&str>) {
+pub(crate) async fn ask(world: &World, number: u32, request: Option<&str>) {
     let patch = Patch::Merge(json!({"spec": {"request": request}}));
     let plans = world.api(Kind::UpgradePlan, None);
     plans.patch(&format!("upgrade-{number}"), &PatchParams::default(), &patch).await.expect("a request");
 }
 
 /// Image tags of virt-handler's pods.
-async fn handlers(world: &World) -> Vec<String> {
+pub(crate) async fn handlers(world: &World) -> Vec<String> {
     let pods = world.api_of("", "v1", "Pod", "pods", Some(NAMESPACE));
     let labelled = ListParams::default().labels("kubevirt.io=virt-handler");
     let pods = pods.list(&labelled).await.expect("pods").items;

@@ -9,15 +9,16 @@ use kubevirt_api::upgrade::PointOfNoReturn;
 use kubevirt_release::customize::{Customizations, Refused};
 use kubevirt_release::desired::{CONTROL_PLANE, ENOUGH, fit_kept};
 use kubevirt_release::extras::is_extra;
+use kubevirt_release::images::puller;
 use kubevirt_release::object::ObjectError;
 use kubevirt_release::{DeploymentConfig, Inputs, Kind, Object, ObjectKey, Strategy, desired, namespace};
 use kubevirt_upgrade::check::Violation;
-use kubevirt_upgrade::{Course, Decision, Form, Identity, Input, Plan, Report, Snapshot, check, rbac};
+use kubevirt_upgrade::{Course, Decision, Form, Identity, Input, Plan, Report, Snapshot, check, images, rbac};
 use serde_json::Value;
 
 use super::courses::{Case, point_of_no_return};
 use super::over_nodes::{OverNodes, over_nodes};
-use super::snapshot::{identifier, snapshot};
+use super::snapshot::{existing, identifier, snapshot, workload};
 use super::status::Ended;
 use super::validate::Target;
 use super::{World, held, registrations, rollout, secrets};
@@ -187,18 +188,22 @@ fn plan(
     // Strategies of other versions are the way back to them; Jobs that get one are no part of any version.
     let is_beside = |key: &ObjectKey| is_strategy(key) || is_extra(key) || key.kind == Kind::Job;
     snapshot.objects.retain(|key, _| finals.contains_key(key) || !is_beside(key));
-    let contested = world.contests.iter().filter_map(|(key, contest)| {
-        let (wanted, live) = (finals.get(key)?, world.objects.get(key)?);
-        contest.goes_on(wanted, live).then(|| format!("{key} at {}", contest.path))
-    });
-    let contested = contested.collect();
-    let input = Input {
+    let mut input = Input {
         observed: observed(cr),
         target: Identity { version: target.config.kubevirt_version.clone(), id: target.id.clone() },
         desired: finals.keys().cloned().collect(),
         snapshot,
         releases: Vec::new(),
+        pulls_images: images::asked_for(&world.upgrades.policy, case.request(), target.returns.is_some()),
     };
+    if images::wanted(&input) {
+        add_images(&mut input, &mut finals, case);
+    }
+    let contested = world.contests.iter().filter_map(|(key, contest)| {
+        let (wanted, live) = (finals.get(key)?, world.objects.get(key)?);
+        contest.goes_on(wanted, live).then(|| format!("{key} at {}", contest.path))
+    });
+    let contested = contested.collect();
     let (plan, _) = kubevirt_upgrade::plan(&input);
     let point = point_of_no_return(&old, &finals, world);
     let findings = case.findings(&finals, renewed);
@@ -221,6 +226,21 @@ fn plan(
         snapshot,
         point_of_no_return,
     })
+}
+
+/// Adds what brings the images of the wanted virt-handler onto the nodes.
+fn add_images(input: &mut Input, finals: &mut BTreeMap<ObjectKey, Object>, case: Case<'_>) {
+    let Case { cr: _, target: _, world, settings } = case;
+    let handler = finals.iter().find(|(key, _)| images::is_handler(key)).map(|(_, handler)| handler);
+    let Some(puller) = handler.and_then(|handler| puller(handler, &settings.own.image)) else { return };
+    let key = puller.key();
+    if let Some(live) = world.objects.get(&key) {
+        input.snapshot.objects.insert(key.clone(), existing(&key, live, world, Some(&puller), None));
+        let found = workload(&key, live, &world.pods);
+        input.snapshot.workloads.extend(found.map(|found| (key.clone(), found)));
+    }
+    input.desired.insert(key.clone());
+    finals.insert(key, puller);
 }
 
 fn by_key(objects: Vec<Object>) -> BTreeMap<ObjectKey, Object> {

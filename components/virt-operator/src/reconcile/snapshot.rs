@@ -26,26 +26,37 @@ pub(crate) fn snapshot(
         if !finals.contains_key(key) && !is_stamped(live) {
             continue;
         }
-        let contest = world.contests.get(key);
-        let is_same = |wanted: Option<&Object>| {
-            wanted.is_some_and(|wanted| {
-                differs(wanted, live).is_none() || contest.is_some_and(|contest| contest.goes_on(wanted, live))
-            })
-        };
-        let same = is_same(finals.get(key));
-        let existing = Existing {
-            same,
-            same_transitional: transitional.get(key).map_or(same, |wanted| is_same(Some(wanted))),
-            id: identifier(live).map(str::to_owned),
-            not_serving: not_serving(key, live),
-            deleting: text(live, "/metadata/deletionTimestamp").is_some(),
-        };
+        let existing = existing(key, live, world, finals.get(key), transitional.get(key));
         snapshot.objects.insert(key.clone(), existing);
         if let Some(workload) = workload(key, live, &world.pods) {
             snapshot.workloads.insert(key.clone(), workload);
         }
     }
     snapshot
+}
+
+/// One of them.
+pub(crate) fn existing(
+    key: &ObjectKey,
+    live: &Live,
+    world: &World,
+    wanted: Option<&Object>,
+    transitional: Option<&Object>,
+) -> Existing {
+    let contest = world.contests.get(key);
+    let is_same = |wanted: Option<&Object>| {
+        wanted.is_some_and(|wanted| {
+            differs(wanted, live).is_none() || contest.is_some_and(|contest| contest.goes_on(wanted, live))
+        })
+    };
+    let same = is_same(wanted);
+    Existing {
+        same,
+        same_transitional: transitional.map_or(same, |wanted| is_same(Some(wanted))),
+        id: identifier(live).map(str::to_owned),
+        not_serving: not_serving(key, live),
+        deleting: text(live, "/metadata/deletionTimestamp").is_some(),
+    }
 }
 
 /// Whether an operator wrote the object as part of a version.
@@ -147,6 +158,7 @@ fn pods_of(workload: &Value, pods: &Pods) -> Vec<Pod> {
             node: pod.node.as_deref().map(str::to_owned),
             since: pod.since,
             trouble: pod.trouble,
+            prepared: pod.prepared,
         })
         .collect()
 }

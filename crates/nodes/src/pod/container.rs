@@ -159,7 +159,8 @@ impl Actor {
         }
     }
 
-    /// Pulls the image, as often as it takes.
+    /// Pulls the image, as often as it takes; one that is on the node is not pulled again, and with the policy `Always` only
+    /// asked for, since its parts are there.
     async fn pull(&mut self) -> Result<Image, Stopped> {
         let context = self.context.clone();
         let name = self.seen.image.clone();
@@ -167,16 +168,15 @@ impl Actor {
         let salt = format!("pull/{}", self.spec.name);
         let mut failures = 0;
         loop {
-            if self.seen.restarts == 0 || policy == "Always" {
+            let present = context.fleet.has_image(&context.machine.name, &name);
+            if !present || policy == "Always" {
                 self.note(false, "Pulling", format!("Pulling image \"{name}\"")).await;
             }
-            let time = context.drawn(&context.fleet.options.latencies.pull, &salt);
-            // A restarted container finds its image on the node.
-            if self.seen.restarts == 0 {
-                self.pause(time).await?;
-            }
+            let time =
+                if present { Duration::ZERO } else { context.drawn(&context.fleet.options.latencies.pull, &salt) };
+            self.pause(time).await?;
             if let Some(image) = context.fleet.options.images.find(&name) {
-                let present = context.fleet.pulled(&context.machine.name, &name);
+                context.fleet.pulled(&context.machine.name, &name);
                 let text = if present && policy != "Always" {
                     format!("Container image \"{name}\" already present on machine")
                 } else {

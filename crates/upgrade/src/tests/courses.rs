@@ -8,23 +8,23 @@ use kubevirt_release::Kind;
 
 use super::world::{World, identity, key};
 use crate::record::{self, Facts};
-use crate::{Absence, Asked, Course, Failure, Mode, NoWayBack, Policy, Reason, Trouble, check, decide, plan};
+use crate::{Absence, Asked, Course, Failure, Mode, NoWayBack, Policy, Reason, Trouble, check, decide, images, plan};
 
 const OLD: &str = "v0.1.0";
 const NEW: &str = "v0.2.0";
 
 /// An operator that carries out what is decided, with the objects that people write and the record it keeps.
-struct Operator {
-    world: World,
-    policy: Policy,
-    request: Option<Request>,
-    record: Option<UpgradePlanStatus>,
+pub(super) struct Operator {
+    pub(super) world: World,
+    pub(super) policy: Policy,
+    pub(super) request: Option<Request>,
+    pub(super) record: Option<UpgradePlanStatus>,
     no_way_back: Option<NoWayBack>,
     writes: usize,
 }
 
 impl Operator {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let world = World::installed(OLD);
         Self { world, policy: Policy::default(), request: None, record: None, no_way_back: None, writes: 0 }
     }
@@ -35,9 +35,10 @@ impl Operator {
     }
 
     /// One pass; returns a line for the story.
-    fn pass(&mut self) -> String {
+    pub(super) fn pass(&mut self) -> String {
         let returning = self.returning();
         let target = if returning { OLD } else { NEW };
+        self.world.pulls_images = images::asked_for(&self.policy, self.request, returning);
         let input = self.world.input(target);
         let (plan, _report) = plan(&input);
         let asked = Asked {
@@ -75,7 +76,7 @@ impl Operator {
     }
 
     /// Lets an operator work for a while, some seconds between two passes.
-    fn work(&mut self, rounds: usize) -> String {
+    pub(super) fn work(&mut self, rounds: usize) -> String {
         let mut story = String::new();
         let mut last = String::new();
         for round in 0..rounds {
@@ -96,11 +97,11 @@ impl Operator {
         story
     }
 
-    fn new_handlers(&self) -> usize {
+    pub(super) fn new_handlers(&self) -> usize {
         self.world.pods(Kind::DaemonSet, "virt-handler").iter().filter(|(version, _)| *version == NEW).count()
     }
 
-    fn tell(&mut self, rounds: usize, expected: &Expect) {
+    pub(super) fn tell(&mut self, rounds: usize, expected: &Expect) {
         let story = self.work(rounds);
         expected.assert_eq(&story);
     }

@@ -366,7 +366,7 @@ fn the_checker_bites() {
     .assert_eq(&broken(|steps| steps.swap(3, 6)));
     expect![[r#"
         step configuration deletes Deployment kubevirt/virt-api, which the target version has
-        step configuration deletes objects; only prune may"#]]
+        step configuration deletes objects; only prune may, and images what it made itself"#]]
     .assert_eq(&broken(|steps| {
         let key = steps[6].objects[0].clone();
         steps[2].delete.push(key);

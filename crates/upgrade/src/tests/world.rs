@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use kubevirt_release::{Kind, ObjectKey};
 
-use crate::{Absence, Trouble};
+use crate::{Absence, Trouble, images};
 use crate::{Existing, Form, Identity, Input, Plan, Pod, Snapshot, StepState, Workload, WorkloadKind, check, plan};
 
 /// Nodes of the world, hence pods of virt-handler.
@@ -34,6 +34,11 @@ pub(super) fn release(version: &str) -> BTreeSet<ObjectKey> {
     keys
 }
 
+/// What brings images onto the nodes.
+pub(super) fn puller() -> ObjectKey {
+    key(Kind::DaemonSet, kubevirt_release::images::NAME)
+}
+
 pub(super) fn identity(version: &str) -> Identity {
     Identity { version: version.to_owned(), id: format!("id-{version}") }
 }
@@ -50,11 +55,12 @@ struct PodState {
     ready: bool,
     age: SignedDuration,
     trouble: Option<Trouble>,
+    prepared: bool,
 }
 
 impl PodState {
     fn new(version: String) -> Self {
-        Self { version, ready: false, age: SignedDuration::ZERO, trouble: None }
+        Self { version, ready: false, age: SignedDuration::ZERO, trouble: None, prepared: false }
     }
 }
 
@@ -70,6 +76,12 @@ pub(super) struct World {
     pub(super) absent_nodes: BTreeMap<String, Absence>,
     /// Nodes on which no pod changes any more.
     pub(super) stuck_nodes: BTreeSet<String>,
+    /// Nodes on which no new pod becomes ready.
+    pub(super) bad_nodes: BTreeSet<String>,
+    /// What the policy says of the images.
+    pub(super) pulls_images: bool,
+    /// The pods that bring images fail when they have.
+    pub(super) pullers_fail: bool,
 }
 
 impl World {
@@ -131,18 +143,24 @@ impl World {
                         node: Some(format!("node-{index}")),
                         since: self.now.checked_sub(pod.age).ok(),
                         trouble: pod.trouble,
+                        prepared: pod.prepared,
                     })
                     .collect(),
             };
             snapshot.workloads.insert(key.clone(), workload);
         }
-        Input {
+        let mut input = Input {
             observed: self.observed.as_deref().map(identity),
             target: identity(target),
             desired: release(target),
             snapshot,
             releases: Vec::new(),
+            pulls_images: self.pulls_images,
+        };
+        if images::wanted(&input) {
+            input.desired.insert(puller());
         }
+        input
     }
 
     /// One pass of an executor: plans, checks, carries out what is due. Returns whether the plan was done already.
@@ -209,7 +227,12 @@ impl World {
             if pod.version != version {
                 *pod = PodState::new(version);
             }
-        } else if let Some(pod) = pods.iter_mut().find(|pod| !pod.ready) {
+        } else if let Some(pod) = open(pods, &self.bad_nodes) {
+            if self.pullers_fail && key == puller() {
+                pod.prepared = true;
+                pod.trouble = Some(Trouble::CrashLoops { restarts: 7 });
+                return;
+            }
             pod.ready = true;
             pod.age = SignedDuration::ZERO;
         } else if pods.len() < Self::wanted(&key) {
@@ -223,6 +246,10 @@ impl World {
         }
     }
 
+    fn is_bad_node(&self, index: usize) -> bool {
+        self.bad_nodes.contains(&format!("node-{index}"))
+    }
+
     fn template(&self, key: &ObjectKey) -> String {
         self.objects[key].serves.iter().next().expect("every object serves a version").clone()
     }
@@ -230,7 +257,11 @@ impl World {
     fn is_settled(&self, key: &ObjectKey) -> bool {
         let version = self.template(key);
         let pods = &self.pods[key];
-        pods.len() == Self::wanted(key) && pods.iter().all(|pod| pod.ready && pod.version == version)
+        pods.len() == Self::wanted(key)
+            && pods
+                .iter()
+                .enumerate()
+                .all(|(index, pod)| (pod.ready || pod.prepared || self.is_bad_node(index)) && pod.version == version)
     }
 
     pub(super) fn run_to_end(&mut self, target: &str) {
@@ -258,6 +289,13 @@ impl World {
         self.objects.remove(key);
         self.pods.remove(key);
     }
+}
+
+/// The next pod that becomes ready.
+fn open<'a>(pods: &'a mut [PodState], bad_nodes: &BTreeSet<String>) -> Option<&'a mut PodState> {
+    let is_bad = |index: usize| bad_nodes.contains(&format!("node-{index}"));
+    let mut pods = pods.iter_mut().enumerate();
+    pods.find(|(index, pod)| !pod.ready && !pod.prepared && !is_bad(*index)).map(|(_, pod)| pod)
 }
 
 /// A plan's steps that are due, as their names.

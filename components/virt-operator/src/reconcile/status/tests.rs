@@ -56,6 +56,7 @@ fn planned(observed: Option<&str>, target: &str, ready: Option<i64>) -> (Plan, R
         desired: BTreeSet::from([api()]),
         snapshot,
         releases: Vec::new(),
+        pulls_images: false,
     })
 }
 
@@ -299,6 +300,7 @@ fn the_only_pod_of_the_nodes_may_be_replaced_without_an_outage() {
         node: None,
         since: Some(at(100)),
         trouble: None,
+        prepared: false,
     };
     let mut snapshot = Snapshot::default();
     let existing = Existing { same: true, same_transitional: true, id: Some(id), ..Existing::default() };
@@ -321,6 +323,7 @@ fn the_only_pod_of_the_nodes_may_be_replaced_without_an_outage() {
         desired: BTreeSet::from([handler]),
         snapshot,
         releases: Vec::new(),
+        pulls_images: false,
     });
     let facts = crate::pods::PodFacts { since: Some(at(100)), ..Default::default() };
     let world = World { pods: [("virt-handler-1".to_owned(), facts)].into(), ..World::default() };
