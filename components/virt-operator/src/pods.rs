@@ -368,7 +368,10 @@ mod tests {
         assert!(!init(json!([pulled(json!({"running": {}})), to_come])), "it may end well");
         assert!(init(json!([pulled(ended(2)), to_come])), "a program that does not know the question bars the rest");
         let crashing = json!({"waiting": {"reason": "CrashLoopBackOff"}});
-        let again = |state: Value, last: Value| json!([{"name": "a", "imageID": "r/a@sha256:0", "state": state, "lastState": last}, to_come]);
+        let again = |state: Value, last: Value| {
+            let container = json!({"name": "a", "imageID": "r/a@sha256:0", "state": state, "lastState": last});
+            json!([container, to_come])
+        };
         assert!(init(again(crashing, ended(2))) && init(again(json!({"running": {}}), ended(2))));
         assert!(!init(again(ended(0), ended(2))), "the second time it went well");
         let refused =

@@ -7,8 +7,9 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use kubevirt_api::kubevirt::{KubeVirt, UninstallStrategy};
 use kubevirt_api::names::{annotation, label};
+use kubevirt_api::upgrade::{POLICY_NAME, UpgradePolicy};
 use kubevirt_release::{Kind, ObjectKey, certificates};
-use kubevirt_upgrade::{Plan, Report};
+use kubevirt_upgrade::{Plan, Policy, Report};
 use serde::Deserialize;
 
 use crate::cache::{Live, text};
@@ -60,8 +61,19 @@ pub async fn preview(client: &Client, to: &str) -> Result<(Plan, Report), Error>
     let crs = Api::<KubeVirt>::all(client.clone()).list(&ListParams::default()).await?;
     let namespace = crs.items.first().and_then(|cr| cr.metadata.namespace.clone()).ok_or(Error::NoCr)?;
     let settings = operator_settings(client, &namespace).await?;
-    let world = watches::look(client, &namespace, &[Kind::Secret]).await?;
+    let mut world = watches::look(client, &namespace, &[Kind::Secret]).await?;
+    // The rest of the policy concerns how the steps go, not which there are.
+    world.upgrades.policy.pulls_images = policy(client).await?.pulls_images;
     plan(world, &settings, to)
+}
+
+/// The policy for changes of version, as far as there is one and it may be read.
+async fn policy(client: &Client) -> kube::Result<Policy> {
+    match Api::<UpgradePolicy>::all(client.clone()).get_opt(POLICY_NAME).await {
+        Ok(policy) => Ok(policy.map(|policy| Policy::from(&policy.spec)).unwrap_or_default()),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(Policy::default()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The same on a world that was read before.

@@ -13,6 +13,7 @@ use kubevirt_tests::rolling::{Rolled, Rolling};
 use kubevirt_tests::{NAMESPACE, PATIENCE, World, condition_of, quiet_for, simulate, until};
 use nanokube_cli::images::Defect;
 use serde_json::{Value, json};
+use virt_operator::preview::preview;
 
 use crate::support::{policy, settled};
 use crate::upgrades::{A_WHILE, ask, handlers, is, pinned, plan_until};
@@ -76,6 +77,12 @@ async fn is_gone(world: &World) {
     let sets = world.api(Kind::DaemonSet, Some(NAMESPACE));
     let gone = await_condition(sets, images::NAME, gone);
     tokio::time::timeout(PATIENCE, gone).await.expect("it goes in time").expect("a watch");
+}
+
+/// How many steps about images `virtctl upgrade plan` would show.
+async fn previewed(world: &World) -> usize {
+    let (plan, _report) = preview(&world.client, "v0.2.0").await.expect("it can be planned");
+    plan.steps().iter().filter(|step| step.slot.code() == "images").count()
 }
 
 /// `name uid` of virt-handler's pods.
@@ -170,6 +177,31 @@ fn an_image_that_cannot_be_pulled_undoes_the_change_and_no_virt_handler_was_touc
 }
 
 #[test]
+fn a_program_that_fails_holds_nothing_up() {
+    simulate(async {
+        let rolling = Arc::new(Rolling::default());
+        let broken = |images: nanokube_cli::images::Table| {
+            images.with_defect("localhost/kubevirt", "virt-handler", "v0.3.0", Defect::Crashes)
+        };
+        let world = World::start_pulling(3, 6, Duration::from_secs(1), &rolling, broken);
+        pinned(&world, "v0.3.0").await;
+        policy(&world, json!({"pullImages": true})).await;
+        world.patch_kubevirt(json!({"imageTag": "v0.3.0"})).await;
+        let plan = plan_until(&world, 1, "undone", is("RolledBack")).await;
+        // It was asked for its version in vain, and noticed where it is noticed without that.
+        assert_eq!(plan["status"]["rollback"]["reason"], "CrashLoop", "{plan:#}");
+        let message = plan["status"]["rollback"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("virt-handler-") && !message.contains(images::NAME), "{message}");
+        let steps = plan["status"]["steps"].as_array().expect("steps");
+        let of = |name: &str| steps.iter().find(|step| step["name"] == name).map(|step| step["state"].clone());
+        assert_eq!((of("images"), of("virt-handler")), (Some(json!("Done")), Some(json!("InProgress"))));
+        quiet_for(A_WHILE).await;
+        assert_eq!(left(&world).await, Vec::<String>::new());
+        assert_eq!(handlers(&world).await, ["v0.1.0"; 3]);
+    });
+}
+
+#[test]
 fn it_goes_when_the_change_is_aborted() {
     simulate(async {
         let world = world(3, &Arc::default());
@@ -193,6 +225,7 @@ fn it_goes_when_the_policy_does_not_want_it_any_more_and_the_change_goes_on() {
         let world = world(4, &Arc::default());
         pinned(&world, "v0.2.0").await;
         policy(&world, json!({"pullImages": true})).await;
+        assert_eq!(previewed(&world).await, 1, "it is shown beforehand");
         world.patch_kubevirt(json!({"imageTag": "v0.2.0"})).await;
         is_there(&world).await;
         // It stays while people think, and goes also then.
@@ -203,6 +236,7 @@ fn it_goes_when_the_policy_does_not_want_it_any_more_and_the_change_goes_on() {
         assert_eq!(handlers(&world).await, ["v0.1.0"; 3]);
         policy(&world, json!({"paused": true})).await;
         is_gone(&world).await;
+        assert_eq!(previewed(&world).await, 0);
         policy(&world, json!({})).await;
         let plan = plan_until(&world, 1, "over", is("Succeeded")).await;
         settled(&world, "v0.2.0").await;

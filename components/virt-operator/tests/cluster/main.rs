@@ -5,6 +5,7 @@ mod contest;
 mod existing;
 mod install;
 mod keep;
+mod program;
 mod support;
 mod uninstall;
 mod versions;

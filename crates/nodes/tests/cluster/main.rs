@@ -8,7 +8,7 @@ use futures::FutureExt;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Node, Pod, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -139,6 +139,33 @@ async fn a_daemon_set_covers_every_node_and_rolls_one_by_one() {
         .map(|pod| pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap())
         .collect();
     assert_eq!(images, ["idle:v2", "idle:v2", "idle:v2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_pulls_an_image_once() {
+    let world = World::start(1).await;
+    let api: Api<Deployment> = Api::default_namespaced(world.client());
+    let mut took = Vec::new();
+    for name in ["first", "second"] {
+        let began = Instant::now();
+        api.create(&PostParams::default(), &deployment(name, 1, "idle:v1")).await.expect("created");
+        world.until::<Deployment>(name, |it| available(it) == 1).await;
+        took.push(began.elapsed());
+    }
+    // A pull takes 650 ms at least.
+    assert!(took[1] + Duration::from_millis(500) < took[0], "{took:?}");
+    let events: Api<Event> = Api::default_namespaced(world.client());
+    let events = events.list(&ListParams::default()).await.expect("events").items;
+    let said = |pod: &str| -> Vec<String> {
+        let of = |event: &&Event| event.involved_object.name.as_deref().is_some_and(|name| name.starts_with(pod));
+        let pulls =
+            events.iter().filter(of).filter(|event| event.reason.as_deref().is_some_and(|it| it.starts_with("Pull")));
+        pulls.filter_map(|event| event.message.clone()).collect()
+    };
+    let first = said("first-");
+    assert_eq!(first[0], "Pulling image \"idle:v1\"");
+    assert!(first[1].starts_with("Successfully pulled image \"idle:v1\" in "), "{first:?}");
+    assert_eq!(said("second-"), ["Container image \"idle:v1\" already present on machine"]);
 }
 
 #[tokio::test(start_paused = true)]
