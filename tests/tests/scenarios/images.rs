@@ -99,14 +99,12 @@ async fn handler_pods(world: &World) -> Vec<String> {
 /// record.
 fn change(pull_images: bool) -> (Rolled, BTreeMap<String, Value>, Vec<String>) {
     let rolling = Arc::new(Rolling::default());
-    let watched = Arc::clone(&rolling);
-    let found: Arc<std::sync::Mutex<(BTreeMap<String, Value>, Vec<String>)>> = Arc::default();
-    let told = Arc::clone(&found);
-    simulate(async move {
-        let world = world(1, &watched);
+    let (mut all, mut steps) = (BTreeMap::new(), Vec::new());
+    simulate(async {
+        let world = world(1, &rolling);
         pinned(&world, "v0.2.0").await;
         policy(&world, json!({"pullImages": pull_images})).await;
-        watched.begin("v0.2.0");
+        rolling.begin("v0.2.0");
         world.patch_kubevirt(json!({"imageTag": "v0.2.0"})).await;
         if pull_images {
             is_there(&world).await;
@@ -116,12 +114,11 @@ fn change(pull_images: bool) -> (Rolled, BTreeMap<String, Value>, Vec<String>) {
         quiet_for(A_WHILE).await;
         assert_eq!(handlers(&world).await, ["v0.2.0"; 3]);
         assert_eq!(left(&world).await, Vec::<String>::new());
-        let steps = plan["status"]["steps"].as_array().into_iter().flatten();
-        let steps = steps.map(|step| step["name"].as_str().unwrap_or_default().to_owned()).collect();
-        *told.lock().expect("nobody panicked") = (managed(&world).await, steps);
+        let told = plan["status"]["steps"].as_array().into_iter().flatten();
+        steps = told.map(|step| step["name"].as_str().unwrap_or_default().to_owned()).collect();
+        all = managed(&world).await;
     });
-    let (managed, steps) = std::mem::take(&mut *found.lock().expect("nobody panicked"));
-    (rolling.end(), managed, steps)
+    (rolling.end(), all, steps)
 }
 
 #[test]
