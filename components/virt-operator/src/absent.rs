@@ -256,13 +256,12 @@ mod tests {
             .expect("a pod");
             (name.to_owned(), pod.facts)
         };
-        let pods: Pods = [
+        let pods = Pods::new(BTreeMap::from([
             pod("late", "DaemonSet", "False", 0),
             pod("starting", "DaemonSet", "False", 15),
             pod("fine", "DaemonSet", "True", 0),
             pod("other", "ReplicaSet", "False", 0),
-        ]
-        .into();
+        ]));
         let late = Late::of(&pods, at(50));
         assert_eq!(late.nodes, ["node-of-late".to_owned()].into());
         assert_eq!((late.longest, late.progress), (SignedDuration::from_secs(50), Some(at(0))));

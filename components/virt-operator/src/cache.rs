@@ -270,7 +270,7 @@ impl Cache {
     }
 
     pub fn remove_pod(&self, name: &str) {
-        if self.lock().pods.remove(name).is_some() {
+        if Arc::make_mut(&mut self.lock().pods).remove(name).is_some() {
             self.changed.notify_one();
         }
     }
@@ -341,7 +341,7 @@ pub(crate) fn insert_pod(pods: &mut Pods, name: String, pod: PodFacts) -> bool {
     // Names of a workload's pods begin with its name, so the one before it is most likely of the same workload.
     let before = pods.range(..name.clone()).next_back().map(|(_, other)| other);
     let pod = pod.shared_with(before);
-    pods.insert(name, pod);
+    Arc::make_mut(pods).insert(name, pod);
     true
 }
 

@@ -13,8 +13,8 @@ use kubevirt_upgrade::Trouble;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// Pods of the suite, by name.
-pub type Pods = BTreeMap<String, PodFacts>;
+/// Pods of the suite, by name. Each pass takes them as they are: what changes meanwhile makes a copy, and only then.
+pub type Pods = Arc<BTreeMap<String, PodFacts>>;
 
 /// What decisions need of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

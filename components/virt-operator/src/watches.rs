@@ -197,11 +197,11 @@ pub(crate) async fn until_established(client: &Client, definition: &str) {
 }
 
 async fn follow_pods(client: Client, namespace: String, cache: Arc<Cache>) {
-    let mut listing = Pods::new();
+    let mut listing = Pods::default();
     let mut events = std::pin::pin!(watch_objects(pods(client, &namespace), ours().page_size(PODS)));
     while let Some(event) = next_of(Source::Pods, &mut events, &cache).await {
         match event {
-            Event::Init => listing.clear(),
+            Event::Init => listing = Pods::default(),
             Event::InitApply(pod) => {
                 insert_pod(&mut listing, pod.name_any(), pod.facts);
             }

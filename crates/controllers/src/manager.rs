@@ -32,6 +32,11 @@ const RUNNING: usize = 64;
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Pause after the first failure of a key.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
+/// A cluster with more pods than this has large controllers: a decision looks at thousands of objects.
+const MANY_PODS: usize = 500;
+/// How long events gather there before a key is decided, for each pod: about what a decision takes. Under simulated time a
+/// decision takes none, and every event would be answered with one of its own: nodes times nodes for a roll-out.
+const GATHER_PER_POD: Duration = Duration::from_micros(4);
 /// Longest pause after failures: a cause that someone removes by hand is noticed within this time.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -120,11 +125,12 @@ impl Manager {
     }
 
     fn dispatch(&mut self, change: &Change) {
+        let gather = gather(self.objects.pods.len());
         for index in 0..self.controllers.len() {
             let controller = &self.controllers[index].0;
             for name in controller.affected(&self.objects, change) {
                 let lag = self.controllers[index].0.lag(&name);
-                self.enqueue((index, name), lag);
+                self.enqueue((index, name), lag.max(gather));
             }
         }
     }
@@ -234,6 +240,14 @@ impl Manager {
         let asked = kind.visit(Check { client: self.reader.clone(), name });
         self.running.push(Box::pin(async move { Done::Checked(asked.await) }));
     }
+}
+
+/// How long a key waits for more events than the first.
+fn gather(pods: usize) -> Duration {
+    if pods <= MANY_PODS {
+        return Duration::ZERO;
+    }
+    GATHER_PER_POD * u32::try_from(pods).unwrap_or(u32::MAX)
 }
 
 /// Keeps the first patch of each object. A second one would carry a version that the first has made old; what it is for

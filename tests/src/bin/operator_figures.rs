@@ -16,6 +16,10 @@ use nanokube::{After, Call, Faults};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+/// As the programs have it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const VERSION: &str = "v0.1.0";
 /// The last figures of a roll-out are told after a minute at the latest.
 const SETTLE: Duration = Duration::from_secs(65);

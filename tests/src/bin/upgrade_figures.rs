@@ -19,6 +19,10 @@ use virt_operator::preview;
 use virt_operator::settings::Settings;
 use virt_operator::watches;
 
+/// As the programs have it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const OLD: &str = "v0.1.0";
 const NEW: &str = "v0.2.0";
 /// After a failure of the server a person asks again, a few times.

@@ -111,7 +111,10 @@ mod tests {
         };
         let world = World {
             objects: [(key.clone(), Arc::new(live))].into(),
-            pods: [pod("a", "old", "2026-01-01T00:00:00Z"), pod("b", "new", "2026-01-01T00:00:09Z")].into(),
+            pods: Arc::new(BTreeMap::from([
+                pod("a", "old", "2026-01-01T00:00:00Z"),
+                pod("b", "new", "2026-01-01T00:00:09Z"),
+            ])),
             ..World::default()
         };
         let mut finals = BTreeMap::from([(key.clone(), wanted)]);

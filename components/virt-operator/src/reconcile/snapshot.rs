@@ -1,6 +1,7 @@
 //! Live objects in the planner's terms (pure): what is the same, what serves, how far a rollout is and why.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kubevirt_api::names::annotation;
 use kubevirt_apply::differs;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::World;
 use crate::backends;
 use crate::cache::{Live, text};
-use crate::pods::{Labels, PodFacts, Pods};
+use crate::pods::{Labels, Pods};
 
 /// Compares what exists with what is wanted.
 pub(crate) fn snapshot(
@@ -140,13 +141,19 @@ fn pods_of(workload: &Value, pods: &Pods) -> Vec<Pod> {
         return Vec::new();
     };
     let namespace = text(workload, "/metadata/namespace").unwrap_or_default();
-    let is_one = |pod: &PodFacts| {
-        let Labels { namespace: own, labels, id: _ } = pod.labels.as_ref();
+    let is_one = |shared: &Labels| {
+        let Labels { namespace: own, labels, id: _ } = shared;
         let matches = |(name, value): (&String, &Value)| labels.get(name).map(String::as_str) == value.as_str();
         own == namespace && selector.iter().all(matches)
     };
+    // Neighbours share their labels, which are asked about once then.
+    let mut last: Option<(&Arc<Labels>, bool)> = None;
     pods.iter()
-        .filter(|(_, pod)| is_one(pod) && !pod.ended)
+        .filter(|(_, pod)| {
+            let known = last.filter(|(labels, _)| Arc::ptr_eq(labels, &pod.labels));
+            let (_, is_one) = *last.insert(known.unwrap_or_else(|| (&pod.labels, is_one(&pod.labels))));
+            is_one && !pod.ended
+        })
         .map(|(name, pod)| Pod {
             name: name.clone(),
             id: pod.labels.id.clone(),

@@ -326,7 +326,7 @@ fn the_only_pod_of_the_nodes_may_be_replaced_without_an_outage() {
         pulls_images: false,
     });
     let facts = crate::pods::PodFacts { since: Some(at(100)), ..Default::default() };
-    let world = World { pods: [("virt-handler-1".to_owned(), facts)].into(), ..World::default() };
+    let world = World { pods: BTreeMap::from([("virt-handler-1".to_owned(), facts)]).into(), ..World::default() };
     assert!(!is_down(&plan, &world, at(130)), "it starts");
     assert!(is_down(&plan, &world, at(160)), "it should have started");
     assert!(is_down(&plan, &World::default(), at(130)), "nobody knows of a pod that starts");

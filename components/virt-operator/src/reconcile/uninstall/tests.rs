@@ -124,9 +124,9 @@ fn accounts_and_roles_stay_until_the_last_pod_of_the_suite_is_gone() {
         labels: Arc::new(Labels { id: id.map(str::to_owned), ..Labels::default() }),
         ..PodFacts::default()
     };
-    world.pods.insert("virt-operator-1".to_owned(), pod(None));
+    Arc::make_mut(&mut world.pods).insert("virt-operator-1".to_owned(), pod(None));
     assert_eq!(stage(&world).expect("the account is left").part, Part::Access);
-    world.pods.insert("virt-handler-1".to_owned(), pod(Some("id")));
+    Arc::make_mut(&mut world.pods).insert("virt-handler-1".to_owned(), pod(Some("id")));
     let stage = stage(&world).expect("a pod is left");
     assert_eq!((stage.part, stage.delete.len()), (Part::Workloads, 0));
     assert!(stage.message().ends_with("waiting: Pod virt-handler-1 has not ended"));
