@@ -10,9 +10,11 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::core::PartialObjectMeta;
 use kube::{Client, ResourceExt};
+use kubevirt_api::names::label;
+use kubevirt_release::images;
 use kubevirt_upgrade::Absence;
 
-use crate::pods::Pods;
+use crate::pods::{PodFacts, Pods};
 
 /// A pod of virt-handler stops and starts in a few seconds; a kubelet that fell silent is noticed after forty, so whoever asks
 /// earlier asks again.
@@ -173,7 +175,9 @@ struct Late {
 impl Late {
     fn of(pods: &Pods, now: Timestamp) -> Self {
         let mut late = Self::default();
-        for pod in pods.values().filter(|pod| pod.of_nodes) {
+        // What only brings images says of a node that it lacks them, not that it is not there.
+        let is_puller = |pod: &&PodFacts| pod.labels.labels.get(label::KUBEVIRT).is_some_and(|of| of == images::NAME);
+        for pod in pods.values().filter(|pod| pod.of_nodes && !is_puller(pod)) {
             let Some(since) = pod.since else { continue };
             if pod.not_ready.is_none() {
                 late.progress = late.progress.max(Some(since));
@@ -249,7 +253,8 @@ mod tests {
         let at = |second: i64| Timestamp::from_second(1_700_000_000 + second).expect("a time");
         let pod = |name: &str, owner: &str, ready: &str, since: i64| {
             let pod: SuitePod = serde_json::from_value(json!({
-                "metadata": {"name": name, "creationTimestamp": at(0).to_string(), "ownerReferences": [{"kind": owner}]},
+                "metadata": {"name": name, "creationTimestamp": at(0).to_string(), "ownerReferences": [{"kind": owner}],
+                    "labels": {label::KUBEVIRT: name}},
                 "spec": {"nodeName": format!("node-of-{name}")},
                 "status": {"conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": at(since).to_string()}]},
             }))
@@ -261,6 +266,7 @@ mod tests {
             pod("starting", "DaemonSet", "False", 15),
             pod("fine", "DaemonSet", "True", 0),
             pod("other", "ReplicaSet", "False", 0),
+            pod(images::NAME, "DaemonSet", "False", 0),
         ]));
         let late = Late::of(&pods, at(50));
         assert_eq!(late.nodes, ["node-of-late".to_owned()].into());

@@ -221,6 +221,9 @@ impl Manager {
                         self.failed.insert(key.clone(), (times + 1, words));
                         // Whatever woke this key meanwhile waits for the pause too: its cause may be the failure itself.
                         self.queue.remove(&key);
+                        if let Some(at) = self.due.remove(&key) {
+                            self.timers.remove(&(at, key.clone()));
+                        }
                         self.enqueue(key, pause);
                     }
                 }

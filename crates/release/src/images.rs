@@ -17,8 +17,8 @@ pub const OF: &str = "virt-handler";
 /// The argument with which this operator's program does nothing until it is asked to stop.
 pub const IDLE: &str = "--idle";
 
-/// What decides on which nodes its pods run, as whom, and with which credentials images are pulled. The priority is not among
-/// it: to find room for these pods no other has to go, least of all one with a virtual machine.
+/// What decides on which nodes its pods run, as whom, and with which credentials images are pulled. virt-handler's priority
+/// is not among it: it would make pods with virtual machines go to find room for these.
 const TAKEN_OVER: [&str; 7] = [
     "nodeSelector",
     "affinity",
@@ -55,9 +55,9 @@ pub fn puller(handler: &Object, own_image: &str) -> Option<Object> {
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": GRACE_PERIOD_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": NOBODY, "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        // No seccomp profile: on OpenShift the account's constraints, which are virt-handler's, know none, and such a pod
+        // would not be let in.
+        "securityContext": {"runAsNonRoot": true, "runAsUser": NOBODY},
         "initContainers": init,
         "containers": [container(NAME, own_image, "IfNotPresent", json!({"command": ["virt-operator"], "args": [IDLE]}))],
     });
@@ -153,7 +153,6 @@ fn container(name: &str, image: &str, pull_policy: &str, runs: Value) -> Value {
             "capabilities": {"drop": ["ALL"]},
             "readOnlyRootFilesystem": true,
             "runAsNonRoot": true,
-            "seccompProfile": {"type": "RuntimeDefault"},
         },
     });
     if let (Some(container), Some(runs)) = (container.as_object_mut(), runs.as_object()) {

@@ -141,7 +141,9 @@ impl Watched<'_> {
                 due => health.due = health.due.into_iter().chain(due).min(),
             }
         }
-        let proven = workload.kind == WorkloadKind::DaemonSet && new.iter().any(|pod| pod.ready);
+        // All nodes get their images at once, so the first one that fails says nothing of the others.
+        let at_once = slot == Slot::Images && new.len() > failures.len();
+        let proven = workload.kind == WorkloadKind::DaemonSet && (at_once || new.iter().any(|pod| pod.ready));
         let enough = if proven { policy.wave.of(workload.wanted).min(SICK_NODES) } else { 1 };
         if i64::try_from(failures.len()).unwrap_or(i64::MAX) >= enough {
             health.failure = failures.into_iter().next();

@@ -3,13 +3,18 @@
 
 use std::borrow::Cow;
 
-use kubevirt_api::upgrade::Request;
+use jiff::{SignedDuration, Timestamp};
+use kubevirt_api::upgrade::{Request, StepProgress, UpgradePlanStatus};
 use kubevirt_release::{Kind, ObjectKey, images};
 
 use crate::input::{Input, Pod, Snapshot, Workload};
 use crate::order::{Mode, Slot, slot_of};
+use crate::planner;
 use crate::policy::Policy;
-use crate::{planner, rollout};
+
+/// From the deadline to when nobody waits any more: pods are made a moment after the step began, and one that fails has to
+/// be seen to fail first.
+const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Whether people ask for it: not on the way back, whose images are there, and not where nothing comes of the change.
 pub fn asked_for(policy: &Policy, request: Option<Request>, returning: bool) -> bool {
@@ -17,21 +22,26 @@ pub fn asked_for(policy: &Policy, request: Option<Request>, returning: bool) -> 
 }
 
 /// Whether the DaemonSet belongs to what is desired, asked about an input that does not have it there: from the beginning of
-/// an update until virt-handler is new on every node. Once virt-handler goes over the nodes it is not made any more: all it
-/// could do is done then.
+/// an update until virt-handler begins to go over the nodes. From then on it would only be in the way: a node that comes
+/// meanwhile pulls by itself, and nothing waits for it.
 pub fn wanted(input: &Input) -> bool {
-    let Input { observed: _, target, desired, snapshot, releases: _, pulls_images } = input;
-    if !pulls_images || planner::mode(input) != Mode::Update {
-        return false;
-    }
-    let Some(handler) = desired.iter().find(|key| is_handler(key)) else { return false };
-    let has_begun = snapshot.objects.get(handler).is_some_and(|existing| existing.id.as_ref() == Some(&target.id));
-    if !has_begun {
-        return true;
-    }
-    let rolls =
-        |workload: &Workload| !rollout::missing(handler, workload, &target.id, &snapshot.absent_nodes).is_empty();
-    exists(snapshot) && snapshot.workloads.get(handler).is_none_or(rolls)
+    let Input { observed: _, target, desired, snapshot, releases: _, pulls_images, images_overdue: _ } = input;
+    let begins = |handler: &ObjectKey| {
+        let existing = snapshot.objects.get(handler);
+        existing.is_none_or(|existing| existing.id.as_ref() != Some(&target.id))
+    };
+    *pulls_images
+        && planner::mode(input) == Mode::Update
+        && desired.iter().find(|key| is_handler(key)).is_some_and(begins)
+}
+
+/// Whether nodes that still lack images are not waited for any more. Who cannot pull fails at the deadline, which counts from
+/// the pod; what is left after that are single nodes, fewer than a failure takes, and nodes that got no pod at all.
+pub fn overdue(policy: &Policy, record: Option<&UpgradePlanStatus>, now: Timestamp) -> bool {
+    let step = record.and_then(|record| record.steps.iter().find(|step| step.name == Slot::Images.code()));
+    let started = step.filter(|step| step.state != StepProgress::Held).and_then(|step| step.started.as_ref());
+    let until = started.and_then(|started| started.0.checked_add(policy.deadline).ok()?.checked_add(GRACE).ok());
+    until.is_some_and(|until| until <= now)
 }
 
 /// The DaemonSet whose images it is about.

@@ -29,6 +29,8 @@ pub struct Input {
     /// Whether the images of the new virt-handler are to be on the nodes before the first one is replaced. The object that
     /// sees to it is among the desired ones as long as [`crate::images::wanted`].
     pub pulls_images: bool,
+    /// Whether nodes that lack images are not waited for any more.
+    pub images_overdue: bool,
 }
 
 /// What exists, as the caches show it.

@@ -16,7 +16,7 @@ use crate::rollout;
 /// The plan for a target version on what exists, and the report that says why whatever waits does wait.
 #[must_use = "an unread report explains nothing"]
 pub fn plan(input: &Input) -> (Plan, Report) {
-    let Input { observed, target, desired, snapshot, releases: _, pulls_images: _ } = input;
+    let Input { observed, target, desired, snapshot, releases: _, pulls_images: _, images_overdue: _ } = input;
     let mode = mode(input);
     let obsolete: Vec<&ObjectKey> = snapshot.objects.keys().filter(|key| !desired.contains(*key)).collect();
     let (kept, obsolete): (Vec<&ObjectKey>, Vec<&ObjectKey>) =
@@ -49,7 +49,7 @@ pub fn plan(input: &Input) -> (Plan, Report) {
 /// Which way the suite moves. While anything of another version is left, the order of a change of version holds, even
 /// when the target is (again) the version that was last complete.
 pub(crate) fn mode(input: &Input) -> Mode {
-    let Input { observed, target, desired, snapshot, releases, pulls_images: _ } = input;
+    let Input { observed, target, desired, snapshot, releases, pulls_images: _, images_overdue: _ } = input;
     let Some(observed) = observed.as_ref().filter(|observed| !observed.version.is_empty()) else {
         return Mode::Install;
     };
@@ -75,7 +75,7 @@ fn runs_another(target: &Identity, desired: &BTreeSet<ObjectKey>, snapshot: &Sna
 /// Roles and bindings in their wider form, for as long as pods of the old version run or may still be started.
 /// Afterwards there is nothing to open; were it otherwise, opening and shrinking would take turns for ever.
 fn rbac_open_step(number: usize, input: &Input) -> Step {
-    let Input { observed: _, target, desired, snapshot, releases: _, pulls_images: _ } = input;
+    let Input { observed: _, target, desired, snapshot, releases: _, pulls_images: _, images_overdue: _ } = input;
     let is_workload = |key: &ObjectKey| order::slot_of(key).is_workload();
     let may_start_old = desired
         .iter()
@@ -148,6 +148,9 @@ fn write_step(number: usize, slot: Slot, form: Form, input: &Input) -> Step {
                 None => reasons.push(Reason::NotObserved { object: key.clone() }),
             }
         }
+    }
+    if slot == Slot::Images && input.images_overdue {
+        reasons.clear();
     }
     step.objects.sort_by_key(rank);
     step.apply.sort_by_key(rank);

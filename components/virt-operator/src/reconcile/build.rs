@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::courses::{Case, point_of_no_return};
 use super::over_nodes::{OverNodes, over_nodes};
-use super::snapshot::{existing, identifier, snapshot, workload};
+use super::snapshot::{existing, identifier, snapshot, workload, workloads};
 use super::status::Ended;
 use super::validate::Target;
 use super::{World, held, registrations, rollout, secrets};
@@ -175,16 +175,17 @@ fn plan(
     now: Timestamp,
 ) -> Result<Built, Error> {
     let Case { cr, target, world, settings: _ } = case;
-    rollout::pace(&mut finals, cr, &target.id, world);
+    let workloads = workloads(world);
+    rollout::pace(&mut finals, cr, &target.id, world, &workloads);
     case.stop_nodes(&mut finals);
-    let over_nodes = over_nodes(case, &mut finals, now);
+    let over_nodes = over_nodes(case, &mut finals, &workloads, now);
     // Of the old version only roles are of interest, which nothing customizes.
     let none = Customizations::none();
     let inputs = inputs(cr, world, &target.id, &none);
     let old = target.observed_strategy.as_ref().and_then(|strategy| desired(strategy, &inputs).ok());
     let old = old.map(by_key).unwrap_or_default();
     let transitional = transitional(&finals, &old, world)?;
-    let mut snapshot = snapshot(world, &finals, &transitional);
+    let mut snapshot = snapshot(world, &finals, &transitional, workloads);
     // Strategies of other versions are the way back to them; Jobs that get one are no part of any version.
     let is_beside = |key: &ObjectKey| is_strategy(key) || is_extra(key) || key.kind == Kind::Job;
     snapshot.objects.retain(|key, _| finals.contains_key(key) || !is_beside(key));
@@ -195,6 +196,7 @@ fn plan(
         snapshot,
         releases: Vec::new(),
         pulls_images: images::asked_for(&world.upgrades.policy, case.request(), target.returns.is_some()),
+        images_overdue: images::overdue(&world.upgrades.policy, case.record(), now),
     };
     if images::wanted(&input) {
         add_images(&mut input, &mut finals, case);
@@ -236,8 +238,10 @@ fn add_images(input: &mut Input, finals: &mut BTreeMap<ObjectKey, Object>, case:
     let key = puller.key();
     if let Some(live) = world.objects.get(&key) {
         input.snapshot.objects.insert(key.clone(), existing(&key, live, world, Some(&puller), None));
-        let found = workload(&key, live, &world.pods);
-        input.snapshot.workloads.extend(found.map(|found| (key.clone(), found)));
+        // Whoever took its stamp away hid it from the snapshot.
+        if !input.snapshot.workloads.contains_key(&key) {
+            input.snapshot.workloads.extend(workload(&key, live, &world.pods).map(|found| (key.clone(), found)));
+        }
     }
     input.desired.insert(key.clone());
     finals.insert(key, puller);

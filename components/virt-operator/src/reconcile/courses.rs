@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kubevirt_api::kubevirt::KubeVirt;
-use kubevirt_api::upgrade::{PlanState, PointOfNoReturn, Request, UpgradePlan};
+use kubevirt_api::upgrade::{PlanState, PointOfNoReturn, Request, UpgradePlan, UpgradePlanStatus};
 use kubevirt_release::{Kind, Object, ObjectKey};
 use kubevirt_upgrade::preflight::{Before, Finding, preflight};
 use kubevirt_upgrade::{Asked, Course, Decision, NoWayBack, Plan, Snapshot, decide, stands_still};
@@ -46,6 +46,11 @@ impl<'a> Case<'a> {
         let Self { cr, target, world, settings } = self;
         let from = observed(cr).filter(|from| from.id != target.id)?;
         world.upgrades.of(change(&from.id, target, cr, settings))
+    }
+
+    /// How far the recorded change is.
+    pub(super) fn record(self) -> Option<&'a UpgradePlanStatus> {
+        self.recorded()?.status.as_ref()
     }
 
     /// The recorded change that was undone, or is being undone, if that holds for what the CR asks now.
@@ -119,7 +124,7 @@ impl<'a> Case<'a> {
         let asked = Asked {
             policy: &world.upgrades.policy,
             request: self.request(),
-            record: self.recorded().and_then(|plan| plan.status.as_ref()),
+            record: self.record(),
             no_way_back,
             blocked: findings.iter().find(|finding| finding.blocks()),
             returning: target.returns.is_some(),

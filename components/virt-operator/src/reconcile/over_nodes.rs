@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::build::observed;
 use super::courses::Case;
-use super::snapshot::{identifier, workload};
+use super::snapshot::{Workloads, identifier};
 
 /// What is done for DaemonSets that wait, beside what is written.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,12 @@ pub(crate) struct OverNodes {
 }
 
 /// Gives each DaemonSet that changes version the way the policy asks for, and says what is done for it.
-pub(super) fn over_nodes(case: Case<'_>, finals: &mut BTreeMap<ObjectKey, Object>, now: Timestamp) -> OverNodes {
+pub(super) fn over_nodes(
+    case: Case<'_>,
+    finals: &mut BTreeMap<ObjectKey, Object>,
+    workloads: &Workloads,
+    now: Timestamp,
+) -> OverNodes {
     let Case { cr, target, world, settings: _ } = case;
     let policy = &world.upgrades.policy;
     let mut done = OverNodes::default();
@@ -38,8 +43,8 @@ pub(super) fn over_nodes(case: Case<'_>, finals: &mut BTreeMap<ObjectKey, Object
             set(object, &Roll::Still { replace: Vec::new() });
             continue;
         }
-        let Some(workload) = workload(key, live, &world.pods) else { continue };
-        let Wave { roll, reason, due } = wave(&workload, &target.id, policy, &world.absent, &world.first_nodes, now);
+        let Some(workload) = workloads.get(key) else { continue };
+        let Wave { roll, reason, due } = wave(workload, &target.id, policy, &world.absent, &world.first_nodes, now);
         set(object, &roll);
         if let Roll::Still { replace } = roll {
             done.replace.extend(replace.into_iter().filter_map(|pod| {

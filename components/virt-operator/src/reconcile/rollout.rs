@@ -11,14 +11,20 @@ use serde_json::{Value, json};
 
 use super::World;
 use super::build::observed;
-use super::snapshot::workload;
+use super::snapshot::Workloads;
 
 const UNAVAILABLE: &str = "/spec/updateStrategy/rollingUpdate/maxUnavailable";
 /// A tenth of the nodes, in the words that clients look for.
 const TENTH: &str = "10%";
 
 /// Gives each wanted DaemonSet the pace that its roll-out has come to. One whose pace the CR's changes set keeps that.
-pub(crate) fn pace(finals: &mut BTreeMap<ObjectKey, Object>, cr: &KubeVirt, target: &str, world: &World) {
+pub(crate) fn pace(
+    finals: &mut BTreeMap<ObjectKey, Object>,
+    cr: &KubeVirt,
+    target: &str,
+    world: &World,
+    workloads: &Workloads,
+) {
     // An installation has nothing that could be put at risk.
     let Some(observed) = observed(cr) else { return };
     for (key, wanted) in finals.iter_mut().filter(|(key, _)| key.kind == Kind::DaemonSet) {
@@ -26,14 +32,14 @@ pub(crate) fn pace(finals: &mut BTreeMap<ObjectKey, Object>, cr: &KubeVirt, targ
         if wanted.at(UNAVAILABLE).and_then(of).is_none() {
             continue;
         }
-        let Some(workload) = workload(key, live, &world.pods) else { continue };
+        let Some(workload) = workloads.get(key) else { continue };
         let changes = observed.id != target || is_newer(live, cr);
         // A node that is not there has no pod that works; it must not take the place of one that could change.
         let absent = if observed.id == target { 0 } else { i64::try_from(world.absent.len()).unwrap_or_default() };
         let count = |pace| unavailable(pace, absent, workload.wanted);
         let paces = [Pace::Canary, Pace::Spread].into_iter();
         let has = paces.rev().find(|pace| live.pointer(UNAVAILABLE) == Some(&count(*pace))).unwrap_or(Pace::Canary);
-        set(wanted, count(canary::pace(&workload, has, changes)));
+        set(wanted, count(canary::pace(workload, has, changes)));
         // A template that is still to be written begins with one node.
         let mut as_it_is = wanted.clone();
         set(&mut as_it_is, count(has));
@@ -80,6 +86,7 @@ mod tests {
 
     use super::*;
     use crate::pods::SuitePod;
+    use crate::reconcile::snapshot::workloads;
 
     fn cr(observed_generation: i64) -> KubeVirt {
         serde_json::from_value(
@@ -118,7 +125,7 @@ mod tests {
             ..World::default()
         };
         let mut finals = BTreeMap::from([(key.clone(), wanted)]);
-        pace(&mut finals, &cr(complete), "id", &world);
+        pace(&mut finals, &cr(complete), "id", &world, &workloads(&world));
         finals[&key].at(UNAVAILABLE).cloned().expect("a number of nodes")
     }
 

@@ -14,11 +14,21 @@ use crate::backends;
 use crate::cache::{Live, text};
 use crate::pods::{Labels, Pods};
 
+/// How far each workload is.
+pub(crate) type Workloads = BTreeMap<ObjectKey, Workload>;
+
+/// All of them. There are as many pods as nodes, so whoever plans asks once.
+pub(crate) fn workloads(world: &World) -> Workloads {
+    let found = |(key, live): (&ObjectKey, &Live)| Some((key.clone(), workload(key, live, &world.pods)?));
+    world.objects.iter().filter_map(found).collect()
+}
+
 /// Compares what exists with what is wanted.
 pub(crate) fn snapshot(
     world: &World,
     finals: &BTreeMap<ObjectKey, Object>,
     transitional: &BTreeMap<ObjectKey, Object>,
+    mut workloads: Workloads,
 ) -> Snapshot {
     let mut snapshot =
         Snapshot { no_backend: no_backend(world, finals), absent_nodes: world.absent.clone(), ..Snapshot::default() };
@@ -29,7 +39,7 @@ pub(crate) fn snapshot(
         }
         let existing = existing(key, live, world, finals.get(key), transitional.get(key));
         snapshot.objects.insert(key.clone(), existing);
-        if let Some(workload) = workload(key, live, &world.pods) {
+        if let Some(workload) = workloads.remove(key) {
             snapshot.workloads.insert(key.clone(), workload);
         }
     }

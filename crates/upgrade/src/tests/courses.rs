@@ -39,6 +39,7 @@ impl Operator {
         let returning = self.returning();
         let target = if returning { OLD } else { NEW };
         self.world.pulls_images = images::asked_for(&self.policy, self.request, returning);
+        self.world.images_overdue = images::overdue(&self.policy, self.record.as_ref(), self.world.now);
         let input = self.world.input(target);
         let (plan, _report) = plan(&input);
         let asked = Asked {

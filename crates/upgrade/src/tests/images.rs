@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use expect_test::expect;
+use jiff::SignedDuration;
 use kubevirt_api::upgrade::{PlanState, Request};
 use kubevirt_release::Kind;
 
 use super::courses::Operator;
 use super::world::{World, identity, key, puller};
-use crate::{Absence, Mode, Slot, StepState, Trouble, check, plan};
+use crate::{Absence, Mode, Share, Slot, StepState, Trouble, check, plan};
 
 const OLD: &str = "v0.1.0";
 const NEW: &str = "v0.2.0";
@@ -51,8 +52,8 @@ fn they_are_on_every_node_before_the_first_virt_handler_is_replaced() {
         2 brought, 0 replaced
         3 brought, 0 replaced
         3 brought, 1 replaced
-        3 brought, 2 replaced
-        3 brought, 3 replaced
+        0 brought, 1 replaced
+        0 brought, 2 replaced
         0 brought, 3 replaced
     "#]]
     .assert_eq(&seen);
@@ -70,6 +71,7 @@ fn the_record_has_one_step_more_from_the_beginning_to_the_end() {
             InProgress 4/11 images
             InProgress 5/11 virt-handler
             InProgress 4/11 images
+            InProgress 5/11 virt-handler
             InProgress 6/11 virt-controller
             InProgress 8/11 virt-api
             InProgress 9/11 admission
@@ -118,6 +120,20 @@ fn a_node_that_is_not_there_is_not_waited_for() {
     let skipped = &operator.record.as_ref().expect("a record").skipped_nodes;
     assert_eq!(skipped.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["node-2"], "named once");
     assert!(!is_there(&operator.world));
+}
+
+#[test]
+fn single_nodes_that_cannot_have_them_are_waited_for_until_the_deadline_and_undo_nothing() {
+    let mut operator = operator();
+    operator.policy.deadline = SignedDuration::from_secs(60);
+    // Two failures of three nodes are a failure of the change.
+    operator.policy.wave = Share::Percent(50);
+    operator.world.bad_nodes.insert("node-2".to_owned());
+    operator.work(20);
+    assert_eq!((state(&operator), operator.new_handlers()), (Some(PlanState::InProgress), 0), "after 100 s");
+    operator.work(8);
+    assert_eq!(state(&operator), Some(PlanState::InProgress));
+    assert!(operator.new_handlers() > 0 && !is_there(&operator.world), "after 140 s: {:#?}", operator.record);
 }
 
 #[test]
@@ -217,7 +233,7 @@ fn it_is_not_made_again_for_a_node_that_comes_back_late() {
 #[test]
 fn another_version_in_the_middle_brings_its_own_images() {
     let mut operator = operator();
-    operator.work(8);
+    operator.work(4);
     assert!(is_there(&operator.world));
     let mut world = operator.world;
     world.run_to_end("v0.3.0");

@@ -80,6 +80,8 @@ pub(super) struct World {
     pub(super) bad_nodes: BTreeSet<String>,
     /// What the policy says of the images.
     pub(super) pulls_images: bool,
+    /// They are not waited for any more.
+    pub(super) images_overdue: bool,
     /// The pods that bring images fail when they have.
     pub(super) pullers_fail: bool,
 }
@@ -156,6 +158,7 @@ impl World {
             snapshot,
             releases: Vec::new(),
             pulls_images: self.pulls_images,
+            images_overdue: self.images_overdue,
         };
         if images::wanted(&input) {
             input.desired.insert(puller());

@@ -57,6 +57,7 @@ fn planned(observed: Option<&str>, target: &str, ready: Option<i64>) -> (Plan, R
         snapshot,
         releases: Vec::new(),
         pulls_images: false,
+        images_overdue: false,
     })
 }
 
@@ -324,6 +325,7 @@ fn the_only_pod_of_the_nodes_may_be_replaced_without_an_outage() {
         snapshot,
         releases: Vec::new(),
         pulls_images: false,
+        images_overdue: false,
     });
     let facts = crate::pods::PodFacts { since: Some(at(100)), ..Default::default() };
     let world = World { pods: BTreeMap::from([("virt-handler-1".to_owned(), facts)]).into(), ..World::default() };
