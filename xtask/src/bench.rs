@@ -9,7 +9,7 @@ mod upgrade;
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -241,12 +241,14 @@ impl<'a> Bench<'a> {
         Ok(self.nanokube.with_file_name(name))
     }
 
-    /// Runs a program whose answer is a JSON object.
+    /// Runs a program whose answer is a JSON object. What it says on standard error meanwhile is seen at once: it may take
+    /// an hour, and says how far it is.
     fn told_by(&self, program: &Path, arguments: &[&str]) -> Result<Value> {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         self.command(&format!("{name} {}", arguments.join(" ")));
-        let out = Command::new(program).args(arguments).output().with_context(|| format!("run {name}"))?;
-        ensure!(out.status.success(), "{name} failed: {}", String::from_utf8_lossy(&out.stderr).trim());
+        let mut running = Command::new(program);
+        let out = running.args(arguments).stderr(Stdio::inherit()).output().with_context(|| format!("run {name}"))?;
+        ensure!(out.status.success(), "{name}: {}; what went wrong stands above", out.status);
         let text = String::from_utf8_lossy(&out.stdout);
         if self.talks() {
             term::output(&text);
