@@ -16,6 +16,7 @@ mod pool;
 mod process;
 mod referee;
 mod registry;
+mod releases;
 mod run;
 pub mod series;
 mod state;

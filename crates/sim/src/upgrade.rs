@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::course::Point;
 use crate::invariants::{NAMESPACE, OPERATOR, text};
 use crate::registry::{REGISTRY, Sickness};
+use crate::releases;
 use crate::run::{Outcome, Script, run};
 use crate::state;
 use crate::story::{Act, Error, PATIENCE, is_settled};
@@ -60,7 +61,8 @@ fn tag(version: &str) -> Value {
 pub(crate) async fn new_operator(world: &World) -> Result<(), Error> {
     world.merge(Kind::KubeVirt, "kubevirt", &tag(VERSIONS[0])).await?;
     world.until("pinned", PATIENCE, is_settled).await?;
-    Ok(world.apply(&operator_manifest(&ManifestOptions::new(REGISTRY, VERSIONS[1]))).await?)
+    world.apply(&operator_manifest(&ManifestOptions::new(REGISTRY, VERSIONS[1]))).await?;
+    releases::part(world).await
 }
 
 pub(crate) async fn begin(world: &World) -> Result<(), Error> {
@@ -105,15 +107,23 @@ fn runs(world: &World, version: &str) -> Result<(), String> {
         return Err(format!("{observed} is observed, not {version}"));
     }
     let others = of_another(world, version);
-    if others.is_empty() { Ok(()) } else { Err(format!("not of {version}: {}", others.join(", "))) }
+    if !others.is_empty() {
+        return Err(format!("not of {version}: {}", others.join(", ")));
+    }
+    releases::is_of(world, version == VERSIONS[0])
 }
 
-/// The newer operator serves, and the version that was pinned runs.
-pub(crate) fn is_served(world: &World) -> Result<(), String> {
+pub(crate) fn is_led_by_the_newer(world: &World) -> Result<(), String> {
     let cr = world.kubevirt().ok_or("there is no custom resource")?;
     if text(&cr, "/status/operatorVersion") != VERSIONS[1] {
         return Err(format!("served by {}", text(&cr, "/status/operatorVersion")));
     }
+    Ok(())
+}
+
+/// The newer operator serves, and the version that was pinned runs.
+pub(crate) fn is_served(world: &World) -> Result<(), String> {
+    is_led_by_the_newer(world)?;
     runs(world, VERSIONS[0]).and_then(|()| is_settled(world))
 }
 
