@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use crate::catalogue::Catalogue;
 use crate::contest::{Contest, Contests};
 use crate::kept::Kept;
-use crate::pods::{PodFacts, Pods};
+use crate::pods::{PodFacts, Pods, Shared};
 use crate::strategies::{Memory, Strategies};
 
 /// An object as it was last seen.
@@ -81,6 +81,7 @@ struct Known {
     /// Why a watch does not get on, as it was last told.
     troubles: BTreeMap<Source, String>,
     pods: Pods,
+    shared: Shared,
     nodes: Nodes,
 }
 
@@ -231,7 +232,11 @@ impl Cache {
 
     /// Takes note of a pod. Most of what happens to one changes nothing that is looked at, and rings no bell.
     pub fn store_pod(&self, name: String, pod: PodFacts) {
-        if insert_pod(&mut self.lock().pods, name, pod) {
+        let mut known = self.lock();
+        let Known { pods, shared, .. } = &mut *known;
+        let is_news = insert_pod(pods, shared, name, pod);
+        drop(known);
+        if is_news {
             self.changed.notify_one();
         }
     }
@@ -290,9 +295,11 @@ impl Cache {
         self.listed(Source::Kind(kind));
     }
 
-    /// Replaces all pods by what a list showed.
-    pub fn replace_pods(&self, listed: Pods) {
-        self.lock().pods = listed;
+    /// Replaces all pods by what a list showed, and what they share.
+    pub fn replace_pods(&self, listed: (Pods, Shared)) {
+        let mut known = self.lock();
+        (known.pods, known.shared) = listed;
+        drop(known);
         self.listed(Source::Pods);
     }
 
@@ -334,14 +341,11 @@ fn store<K: Ord>(known: &mut BTreeMap<K, Live>, key: K, object: Value) -> bool {
 }
 
 /// Takes note of a pod; tells whether that was news.
-pub(crate) fn insert_pod(pods: &mut Pods, name: String, pod: PodFacts) -> bool {
+pub(crate) fn insert_pod(pods: &mut Pods, shared: &mut Shared, name: String, pod: PodFacts) -> bool {
     if pods.get(&name) == Some(&pod) {
         return false;
     }
-    // Names of a workload's pods begin with its name, so the one before it is most likely of the same workload.
-    let before = pods.range(..name.clone()).next_back().map(|(_, other)| other);
-    let pod = pod.shared_with(before);
-    Arc::make_mut(pods).insert(name, pod);
+    Arc::make_mut(pods).insert(name, shared.share(pod));
     true
 }
 

@@ -48,15 +48,27 @@ pub struct Labels {
     pub id: Option<String>,
 }
 
-impl PodFacts {
-    /// Shares what a pod of the same workload has.
-    pub(crate) fn shared_with(mut self, other: Option<&Self>) -> Self {
-        if let Some(other) = other
-            && other.labels == self.labels
-        {
-            self.labels = Arc::clone(&other.labels);
+/// The labels that pods have in common, each once. While versions change, pods of two revisions lie between each other.
+#[derive(Debug, Default)]
+pub struct Shared(Vec<Arc<Labels>>);
+
+impl Shared {
+    /// A workload has two sets of them at a time, and there are a handful of workloads; whoever gives each pod labels of its
+    /// own gains nothing, and costs no more than this.
+    const MOST: usize = 64;
+
+    /// Gives a pod the labels that others have already.
+    pub(crate) fn share(&mut self, mut pod: PodFacts) -> PodFacts {
+        if let Some(known) = self.0.iter().find(|known| **known == pod.labels) {
+            pod.labels = Arc::clone(known);
+            return pod;
         }
-        self
+        self.0.retain(|known| Arc::strong_count(known) > 1);
+        if self.0.len() == Self::MOST {
+            self.0.remove(0);
+        }
+        self.0.push(Arc::clone(&pod.labels));
+        pod
     }
 }
 
@@ -402,13 +414,20 @@ mod tests {
 
     #[test]
     fn pods_of_one_workload_share_what_they_have_in_common() {
-        let pod = |name: &str, app: &str| {
+        let mut shared = Shared::default();
+        let mut pod = |name: &str, app: &str| {
             let annotations = json!({annotation::STRATEGY_IDENTIFIER: "id", "other": "x"});
-            read(json!({"metadata": {"name": name, "labels": {"app": app}, "annotations": annotations}})).facts
+            let pod = json!({"metadata": {"name": name, "labels": {"app": app}, "annotations": annotations}});
+            shared.share(read(pod).facts).labels
         };
-        let first = pod("a", "x");
-        assert_eq!(first.labels.id.as_deref(), Some("id"));
-        assert!(Arc::ptr_eq(&pod("b", "x").shared_with(Some(&first)).labels, &first.labels));
-        assert!(!Arc::ptr_eq(&pod("c", "y").shared_with(Some(&first)).labels, &first.labels));
+        let (first, other) = (pod("a", "x"), pod("b", "y"));
+        assert_eq!(first.id.as_deref(), Some("id"));
+        assert!(Arc::ptr_eq(&pod("c", "x"), &first), "also behind one of another workload");
+        assert!(Arc::ptr_eq(&pod("d", "y"), &other) && !Arc::ptr_eq(&first, &other));
+        drop((first, other));
+        for number in 0..2 * Shared::MOST {
+            pod("e", &number.to_string());
+        }
+        assert!(shared.0.len() <= Shared::MOST, "what nobody has is forgotten");
     }
 }

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::apis::apis;
 use crate::cache::{Cache, NodeFacts, Nodes, Objects, Source, insert_pod};
 use crate::follow::{RETRY_LONGEST, all, next, stand_still};
-use crate::pods::{Pods, SuitePod};
+use crate::pods::{Pods, Shared, SuitePod};
 use crate::reconcile::World;
 use crate::strategies::Memory;
 use crate::{nodes, optional};
@@ -97,8 +97,9 @@ pub async fn look(client: &Client, namespace: &str, but: &[Kind]) -> kube::Resul
         }
     }
     world.strategies = Memory::default().of(&world.objects);
+    let mut shared = Shared::default();
     for pod in pods(client.clone(), namespace).list(&list(ours())).await?.items {
-        insert_pod(&mut world.pods, pod.name_any(), pod.facts);
+        insert_pod(&mut world.pods, &mut shared, pod.name_any(), pod.facts);
     }
     let listed: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
     for node in listed.list(&ListParams::default()).await?.items {
@@ -197,13 +198,13 @@ pub(crate) async fn until_established(client: &Client, definition: &str) {
 }
 
 async fn follow_pods(client: Client, namespace: String, cache: Arc<Cache>) {
-    let mut listing = Pods::default();
+    let mut listing = (Pods::default(), Shared::default());
     let mut events = std::pin::pin!(watch_objects(pods(client, &namespace), ours().page_size(PODS)));
     while let Some(event) = next_of(Source::Pods, &mut events, &cache).await {
         match event {
-            Event::Init => listing = Pods::default(),
+            Event::Init => listing = Default::default(),
             Event::InitApply(pod) => {
-                insert_pod(&mut listing, pod.name_any(), pod.facts);
+                insert_pod(&mut listing.0, &mut listing.1, pod.name_any(), pod.facts);
             }
             Event::InitDone => cache.replace_pods(std::mem::take(&mut listing)),
             Event::Apply(pod) => cache.store_pod(pod.name_any(), pod.facts),

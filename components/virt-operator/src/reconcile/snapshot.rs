@@ -156,12 +156,11 @@ fn pods_of(workload: &Value, pods: &Pods) -> Vec<Pod> {
         let matches = |(name, value): (&String, &Value)| labels.get(name).map(String::as_str) == value.as_str();
         own == namespace && selector.iter().all(matches)
     };
-    // Neighbours share their labels, which are asked about once then.
-    let mut last: Option<(&Arc<Labels>, bool)> = None;
+    // Pods share their labels, which are asked about once then.
+    let mut asked: BTreeMap<*const Labels, bool> = BTreeMap::new();
     pods.iter()
         .filter(|(_, pod)| {
-            let known = last.filter(|(labels, _)| Arc::ptr_eq(labels, &pod.labels));
-            let (_, is_one) = *last.insert(known.unwrap_or_else(|| (&pod.labels, is_one(&pod.labels))));
+            let is_one = *asked.entry(Arc::as_ptr(&pod.labels)).or_insert_with(|| is_one(&pod.labels));
             is_one && !pod.ended
         })
         .map(|(name, pod)| Pod {
