@@ -247,7 +247,7 @@ fn since(status: &Status, created: Option<&str>) -> Option<Timestamp> {
 /// What a pod's containers suffer from, the worst of them.
 fn trouble(status: &Status) -> Option<Trouble> {
     let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    let of = |Container { restart_count, state, .. }: &Container| match state
+    let of = |Container { name: _, restart_count, image_id: _, state, last_state: _ }: &Container| match state
         .as_ref()?
         .waiting
         .as_ref()?

@@ -81,6 +81,8 @@ pub struct Store<K> {
     fresh: BTreeSet<Name>,
     /// Names seen in the list that is being received.
     listed: Option<BTreeSet<Name>>,
+    /// The newest version that lists and events have shown.
+    seen: u128,
     synced: bool,
     /// Pods are kept without what only their node needs.
     pub(crate) lean: bool,
@@ -94,6 +96,7 @@ impl<K> Default for Store<K> {
             gone: BTreeSet::new(),
             fresh: BTreeSet::new(),
             listed: None,
+            seen: 0,
             synced: false,
             lean: false,
         }
@@ -188,6 +191,17 @@ impl<K: Resource + 'static> Store<K> {
         Some(self.replace(&name, object))
     }
 
+    /// Whether an answer tells of an object that events have already shown to be gone: on a busy machine the answer to a delete
+    /// may come when the pod has ended. What is there at a later version than events have shown is news.
+    fn is_past(&self, name: &Name, answer: &K) -> bool {
+        let is_known = self.objects.get(name).is_some_and(|known| known.meta().uid == answer.meta().uid);
+        !is_known && revision(answer).is_some_and(|revision| revision <= self.seen)
+    }
+
+    fn sees(&mut self, object: &K) {
+        self.seen = self.seen.max(revision(object).unwrap_or_default());
+    }
+
     pub(crate) fn replace(&mut self, name: &Name, mut object: K) -> (Option<Arc<K>>, Arc<K>) {
         // Nobody decides by who wrote a field, and these lists are as large as the rest of a small object.
         object.meta_mut().managed_fields = None;
@@ -226,11 +240,14 @@ impl<K: Resource + 'static> Store<K> {
 }
 
 impl Objects {
-    /// Takes in the answer to our own write.
-    pub fn wrote<K: Cached>(&mut self, object: K) -> Option<Change> {
-        let store = K::store_mut(self);
+    /// Takes in the answer to our own request.
+    pub fn answered<K: Cached>(&mut self, object: K) -> Option<Change> {
+        let (store, name) = (K::store_mut(self), Name::of(&object));
+        if store.is_past(&name, &object) {
+            return None;
+        }
         if store.listed.is_some() {
-            store.fresh.insert(Name::of(&object));
+            store.fresh.insert(name);
         }
         self.upsert(object)
     }
@@ -252,7 +269,9 @@ impl Objects {
                 Vec::new()
             }
             Event::InitApply(object) => {
-                if let Some(listed) = &mut K::store_mut(self).listed {
+                let store = K::store_mut(self);
+                store.sees(&object);
+                if let Some(listed) = &mut store.listed {
                     listed.insert(Name::of(&object));
                 }
                 self.upsert(object).into_iter().collect()
@@ -269,8 +288,12 @@ impl Objects {
                 unsure.extend(kept);
                 lost.iter().filter_map(|name| self.remove::<K>(name, None)).collect()
             }
-            Event::Apply(object) => self.upsert(object).into_iter().collect(),
+            Event::Apply(object) => {
+                K::store_mut(self).sees(&object);
+                self.upsert(object).into_iter().collect()
+            }
             Event::Delete(object) => {
+                K::store_mut(self).sees(&object);
                 let name = Name::of(&object);
                 let uid = object.uid();
                 if let Some(uid) = &uid {
@@ -372,4 +395,50 @@ fn retrying<K: Send>(
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, uid: &str, revision: u64) -> Pod {
+        let metadata = json!({"name": name, "namespace": "a", "uid": uid, "resourceVersion": revision.to_string()});
+        serde_json::from_value(json!({"metadata": metadata})).expect("a pod")
+    }
+
+    fn feed(objects: &mut Objects, event: Event<Pod>) {
+        objects.feed(event, &mut Vec::new());
+    }
+
+    fn uids(objects: &Objects) -> Vec<String> {
+        objects.pods.iter().filter_map(|(_, pod)| pod.metadata.uid.clone()).collect()
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_does_not_bring_back_what_has_gone() {
+        let mut objects = Objects::default();
+        feed(&mut objects, Event::Apply(pod("one", "1", 5)));
+        // Its deletion was answered with version 6 and is under way for long.
+        feed(&mut objects, Event::Apply(pod("one", "1", 6)));
+        feed(&mut objects, Event::Delete(pod("one", "1", 7)));
+        assert!(objects.answered(pod("one", "1", 6)).is_none());
+        assert!(objects.pods.is_empty());
+        // Nor does it take the place of one that has the name now.
+        feed(&mut objects, Event::Apply(pod("one", "2", 8)));
+        assert!(objects.answered(pod("one", "1", 6)).is_none());
+        assert_eq!(uids(&objects), ["2"]);
+    }
+
+    #[test]
+    fn an_answer_that_is_ahead_of_the_events_is_news() {
+        let mut objects = Objects::default();
+        feed(&mut objects, Event::Apply(pod("one", "1", 5)));
+        assert!(objects.answered(pod("two", "2", 6)).is_some());
+        assert!(objects.answered(pod("one", "1", 7)).is_some());
+        assert_eq!(uids(&objects), ["1", "2"]);
+        feed(&mut objects, Event::Apply(pod("two", "2", 6)));
+        assert!(objects.answered(pod("two", "2", 8)).is_some(), "of one that is known only the newer counts");
+    }
 }

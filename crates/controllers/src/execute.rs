@@ -100,7 +100,7 @@ impl ObjectVisitor for Create {
             let namespace = object.meta().namespace.clone().unwrap_or_default();
             let created = K::api(self.client, &namespace).create(&PostParams::default(), &object).await?;
             let name = created.meta().name.clone().unwrap_or_default();
-            let learned: Learned = Box::new(move |objects| objects.wrote(created));
+            let learned: Learned = Box::new(move |objects| objects.answered(created));
             Ok((name, learned))
         })
     }
@@ -123,7 +123,7 @@ impl Visitor for Amend {
                 None => api.patch(&self.name.name, &params, &patch).await?,
                 Some(part) => api.patch_subresource(part, &self.name.name, &params, &patch).await?,
             };
-            Ok(Box::new(move |objects: &mut Objects| objects.wrote(changed)) as Learned)
+            Ok(Box::new(move |objects: &mut Objects| objects.answered(changed)) as Learned)
         })
     }
 }
@@ -152,7 +152,9 @@ impl Visitor for Remove {
             match K::api(client, &name.namespace).delete(&name.name, &params).await {
                 // An object comes back while it still terminates: gracefully, or held by a finalizer.
                 Ok(answer) => match answer.left().filter(|object| object.meta().deletion_timestamp.is_some()) {
-                    Some(object) => Ok(Some(Box::new(move |objects: &mut Objects| objects.wrote(object)) as Learned)),
+                    Some(object) => {
+                        Ok(Some(Box::new(move |objects: &mut Objects| objects.answered(object)) as Learned))
+                    }
                     None => Ok(Some(gone)),
                 },
                 Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Some(gone)),

@@ -293,7 +293,7 @@ impl Visitor for Check {
         Box::pin(async move {
             let Self { client, name } = self;
             match K::api(client, &name.namespace).get_opt(&name.name).await {
-                Ok(Some(object)) => Box::new(move |objects: &mut Objects| objects.upsert(object)) as Learned,
+                Ok(Some(object)) => Box::new(move |objects: &mut Objects| objects.answered(object)) as Learned,
                 Ok(None) => Box::new(move |objects: &mut Objects| objects.remove::<K>(&name, None)),
                 // The next list settles it.
                 Err(_) => Box::new(|_: &mut Objects| None),
