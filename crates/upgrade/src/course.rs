@@ -111,10 +111,9 @@ pub fn decide(plan: &Plan, snapshot: &Snapshot, asked: &Asked<'_>) -> Decision {
 /// What is written even while a change is held: certificates run out whether or not somebody thinks, and a roll-out over
 /// nodes has to be told to stop.
 fn goes_on(key: &ObjectKey, snapshot: &Snapshot, target: &str) -> bool {
-    let has_begun = || snapshot.objects.get(key).is_some_and(|existing| existing.id.as_deref() == Some(target));
     match key.kind {
         Kind::Secret | Kind::ConfigMap => true,
-        Kind::DaemonSet => slot_of(key) == Slot::Handler && has_begun(),
+        Kind::DaemonSet => slot_of(key) == Slot::Handler && snapshot.is_of(key, target),
         _ => false,
     }
 }

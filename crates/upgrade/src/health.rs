@@ -119,7 +119,7 @@ impl Watched<'_> {
     fn health(&self, snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Health {
         let Self { key, workload, slot, target, started } = *self;
         // A workload that somebody changed back has new pods of the wrong kind.
-        if snapshot.objects.get(key).and_then(|existing| existing.id.as_deref()) != Some(target) {
+        if !snapshot.is_of(key, target) {
             return Health::default();
         }
         let is_new = |pod: &&Pod| pod.id.as_deref() == Some(target) && !pod.deleting;

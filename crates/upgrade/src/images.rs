@@ -26,13 +26,10 @@ pub fn asked_for(policy: &Policy, request: Option<Request>, returning: bool) -> 
 /// meanwhile pulls by itself, and nothing waits for it.
 pub fn wanted(input: &Input) -> bool {
     let Input { observed: _, target, desired, snapshot, releases: _, pulls_images, images_overdue: _ } = input;
-    let begins = |handler: &ObjectKey| {
-        let existing = snapshot.objects.get(handler);
-        existing.is_none_or(|existing| existing.id.as_ref() != Some(&target.id))
-    };
+    let handler = desired.iter().find(|key| is_handler(key));
     *pulls_images
         && planner::mode(input) == Mode::Update
-        && desired.iter().find(|key| is_handler(key)).is_some_and(begins)
+        && handler.is_some_and(|handler| !snapshot.is_of(handler, &target.id))
 }
 
 /// Whether nodes that still lack images are not waited for any more. Who cannot pull fails at the deadline, which counts from

@@ -47,6 +47,13 @@ pub struct Snapshot {
     pub absent_nodes: BTreeMap<String, Absence>,
 }
 
+impl Snapshot {
+    /// Whether an object exists as that of a deployment: what rolls has begun to.
+    pub(crate) fn is_of(&self, key: &ObjectKey, id: &str) -> bool {
+        self.objects.get(key).is_some_and(|existing| existing.id.as_deref() == Some(id))
+    }
+}
+
 /// Why a node is not waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Absence {
