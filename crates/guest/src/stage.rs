@@ -483,6 +483,16 @@ impl Stage for RealStage {
         self.heart.take_harm().map(|pulse| format!("the guest suffered: {pulse:?}"))
     }
 
+    fn writes(&self) -> BoxFuture<'_, std::result::Result<(), String>> {
+        // The end of the boot disk, where its file system has nothing.
+        let command = "dd if=/dev/urandom of=/dev/vda bs=4k seek=6000 count=16 conv=notrunc,fsync && echo written";
+        async move {
+            let answer = self.console(command).await.map_err(|error| error.to_string())?;
+            answer.contains("written\n").then_some(()).ok_or(answer)
+        }
+        .boxed()
+    }
+
     fn busy(&self, on: bool) -> BoxFuture<'_, std::result::Result<(), String>> {
         async move {
             let command = if on { "touch /run/busy" } else { "rm -f /run/busy" };

@@ -21,6 +21,9 @@ pub(crate) struct Options {
     /// Run only the suite's cases whose name contains this; `none` runs none of them.
     #[arg(long, default_value = "")]
     pub(crate) cases: String,
+    /// Run those cases this often: for what happens once in many times.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) rounds: usize,
     /// Build everything and run nothing.
     #[arg(long)]
     pub(crate) build_only: bool,
@@ -164,6 +167,7 @@ fn stage(options: &Options, programs: &Path, images: &Images) -> Result<Value> {
         .arg("--programs")
         .arg(&shipped)
         .args(["--migrations", &options.migrations.to_string(), "--cases", &options.cases])
+        .args(["--rounds", &options.rounds.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;

@@ -60,6 +60,9 @@ struct Run {
     /// Run the suite's cases whose name contains this; `none` runs none.
     #[arg(long, default_value = "")]
     cases: String,
+    /// Run them this often.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
 }
 
 /// libvirt's default waits for a downtime of 300 ms; so do both sides of the comparison.
@@ -127,7 +130,8 @@ async fn story(options: Run) -> Result<()> {
     };
     let started = Instant::now();
     let stage = RealStage::start(&paths).await?;
-    let result = tell(&stage, options.migrations, options.virsh, &options.cases, started).await;
+    let chosen = (options.cases.as_str(), options.rounds);
+    let result = tell(&stage, options.migrations, options.virsh, chosen, started).await;
     if result.is_err() {
         say(&format!("--- the guest: {}", what_it_does(&stage)));
         for pod in [&stage.old, &stage.new] {
@@ -160,7 +164,13 @@ fn what_it_does(stage: &RealStage) -> String {
     format!("on the {place:?} pair\n{}", answers.join("\n"))
 }
 
-async fn tell(stage: &RealStage, migrations: usize, by_virsh: usize, filter: &str, started: Instant) -> Result<()> {
+async fn tell(
+    stage: &RealStage,
+    migrations: usize,
+    by_virsh: usize,
+    chosen: (&str, usize),
+    started: Instant,
+) -> Result<()> {
     for place in [Place::Old, Place::New] {
         let client = connect(&stage.pod(place).socket().to_string_lossy()).await?;
         let capabilities = client.capabilities().await?;
@@ -238,7 +248,7 @@ async fn tell(stage: &RealStage, migrations: usize, by_virsh: usize, filter: &st
     ensure!(pulse.lost == 0 && pulse.repeated == 0 && pulse.uptime_monotonic, "the guest suffered: {pulse:?}");
     ensure!(pulse.connections == 1, "the heartbeat's connection broke: {pulse:?}");
 
-    let (passed, failed) = suite(stage, filter).await;
+    let (passed, failed) = suite(stage, chosen).await;
     let figures = json!({
         "kind": "emulation",
         "memory": memory,
@@ -380,9 +390,14 @@ fn percentile(moved: &[Moved], percent: usize) -> u64 {
     downtimes.get(index).copied().unwrap_or(0)
 }
 
-async fn suite(stage: &RealStage, filter: &str) -> (usize, Vec<String>) {
+/// Enough for an assertion that failed and what led to it.
+const EMULATORS_LAST_LINES: usize = 12;
+
+async fn suite(stage: &RealStage, (filter, rounds): (&str, usize)) -> (usize, Vec<String>) {
     let (mut passed, mut failed) = (0, Vec::new());
-    for case in cases().iter().filter(|case| case.name.contains(filter)) {
+    let cases = cases();
+    let chosen = || cases.iter().filter(|case| case.name.contains(filter));
+    for case in std::iter::repeat_with(chosen).take(rounds).flatten() {
         let began = Instant::now();
         match case.run(stage).await {
             Ok(()) => {
@@ -392,6 +407,12 @@ async fn suite(stage: &RealStage, filter: &str) -> (usize, Vec<String>) {
             Err(why) => {
                 say(&format!("FAIL {:5.1} s  {}: {why}", began.elapsed().as_secs_f64(), case.name));
                 failed.push(case.name.clone());
+                // Now, because the cases that follow write there as well.
+                for pod in [&stage.old, &stage.new] {
+                    let said = pod.emulator_says(GUEST);
+                    let last: Vec<&str> = said.lines().rev().take(EMULATORS_LAST_LINES).collect();
+                    last.iter().rev().for_each(|line| say(&format!("      {} QEMU: {line}", pod.name)));
+                }
             }
         }
     }

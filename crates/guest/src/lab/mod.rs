@@ -167,6 +167,15 @@ impl Pod {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// What a guest's QEMU and libvirt's driver wrote about it, without the command lines it was started with.
+    pub fn emulator_says(&self, guest: &str) -> String {
+        let log = std::fs::read_to_string(self.outside(&format!("/cache/libvirt/qemu/log/{guest}.log")));
+        let said = log.unwrap_or_default();
+        said.lines()
+            .filter(|line| !line.ends_with('\\') && !line.starts_with('-'))
+            .fold(String::new(), |text, line| text + line + "\n")
+    }
+
     /// The pod's processes whose command line begins with `program`, by their numbers outside.
     pub fn processes(&self, program: &str) -> Vec<u32> {
         let namespace = |process: u32| std::fs::read_link(format!("/proc/{process}/ns/pid")).ok();

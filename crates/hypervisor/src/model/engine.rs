@@ -35,6 +35,10 @@ impl World {
         if process.arriving {
             return Err(wrong_state(name, "migrate", "it has not arrived yet"));
         }
+        if process.lacks_disks {
+            self.end_process(source, name, Stop::Crashed, Stop::Failed);
+            return Err(failed(name, "migrate", "its process ended: it cannot let go of disks that it lacks"));
+        }
         let working_set = physics.working_set.min(process.domain.memory_kib * 1024);
         let job = Job {
             phase: Phase::Prepare,
@@ -122,6 +126,7 @@ pub(super) async fn run(
                 && process.pause == Pause::Migration
             {
                 process.running = true;
+                process.lacks_disks = true;
                 host.tell(&name, Change::Resumed);
             }
             world.touch();
@@ -220,7 +225,7 @@ fn prepare(universe: &Universe, source: &str, target: &str, name: &str) -> std::
     if !host.capabilities.machines.contains(&process.domain.machine) {
         return Err(Ending::Failed(format!("the target does not know machine type {}", process.domain.machine)));
     }
-    let waiting = Process { running: false, pause: Pause::Migration, arriving: true, ..process };
+    let waiting = Process { running: false, pause: Pause::Migration, arriving: true, lacks_disks: false, ..process };
     host.processes.insert(name.to_owned(), waiting);
     host.jobs.insert(name.to_owned(), Job { outgoing: false, ..job });
     host.tell(name, Change::Arriving);

@@ -37,6 +37,8 @@ pub(crate) struct Process {
     pub(crate) pause: Pause,
     /// It waits for a guest that is still elsewhere.
     pub(crate) arriving: bool,
+    /// It let go of its disks at the end of a migration that came to nothing, and runs on without them until it is resumed.
+    pub(crate) lacks_disks: bool,
 }
 
 /// A migration, as the daemon of one side keeps it.

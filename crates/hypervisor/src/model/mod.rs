@@ -145,6 +145,19 @@ impl Universe {
         self.lock().end_process(host, guest, Stop::Crashed, Stop::Failed);
     }
 
+    /// The guest writes to its disk, which a process without its disks does not survive. Says whether it did.
+    pub fn write(&self, guest: &str) -> bool {
+        let mut world = self.lock();
+        let lacks =
+            |host: &Host| host.processes.get(guest).is_some_and(|process| process.running && process.lacks_disks);
+        let fatal: Vec<String> =
+            world.hosts.iter().filter(|(_, host)| lacks(host)).map(|(name, _)| name.clone()).collect();
+        for host in &fatal {
+            world.end_process(host, guest, Stop::Crashed, Stop::Failed);
+        }
+        fatal.is_empty()
+    }
+
     /// Cuts or mends the link between the hosts.
     pub fn set_link(&self, up: bool) {
         let mut world = self.lock();
@@ -341,7 +354,8 @@ impl Hypervisor for Model {
             let domain = host.stored.get(name).cloned().ok_or_else(|| Error::NotFound(name.to_owned()))?;
             let boots = domain.accelerator == Accelerator::Emulation || host.kvm_works;
             let pause = if how.paused { Pause::User } else { Pause::StartingUp };
-            host.processes.insert(name.to_owned(), Process { domain, running: !how.paused, pause, arriving: false });
+            let process = Process { domain, running: !how.paused, pause, arriving: false, lacks_disks: false };
+            host.processes.insert(name.to_owned(), process);
             host.tell(name, Change::Started);
             if how.paused {
                 host.tell(name, Change::Suspended(Pause::User));
@@ -382,6 +396,7 @@ impl Hypervisor for Model {
                 return Err(wrong_state(name, "resume", "it is not paused"));
             }
             process.running = true;
+            process.lacks_disks = false;
             Ok(((), Some(Change::Resumed)))
         })
     }

@@ -4,7 +4,7 @@
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::{Case, Fault, Phase, Stage, Verdict, client, home, running, told, well, wrong};
+use super::{Case, Fault, Phase, Stage, Verdict, client, home, running, told, whole, wrong};
 use crate::migration::{Ends, SETTLE_WITHIN, run};
 use crate::monitor::{GiveUp, Policy};
 use crate::settle::{Intent, settle};
@@ -74,7 +74,7 @@ async fn struck(stage: &dyn Stage, fault: Fault, phase: Phase) -> Verdict {
     if place != from.side(side) {
         return wrong(format!("it is said to run on the {side:?} of {from:?}, and is on {place:?}"));
     }
-    well(stage).await.map_err(|error| format!("{error}, after {outcome:?}"))
+    whole(stage).await.map_err(|error| format!("{error}, after {outcome:?}"))
 }
 
 async fn restarted(stage: &dyn Stage, phase: Phase) -> Verdict {
@@ -95,5 +95,5 @@ async fn restarted(stage: &dyn Stage, phase: Phase) -> Verdict {
     if home(stage).await? != from.side(side) {
         return wrong(format!("it is not where the new process says it is: {settlement:?}"));
     }
-    well(stage).await
+    whole(stage).await
 }

@@ -91,6 +91,8 @@ pub trait Stage: Send + Sync {
     fn processes(&self, place: Place, guest: &str) -> usize;
     /// Whether the guest suffered: heartbeats lost or told twice, or two copies that ran at once.
     fn harm(&self) -> Option<String>;
+    /// Makes the guest write to its disk, and waits until that is there.
+    fn writes(&self) -> BoxFuture<'_, Result<(), String>>;
     /// Makes the guest dirty memory faster than [`Stage::slow_link`] carries it, or stop doing so.
     fn busy(&self, on: bool) -> BoxFuture<'_, Result<(), String>>;
     /// MiB per second that the busy guest outruns.
@@ -249,6 +251,13 @@ pub(crate) async fn well(stage: &dyn Stage) -> Verdict {
         None => Ok(()),
         Some(harm) => wrong(harm),
     }
+}
+
+/// The same of a guest whose migration was disturbed: it has its disks too.
+pub(crate) async fn whole(stage: &dyn Stage) -> Verdict {
+    well(stage).await?;
+    told("the guest writes to its disk", stage.writes().await)?;
+    well(stage).await
 }
 
 /// Everything that arrived so far.

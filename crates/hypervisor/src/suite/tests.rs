@@ -179,6 +179,11 @@ impl Stage for ModelStage {
         self.universe.ran_twice().then(|| "two copies of the guest ran at once".to_owned())
     }
 
+    fn writes(&self) -> BoxFuture<'_, Result<(), String>> {
+        let survived = self.universe.write(GUEST);
+        futures::future::ready(survived.then_some(()).ok_or_else(|| "it ran without its disks".to_owned())).boxed()
+    }
+
     fn busy(&self, on: bool) -> BoxFuture<'_, Result<(), String>> {
         let calm = Physics::default();
         let busy = Physics { dirty_rate: 200 << 20, hot_set: 48 << 20, ..calm };
