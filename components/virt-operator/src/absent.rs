@@ -259,7 +259,7 @@ mod tests {
                 "status": {"conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": at(since).to_string()}]},
             }))
             .expect("a pod");
-            (name.to_owned(), pod.facts)
+            (name.into(), pod.facts)
         };
         let pods = Pods::new(BTreeMap::from([
             pod("late", "DaemonSet", "False", 0),

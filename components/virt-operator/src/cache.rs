@@ -342,10 +342,10 @@ fn store<K: Ord>(known: &mut BTreeMap<K, Live>, key: K, object: Value) -> bool {
 
 /// Takes note of a pod; tells whether that was news.
 pub(crate) fn insert_pod(pods: &mut Pods, shared: &mut Shared, name: String, pod: PodFacts) -> bool {
-    if pods.get(&name) == Some(&pod) {
+    if pods.get(name.as_str()) == Some(&pod) {
         return false;
     }
-    Arc::make_mut(pods).insert(name, shared.share(pod));
+    Arc::make_mut(pods).insert(name.into(), shared.share(pod));
     true
 }
 

@@ -13,8 +13,11 @@ use kubevirt_upgrade::Trouble;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+/// The label by which the controller of a DaemonSet tells its templates apart.
+const REVISION: &str = "controller-revision-hash";
+
 /// Pods of the suite, by name. Each pass takes them as they are: what changes meanwhile makes a copy, and only then.
-pub type Pods = Arc<BTreeMap<String, PodFacts>>;
+pub type Pods = Arc<BTreeMap<Arc<str>, PodFacts>>;
 
 /// What decisions need of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,11 +28,11 @@ pub struct PodFacts {
     pub ended: bool,
     pub deleting: bool,
     /// When it was made, as the server writes it: later ones sort behind earlier ones.
-    pub created: Option<Box<str>>,
+    pub created: Option<Arc<str>>,
     /// Why it is not ready, the most telling thing first.
-    pub not_ready: Option<Box<str>>,
+    pub not_ready: Option<Arc<str>>,
     pub uid: Option<Box<str>>,
-    pub node: Option<Box<str>>,
+    pub node: Option<Arc<str>>,
     /// There is one of its kind on each node.
     pub of_nodes: bool,
     /// Since when it is as ready as it is; for one that never was, since it was made.
@@ -45,7 +48,9 @@ pub struct Labels {
     pub namespace: String,
     pub labels: BTreeMap<String, String>,
     /// The deployment ID it is stamped with.
-    pub id: Option<String>,
+    pub id: Option<Arc<str>>,
+    /// The name of the template it was made from, which is one of the labels.
+    pub revision: Option<Arc<str>>,
 }
 
 /// The labels that pods have in common, each once. While versions change, pods of two revisions lie between each other.
@@ -217,19 +222,21 @@ impl From<Whole> for SuitePod {
             owner_references,
         } = metadata;
         let status = status.unwrap_or_default();
+        let labels = labels.unwrap_or_default();
         let facts = PodFacts {
             labels: Arc::new(Labels {
                 namespace: namespace.clone().unwrap_or_default(),
-                labels: labels.unwrap_or_default(),
-                id: annotations.and_then(|mut all| all.remove(annotation::STRATEGY_IDENTIFIER)),
+                revision: labels.get(REVISION).map(|revision| revision.as_str().into()),
+                labels,
+                id: annotations.and_then(|mut all| all.remove(annotation::STRATEGY_IDENTIFIER)).map(Into::into),
             }),
             ended: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             deleting: deletion_timestamp.is_some(),
             since: since(&status, creation_timestamp.as_deref()),
-            created: creation_timestamp.map(String::into_boxed_str),
-            not_ready: not_ready(&status).map(String::into_boxed_str),
+            created: creation_timestamp.map(Into::into),
+            not_ready: not_ready(&status).map(Into::into),
             uid: uid.as_deref().map(Into::into),
-            node: spec.and_then(|spec| spec.node_name),
+            node: spec.and_then(|spec| spec.node_name).map(Into::into),
             of_nodes: owner_references.iter().flatten().any(|owner| owner.kind == "DaemonSet"),
             trouble: trouble(&status),
             prepared: prepared(&status),
@@ -321,7 +328,7 @@ mod tests {
     }
 
     fn why(status: Value) -> Option<String> {
-        read(json!({"metadata": {"name": "a"}, "status": status})).facts.not_ready.map(String::from)
+        read(json!({"metadata": {"name": "a"}, "status": status})).facts.not_ready.map(|why| why.to_string())
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! How many nodes may be without their agent at once while a DaemonSet rolls: one, until a new pod has proven itself on
 //! one node; then a tenth of them; and one again when all are new.
 
+use std::sync::Arc;
+
 use crate::input::{Pod, Workload};
 
 /// A DaemonSet's `maxUnavailable`.
@@ -32,15 +34,15 @@ fn proven(updated: i64, pods: &[Pod]) -> Option<i64> {
     }
     // A pod is made from the newest template there is, so the youngest pod shows which that is.
     let youngest = pods.iter().filter_map(|pod| pod.created.as_ref()).max()?;
-    let mut revisions: Vec<&String> = pods
+    let mut revisions: Vec<&Arc<str>> = pods
         .iter()
         .filter(|pod| pod.created.as_ref() == Some(youngest))
         .filter_map(|pod| pod.revision.as_ref())
         .collect();
     revisions.sort();
     revisions.dedup();
-    let is_of = |pod: &&Pod, revision: &String| pod.revision.as_ref() == Some(revision) && !pod.deleting;
-    let count = |revision: &String, also: fn(&Pod) -> bool| {
+    let is_of = |pod: &&Pod, revision: &Arc<str>| pod.revision.as_ref() == Some(revision) && !pod.deleting;
+    let count = |revision: &Arc<str>, also: fn(&Pod) -> bool| {
         i64::try_from(pods.iter().filter(|pod| is_of(pod, revision) && also(pod)).count()).unwrap_or(i64::MAX)
     };
     let mut agreeing = revisions.into_iter().filter(|revision| count(revision, |_| true) == updated);
@@ -58,10 +60,10 @@ mod tests {
     /// A DaemonSet on as many nodes as there are letters: `o` an old pod, `n` a new one that is not ready, `N` one that is.
     fn set(pods: &str) -> Workload {
         let pod = |(index, state): (usize, char)| Pod {
-            name: format!("pod-{index}"),
+            name: format!("pod-{index}").into(),
             id: None,
-            revision: Some(if state == 'o' { "old" } else { "new" }.to_owned()),
-            created: Some(format!("2026-01-01T00:00:0{}Z", if state == 'o' { 0 } else { index + 1 })),
+            revision: Some(if state == 'o' { "old" } else { "new" }.into()),
+            created: Some(format!("2026-01-01T00:00:0{}Z", if state == 'o' { 0 } else { index + 1 }).into()),
             ready: state != 'n',
             not_ready: None,
             deleting: false,

@@ -123,7 +123,8 @@ impl Watched<'_> {
             return Health::default();
         }
         let is_new = |pod: &&Pod| pod.id.as_deref() == Some(target) && !pod.deleting;
-        let is_waited_for = |pod: &&Pod| pod.node.as_ref().is_none_or(|node| !snapshot.absent_nodes.contains_key(node));
+        let is_waited_for =
+            |pod: &&Pod| pod.node.as_ref().is_none_or(|node| !snapshot.absent_nodes.contains_key(&**node));
         let new: Vec<&Pod> = workload.pods.iter().filter(is_new).filter(is_waited_for).collect();
         let mut health = Health::default();
         let mut failures = Vec::new();
@@ -154,8 +155,8 @@ impl Watched<'_> {
 
 /// Whether a pod that is not ready has failed, or else when it will have.
 fn of_pod(pod: &Pod, policy: &Policy, now: Timestamp) -> (Option<Failure>, Option<Timestamp>) {
-    let name = pod.name.clone();
-    let why = pod.not_ready.clone().unwrap_or_else(|| "no reason reported".to_owned());
+    let name = pod.name.to_string();
+    let why = pod.not_ready.as_deref().unwrap_or("no reason reported").to_owned();
     let after = |time: Option<Timestamp>, span| time.map(|time| time.saturating_add(span).unwrap_or(Timestamp::MAX));
     if let Some(Trouble::CrashLoops { restarts }) = pod.trouble
         && restarts >= CRASHES

@@ -1,6 +1,7 @@
 //! What the planner is told: the wanted objects of a version and a snapshot of what exists. Plain values.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kubevirt_release::ObjectKey;
@@ -114,23 +115,23 @@ pub struct Workload {
     pub pods: Vec<Pod>,
 }
 
-/// One pod of a workload.
+/// One pod of a workload. There is one for each node, so whoever plans shares the texts and does not copy them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    pub name: String,
+    pub name: Arc<str>,
     /// The deployment ID it was made from.
-    pub id: Option<String>,
+    pub id: Option<Arc<str>>,
     /// The template it was made from, by the name its controller gave that.
-    pub revision: Option<String>,
+    pub revision: Option<Arc<str>>,
     /// When it was made, as the API server writes it: a later one is a greater text.
-    pub created: Option<String>,
+    pub created: Option<Arc<str>>,
     pub ready: bool,
     /// Why it is not ready, in the words of the kubelet or the scheduler.
-    pub not_ready: Option<String>,
+    pub not_ready: Option<Arc<str>>,
     /// Deletion was asked for; it still runs.
     pub deleting: bool,
     /// The node it is on, once it is on one.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// Since when it is as ready as it is; for one that never was, since it was made.
     pub since: Option<Timestamp>,
     pub trouble: Option<Trouble>,

@@ -64,11 +64,11 @@ pub(crate) fn mode(input: &Input) -> Mode {
 
 /// Whether a wanted workload of the suite, or a pod of one, is of another version than the target.
 fn runs_another(target: &Identity, desired: &BTreeSet<ObjectKey>, snapshot: &Snapshot) -> bool {
-    let is_other = |id: &Option<String>| id.as_ref().is_some_and(|id| *id != target.id);
+    let is_other = |id: Option<&str>| id.is_some_and(|id| id != target.id);
     let is_of_suite = |key: &ObjectKey| desired.contains(key) && order::slot_of(key).is_workload();
     snapshot.workloads.iter().filter(|(key, _)| is_of_suite(key)).any(|(key, workload)| {
-        snapshot.objects.get(key).is_some_and(|existing| is_other(&existing.id))
-            || rollout::runs_old(workload, |pod| is_other(&pod.id), &snapshot.absent_nodes)
+        snapshot.objects.get(key).is_some_and(|existing| is_other(existing.id.as_deref()))
+            || rollout::runs_old(workload, |pod| is_other(pod.id.as_deref()), &snapshot.absent_nodes)
     })
 }
 
@@ -84,7 +84,7 @@ fn rbac_open_step(number: usize, input: &Input) -> Step {
     let obsolete = snapshot.objects.keys().any(|key| is_workload(key) && !desired.contains(key));
     // What is on a node that is not there is replaced at once when the node is back; waiting for it with the old rights
     // would be waiting for the node.
-    let is_old = |pod: &Pod| pod.id.as_ref() != Some(&target.id);
+    let is_old = |pod: &Pod| pod.id.as_deref() != Some(target.id.as_str());
     // Nor have the pods that only prepare the nodes any rights.
     let mut workloads = snapshot.workloads.iter().filter(|(key, _)| is_workload(key));
     let old_pod = workloads.any(|(_, workload)| rollout::runs_old(workload, is_old, &snapshot.absent_nodes));
@@ -114,7 +114,7 @@ fn write_step(number: usize, slot: Slot, form: Form, input: &Input) -> Step {
     for key in input.desired.iter().filter(|key| order::slot_of(key) == home) {
         step.objects.push(key.clone());
         if let Some(workload) = input.snapshot.workloads.get(key).filter(|_| slot.is_workload()) {
-            step.pods += workload.pods.iter().filter(|pod| pod.id.as_ref() != Some(&input.target.id)).count();
+            step.pods += workload.pods.iter().filter(|pod| pod.id.as_deref() != Some(input.target.id.as_str())).count();
         }
         let Some(existing) = input.snapshot.objects.get(key) else {
             match input.snapshot.no_backend.get(key) {

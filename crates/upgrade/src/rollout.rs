@@ -36,17 +36,18 @@ pub(crate) fn missing(
     let waited_for = || pods.iter().filter(|pod| !is_absent(workload, pod, absent));
     let unready = waited_for().filter(is_new).filter(|pod| !pod.ready && !pod.deleting);
     reasons.extend(unready.take(NAMED_PODS).map(|pod| Reason::PodNotReady {
-        pod: pod.name.clone(),
-        why: pod.not_ready.clone().unwrap_or_else(|| "no reason reported".to_owned()),
+        pod: pod.name.to_string(),
+        why: pod.not_ready.as_deref().unwrap_or("no reason reported").to_owned(),
     }));
     let old = waited_for().filter(|pod| !is_new(pod));
-    reasons
-        .extend(old.take(NAMED_PODS).map(|pod| Reason::OldPodRuns { pod: pod.name.clone(), deleting: pod.deleting }));
+    reasons.extend(
+        old.take(NAMED_PODS).map(|pod| Reason::OldPodRuns { pod: pod.name.to_string(), deleting: pod.deleting }),
+    );
     reasons
 }
 
 fn is_absent(workload: &Workload, pod: &Pod, absent: &BTreeMap<String, Absence>) -> bool {
-    workload.kind == WorkloadKind::DaemonSet && pod.node.as_ref().is_some_and(|node| absent.contains_key(node))
+    workload.kind == WorkloadKind::DaemonSet && pod.node.as_ref().is_some_and(|node| absent.contains_key(&**node))
 }
 
 /// Whether a pod of another version runs where it counts.
@@ -67,7 +68,7 @@ pub(crate) fn skipped<'a>(
     // A node without a pod counts only as far as pods are missing: the DaemonSet may not be meant for it.
     let mut without = (workload.wanted - workload.total).max(0);
     let mut is_skipped = |node: &&String| {
-        let mut here = workload.pods.iter().filter(|pod| pod.node.as_ref() == Some(*node)).peekable();
+        let mut here = workload.pods.iter().filter(|pod| pod.node.as_deref() == Some(node.as_str())).peekable();
         if here.peek().is_none() {
             without -= 1;
             return without >= 0;

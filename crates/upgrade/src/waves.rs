@@ -44,11 +44,11 @@ pub fn wave(
     first: &BTreeSet<String>,
     now: Timestamp,
 ) -> Wave {
-    let is_there = |pod: &&Pod| pod.node.as_ref().is_none_or(|node| !absent.contains_key(node));
+    let is_there = |pod: &&Pod| pod.node.as_ref().is_none_or(|node| !absent.contains_key(&**node));
     let pods: Vec<&Pod> = workload.pods.iter().filter(is_there).collect();
     let is_new = |pod: &&&Pod| pod.id.as_deref() == Some(id);
     let mut old: Vec<&Pod> = pods.iter().filter(|pod| !is_new(pod) && !pod.deleting).copied().collect();
-    old.sort_by_key(|pod| (pod.node.as_ref().is_none_or(|node| !first.contains(node)), &pod.name));
+    old.sort_by_key(|pod| (pod.node.as_ref().is_none_or(|node| !first.contains(&**node)), &pod.name));
     let new: Vec<&Pod> = pods.iter().filter(|pod| is_new(pod) && !pod.deleting).copied().collect();
     let still = |replace: Vec<String>| Wave::of(Roll::Still { replace });
     if old.is_empty() {
@@ -58,14 +58,14 @@ pub fn wave(
     let is_between = pods.iter().any(|pod| pod.deleting)
         || i64::try_from(pods.len()).is_ok_and(|present| present + missing(absent) < workload.wanted);
     if new.is_empty() {
-        return still(if is_between { Vec::new() } else { vec![old[0].name.clone()] });
+        return still(if is_between { Vec::new() } else { vec![old[0].name.to_string()] });
     }
     let lasted = |pod: &Pod, span| pod.since.filter(|_| pod.ready).and_then(|since| since.checked_add(span).ok());
     let proven_at = new.iter().filter_map(|pod| lasted(pod, policy.soak)).min();
     match proven_at {
         None => return still(Vec::new()),
         Some(at) if at > now => {
-            let ready = new.iter().find(|pod| pod.ready).map(|pod| pod.name.clone()).unwrap_or_default();
+            let ready = new.iter().find(|pod| pod.ready).map(|pod| pod.name.to_string()).unwrap_or_default();
             let reason = Reason::Soaking { pod: ready, seconds: policy.soak.as_secs() };
             return Wave { reason: Some(reason), due: Some(at), ..still(Vec::new()) };
         }
@@ -86,7 +86,7 @@ pub fn wave(
     let unready = old.iter().filter(|pod| !pod.ready).count();
     let room = usize::try_from(policy.wave.of(workload.wanted)).unwrap_or(usize::MAX).saturating_sub(unready);
     let (ready, sick): (Vec<&Pod>, Vec<&Pod>) = old.iter().copied().partition(|pod| pod.ready);
-    still(sick.into_iter().chain(ready.into_iter().take(room)).map(|pod| pod.name.clone()).collect())
+    still(sick.into_iter().chain(ready.into_iter().take(room)).map(|pod| pod.name.to_string()).collect())
 }
 
 fn missing(absent: &BTreeMap<String, Absence>) -> i64 {
@@ -108,14 +108,14 @@ mod tests {
     /// one on its way out.
     fn set(pods: &str) -> Workload {
         let pod = |(index, state): (usize, char)| Pod {
-            name: format!("pod-{index}"),
-            id: Some(if matches!(state, 'o' | 'd') { "old" } else { "new" }.to_owned()),
+            name: format!("pod-{index}").into(),
+            id: Some(if matches!(state, 'o' | 'd') { "old" } else { "new" }.into()),
             revision: None,
             created: None,
             ready: state != 'n',
             not_ready: None,
             deleting: state == 'd',
-            node: Some(format!("node-{index}")),
+            node: Some(format!("node-{index}").into()),
             since: Some(at(0)),
             trouble: None,
             prepared: false,

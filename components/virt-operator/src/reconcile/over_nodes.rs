@@ -48,7 +48,7 @@ pub(super) fn over_nodes(
         set(object, &roll);
         if let Roll::Still { replace } = roll {
             done.replace.extend(replace.into_iter().filter_map(|pod| {
-                let uid = world.pods.get(&pod)?.uid.as_deref()?.to_owned();
+                let uid = world.pods.get(pod.as_str())?.uid.as_deref()?.to_owned();
                 Some((key.clone(), pod, uid))
             }));
         }

@@ -114,7 +114,7 @@ mod tests {
                 "labels": {"a": "b", "controller-revision-hash": revision}},
                 "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
             let pod: SuitePod = serde_json::from_value(pod).expect("a pod");
-            (name.to_owned(), pod.facts)
+            (name.into(), pod.facts)
         };
         let world = World {
             objects: [(key.clone(), Arc::new(live))].into(),

@@ -152,7 +152,7 @@ fn pods_of(workload: &Value, pods: &Pods) -> Vec<Pod> {
     };
     let namespace = text(workload, "/metadata/namespace").unwrap_or_default();
     let is_one = |shared: &Labels| {
-        let Labels { namespace: own, labels, id: _ } = shared;
+        let Labels { namespace: own, labels, id: _, revision: _ } = shared;
         let matches = |(name, value): (&String, &Value)| labels.get(name).map(String::as_str) == value.as_str();
         own == namespace && selector.iter().all(matches)
     };
@@ -166,12 +166,12 @@ fn pods_of(workload: &Value, pods: &Pods) -> Vec<Pod> {
         .map(|(name, pod)| Pod {
             name: name.clone(),
             id: pod.labels.id.clone(),
-            revision: pod.labels.labels.get("controller-revision-hash").cloned(),
-            created: pod.created.as_deref().map(str::to_owned),
+            revision: pod.labels.revision.clone(),
+            created: pod.created.clone(),
             ready: pod.not_ready.is_none(),
-            not_ready: pod.not_ready.as_deref().map(str::to_owned),
+            not_ready: pod.not_ready.clone(),
             deleting: pod.deleting,
-            node: pod.node.as_deref().map(str::to_owned),
+            node: pod.node.clone(),
             since: pod.since,
             trouble: pod.trouble,
             prepared: pod.prepared,

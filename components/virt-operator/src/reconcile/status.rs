@@ -312,7 +312,7 @@ fn is_down(plan: &Plan, world: &World, now: Timestamp) -> bool {
 fn starts(reasons: &[kubevirt_upgrade::Reason], world: &World, now: Timestamp) -> bool {
     reasons.iter().any(|reason| match reason {
         kubevirt_upgrade::Reason::PodNotReady { pod, .. } => {
-            let since = world.pods.get(pod).and_then(|pod| pod.since);
+            let since = world.pods.get(pod.as_str()).and_then(|pod| pod.since);
             since.is_some_and(|since| now.duration_since(since) < STARTS)
         }
         _ => false,

@@ -244,7 +244,7 @@ fn stage_of(part: Part, objects: &BTreeMap<&ObjectKey, &Live>, world: &World) ->
     match part {
         Part::Workloads => {
             // Until they have ended they need their accounts, roles and Secrets.
-            let pods = world.pods.iter().filter(|(_, pod)| pod.labels.id.is_some()).map(|(name, _)| name.clone());
+            let pods = world.pods.iter().filter(|(_, pod)| pod.labels.id.is_some()).map(|(name, _)| name.to_string());
             let pods: Vec<Blocker> = pods.map(|pod| Blocker::PodLeft { pod }).collect();
             stage.left += pods.len();
             stage.blockers.extend(pods);

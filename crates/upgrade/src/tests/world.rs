@@ -135,14 +135,14 @@ impl World {
                     .iter()
                     .enumerate()
                     .map(|(index, pod)| Pod {
-                        name: format!("{}-{index}", key.name),
-                        id: Some(format!("id-{}", pod.version)),
+                        name: format!("{}-{index}", key.name).into(),
+                        id: Some(format!("id-{}", pod.version).into()),
                         revision: None,
                         created: None,
                         ready: pod.ready,
-                        not_ready: (!pod.ready).then(|| self.not_ready_reason.clone()),
+                        not_ready: (!pod.ready).then(|| self.not_ready_reason.as_str().into()),
                         deleting: false,
-                        node: Some(format!("node-{index}")),
+                        node: Some(format!("node-{index}").into()),
                         since: self.now.checked_sub(pod.age).ok(),
                         trouble: pod.trouble,
                         prepared: pod.prepared,

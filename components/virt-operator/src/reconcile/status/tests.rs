@@ -291,8 +291,8 @@ fn the_only_pod_of_the_nodes_may_be_replaced_without_an_outage() {
     let handler = ObjectKey::new(Kind::DaemonSet, Some("kv-test"), "virt-handler");
     let id = config("v0.1.0").id();
     let pod = kubevirt_upgrade::Pod {
-        name: "virt-handler-1".to_owned(),
-        id: Some(id.clone()),
+        name: "virt-handler-1".into(),
+        id: Some(id.as_str().into()),
         revision: None,
         created: None,
         ready: false,
@@ -328,7 +328,7 @@ fn the_only_pod_of_the_nodes_may_be_replaced_without_an_outage() {
         images_overdue: false,
     });
     let facts = crate::pods::PodFacts { since: Some(at(100)), ..Default::default() };
-    let world = World { pods: BTreeMap::from([("virt-handler-1".to_owned(), facts)]).into(), ..World::default() };
+    let world = World { pods: BTreeMap::from([("virt-handler-1".into(), facts)]).into(), ..World::default() };
     assert!(!is_down(&plan, &world, at(130)), "it starts");
     assert!(is_down(&plan, &world, at(160)), "it should have started");
     assert!(is_down(&plan, &World::default(), at(130)), "nobody knows of a pod that starts");

@@ -121,12 +121,12 @@ fn what_nobody_stamped_is_not_ours_but_strategies_are() {
 fn accounts_and_roles_stay_until_the_last_pod_of_the_suite_is_gone() {
     let mut world = world(&[(Kind::ServiceAccount, "kubevirt-handler", false)]);
     let pod = |id: Option<&str>| PodFacts {
-        labels: Arc::new(Labels { id: id.map(str::to_owned), ..Labels::default() }),
+        labels: Arc::new(Labels { id: id.map(Into::into), ..Labels::default() }),
         ..PodFacts::default()
     };
-    Arc::make_mut(&mut world.pods).insert("virt-operator-1".to_owned(), pod(None));
+    Arc::make_mut(&mut world.pods).insert("virt-operator-1".into(), pod(None));
     assert_eq!(stage(&world).expect("the account is left").part, Part::Access);
-    Arc::make_mut(&mut world.pods).insert("virt-handler-1".to_owned(), pod(Some("id")));
+    Arc::make_mut(&mut world.pods).insert("virt-handler-1".into(), pod(Some("id")));
     let stage = stage(&world).expect("a pod is left");
     assert_eq!((stage.part, stage.delete.len()), (Part::Workloads, 0));
     assert!(stage.message().ends_with("waiting: Pod virt-handler-1 has not ended"));
