@@ -253,6 +253,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Gives a running migration up; the guest stays here. It may take a moment longer than the call. Refused from the moment the
     /// guest stands still for the switch-over: it is on one side then, a fraction of a second later.
     fn abort<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// Makes a running guest's process take back disks that it let go of for a migration that came to nothing. Changes nothing
+    /// where it has them; the guest does not stand still for it, and no event tells of it.
+    fn reclaim_disks<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>>;
     /// Everything that happens from now on. A receiver that is dropped unsubscribes.
     fn events(&self) -> mpsc::UnboundedReceiver<Event>;
 }

@@ -155,23 +155,52 @@ const ABORT_AGAIN: Duration = Duration::from_millis(20);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Domain;
     use crate::hypervisor::Capabilities;
     use crate::model::{Physics, Universe};
     use crate::suite::Phase;
     use crate::suite::tests::machine;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_hypervisor_that_never_gives_up_is_told_of() {
+    /// Two hosts, a guest that runs on the old one.
+    async fn world() -> (Universe, Domain) {
         let universe = Universe::new(Physics::default());
         for host in ["old", "new"] {
             let (libvirt, qemu) = ("9.0.0".to_owned(), "7.2.22".to_owned());
             universe
                 .add_host(host, Capabilities { libvirt, qemu, machines: vec!["pc-q35-7.2".to_owned()], kvm: false });
         }
-        let (source, target) = (universe.connect("old"), universe.connect("new"));
+        let source = universe.connect("old");
         let guest = machine("default_t1", 262_144);
         source.define(&guest).await.unwrap();
         source.start(&guest.name, Default::default()).await.unwrap();
+        (universe, guest)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_stayed_has_its_disks_before_a_silent_target_answers() {
+        let (universe, guest) = world().await;
+        let (source, target) = (universe.connect("old"), universe.connect("new"));
+        let how = Migration { peer: "new".to_owned(), ..Migration::default() };
+        let ends = Ends { source: &source, target: &target };
+        let migration = run(ends, &guest.name, &how, Policy::default(), CancellationToken::new(), |_| {});
+        let struck = async {
+            universe.until(|universe| universe.phase("old", &guest.name) == Some(Phase::SwitchOver)).await;
+            universe.kill_daemon("new");
+            universe.until(|universe| universe.phase("old", &guest.name).is_none()).await;
+            // The first look at both sides takes no longer.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(target.list().await.is_err(), "it is still silent");
+            assert!(universe.write(&guest.name), "a write ended the guest");
+        };
+        let (outcome, ()) = futures::future::join(migration, struck).await;
+        let settlement = outcome.unwrap().settlement;
+        assert_eq!(settlement, Settlement { runs_on: Some(Side::Source), steps: Vec::new() });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hypervisor_that_never_gives_up_is_told_of() {
+        let (universe, guest) = world().await;
+        let (source, target) = (universe.connect("old"), universe.connect("new"));
         universe.set_stuck(true);
         let cancel = CancellationToken::new();
         let how = Migration { peer: "new".to_owned(), bandwidth: Some(48), ..Migration::default() };

@@ -2,7 +2,7 @@
 //! it says, and asks again.
 //!
 //! Two rules stand above all others. Nobody acts on absence of knowledge: a side that does not answer, or still works on
-//! the migration, is waited for. And the guest never runs twice: a paused side is only resumed when the other one
+//! the migration, is waited for before anything starts, stops or ends. And the guest never runs twice: a paused side is only resumed when the other one
 //! provably does not run and cannot start by itself.
 
 use std::time::Duration;
@@ -46,8 +46,6 @@ pub enum Step {
     Resume(Side),
     Destroy(Side),
     Pause(Side),
-    /// Stop the guest for a moment and let it go on: its process then takes its disks back.
-    Reclaim(Side),
 }
 
 /// What both views together mean.
@@ -211,14 +209,11 @@ pub async fn settle(
     let mut reclaimed = false;
     loop {
         let (source_view, target_view) = futures::future::join(look(source, name), look(target, name)).await;
-        let verdict = if !reclaimed && may_lack_its_disks(&source_view, &target_view, intent) {
-            // Tried once: a guest that cannot be stopped now is where it is all the same.
-            reclaimed = true;
-            Verdict::Do(Step::Reclaim(Side::Source))
-        } else {
-            judge(&source_view, &target_view, intent)
-        };
-        let why = match verdict {
+        if !reclaimed && may_lack_its_disks(&source_view, &target_view) {
+            // Refused, it is tried with the next look, if there is one: where the guest runs does not depend on it.
+            reclaimed = source.reclaim_disks(name).await.is_ok();
+        }
+        let why = match judge(&source_view, &target_view, intent) {
             Verdict::Settled(side) => return Ok(Settlement { runs_on: Some(side), steps }),
             Verdict::Gone => return Ok(Settlement { runs_on: None, steps }),
             Verdict::Do(step) => {
@@ -226,11 +221,9 @@ pub async fn settle(
                     Step::Resume(side) => pick(side, source, target).resume(name).await,
                     Step::Destroy(side) => pick(side, source, target).destroy(name).await,
                     Step::Pause(side) => pick(side, source, target).pause(name).await,
-                    Step::Reclaim(side) => reclaim(pick(side, source, target), name).await,
                 };
                 match done {
                     Ok(()) => {
-                        reclaimed |= step == Step::Resume(Side::Source);
                         steps.push(step);
                         continue;
                     }
@@ -255,17 +248,11 @@ pub async fn settle(
 /// Whether the guest runs where it was, perhaps without its disks. QEMU 7.2 that is told to give up while the last of the guest
 /// travels lets go of the disks and then lets the guest run on: its next write, or its next migration, ends it with a failed
 /// assertion (`BDRV_O_INACTIVE`). libvirt tells it so when it loses the target in that moment. No state shows it, so every guest
-/// that stayed is looked after, before anything else: whether the target answers does not matter for it.
-fn may_lack_its_disks(source: &View, target: &View, intent: Intent) -> bool {
+/// that stayed is looked after, and at once: a target that is silent may be so for long. Disks of a guest that runs over there
+/// are not touched.
+fn may_lack_its_disks(source: &View, target: &View) -> bool {
     let runs_there = matches!(target, View::Known(state) if state.runs());
-    intent == Intent::Run && *source == View::Known(State::Running) && !runs_there
-}
-
-/// Going on is what makes QEMU take the disks back. It takes some milliseconds; should it fail in between, the guest is found
-/// paused, and resumed.
-async fn reclaim(hypervisor: &dyn Hypervisor, name: &str) -> Result<(), Error> {
-    hypervisor.pause(name).await?;
-    hypervisor.resume(name).await
+    *source == View::Known(State::Running) && !runs_there
 }
 
 fn pick<'a>(side: Side, source: &'a dyn Hypervisor, target: &'a dyn Hypervisor) -> &'a dyn Hypervisor {
@@ -349,7 +336,6 @@ mod tests {
                         Step::Resume(Side::Target) | Step::Destroy(Side::Target) | Step::Pause(Side::Target) => {
                             target = after(&target, step);
                         }
-                        Step::Reclaim(_) => panic!("views do not tell that a guest lacks its disks"),
                     }
                     assert!(began_twice || !twice(&source, &target), "{step:?} made it run twice");
                     steps += 1;
@@ -373,6 +359,16 @@ mod tests {
                     assert!(matches!(other, View::Absent | View::Known(State::Stopped(_))));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn disks_are_taken_back_where_the_guest_runs_alone() {
+        let running = View::Known(State::Running);
+        for other in all_views() {
+            let alone = !matches!(&other, View::Known(state) if state.runs());
+            assert_eq!(may_lack_its_disks(&running, &other), alone, "{other:?}");
+            assert_eq!(may_lack_its_disks(&other, &View::Absent), other == running, "{other:?}");
         }
     }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use virt::domain::Domain as Guest;
 
+use super::qmp::{GO_ON, STOP, Told, status, tell};
 use super::{Libvirt, convert, ffi};
 use crate::hypervisor::{Error, Hypervisor, Result, State};
 
@@ -39,12 +40,8 @@ const STOP_FOR: Duration = Duration::from_millis(100);
 const LEAVE: &str = r#"{"execute": "migrate-continue", "arguments": {"state": "cancelling"}}"#;
 const HOW_FAR: &str = r#"{"execute": "query-migrate"}"#;
 const WHY_STILL: &str = r#"{"execute": "query-status"}"#;
-const STOP: &str = r#"{"execute": "stop"}"#;
-const GO_ON: &str = r#"{"execute": "cont"}"#;
 
 const OPERATION: &str = "abort the migration of";
-
-type Told<T> = std::result::Result<T, virt::error::Error>;
 
 /// Whether it may be given up now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,17 +134,6 @@ async fn ends(client: &Libvirt, name: &str, within: Duration) -> bool {
     false
 }
 
-/// What QEMU answers.
-fn tell(domain: &Guest, command: &str) -> Told<String> {
-    domain.qemu_monitor_command(command, 0)
-}
-
-/// QEMU's own word for what was asked about, empty when there is none.
-fn status(answer: &str) -> String {
-    let answer: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
-    answer["return"]["status"].as_str().unwrap_or_default().to_owned()
-}
-
 /// Whether QEMU's migration is over and the guest here to stay.
 fn has_cancelled(status: &str) -> bool {
     matches!(status, "cancelled" | "failed")
@@ -158,11 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn qemu_says_how_far_it_is() {
-        assert_eq!(status(r#"{"return":{"status":"cancelled"},"id":"libvirt-487"}"#), "cancelled");
-        for answer in [r#"{"return":{}}"#, r#"{"error":{"class":"GenericError"}}"#, ""] {
-            assert_eq!(status(answer), "", "{answer}");
-        }
+    fn a_migration_that_was_given_up_is_known_by_qemus_word() {
         assert!(has_cancelled("cancelled") && !has_cancelled("cancelling") && !has_cancelled(""));
     }
 

@@ -8,6 +8,8 @@
 mod abort;
 mod convert;
 mod ffi;
+mod qmp;
+mod reclaim;
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -428,6 +430,10 @@ impl Hypervisor for Libvirt {
         self.on_domain(name, "set the downtime of", move |domain| {
             domain.migrate_set_max_downtime(milliseconds, 0).map(drop)
         })
+    }
+
+    fn reclaim_disks<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        reclaim::reclaim(self, name)
     }
 
     fn abort<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {

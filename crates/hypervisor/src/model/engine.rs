@@ -120,13 +120,13 @@ pub(super) async fn run(
             let mut world = universe.lock();
             world.drop_incoming(&target, &name);
             let host = world.host(&source);
-            host.jobs.remove(&name);
+            let switched_over = host.jobs.remove(&name).is_some_and(|job| job.phase >= Phase::SwitchOver);
             if let Some(process) = host.processes.get_mut(&name)
                 && !process.running
                 && process.pause == Pause::Migration
             {
                 process.running = true;
-                process.lacks_disks = true;
+                process.lacks_disks = switched_over;
                 host.tell(&name, Change::Resumed);
             }
             world.touch();

@@ -502,6 +502,16 @@ impl Hypervisor for Model {
         })
     }
 
+    fn reclaim_disks<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        self.with_process(name, "take back the disks of", |process| {
+            if !process.running {
+                return Err(wrong_state(name, "take back the disks of", "it does not run"));
+            }
+            process.lacks_disks = false;
+            Ok(((), None))
+        })
+    }
+
     fn abort<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
         self.with(|world, host| {
             let host = world.host(host);

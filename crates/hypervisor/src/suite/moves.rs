@@ -6,7 +6,9 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{ANSWERS_WITHIN, Case, Place, Stage, Verdict, client, event, home, running, told, until, well, wrong};
+use super::{
+    ANSWERS_WITHIN, Case, Place, Stage, Verdict, client, event, home, running, told, until, well, whole, wrong,
+};
 use crate::hypervisor::{Change, Error, Event, Pause, Progress, State};
 use crate::migration::{Ends, Outcome, SETTLE_WITHIN, for_copying, run};
 use crate::monitor::{GiveUp, Monitor, OnBudget, Policy};
@@ -108,7 +110,7 @@ async fn refused(stage: &dyn Stage) -> Verdict {
         return wrong("an unknown guest could be moved");
     }
     until(&*source, &name, ANSWERS_WITHIN, |view| *view == View::Known(State::Running)).await?;
-    well(stage).await
+    whole(stage).await
 }
 
 /// A migration over the slow link with a busy guest.
@@ -169,7 +171,7 @@ async fn budget(stage: &dyn Stage) -> Verdict {
     if home(stage).await? != from {
         return wrong("it is elsewhere");
     }
-    well(stage).await
+    whole(stage).await
 }
 
 async fn slowed(stage: &dyn Stage) -> Verdict {
@@ -252,7 +254,7 @@ async fn hopeless(stage: &dyn Stage) -> Verdict {
     if stopped > allowed + LATE {
         return wrong(format!("it was stopped for {stopped:?}, and {allowed:?} was allowed: {outcome:?}"));
     }
-    well(stage).await
+    whole(stage).await
 }
 
 /// How long the guest stands still between being paused here and running over there.
