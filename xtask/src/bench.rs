@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Measure only figures whose name or label contains this
     #[arg(long)]
     only: Option<String>,
+    /// Measure nothing, and draw the picture from the output of earlier runs (`upgrade` alone)
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    draw: Vec<PathBuf>,
     /// How many writes under watches
     #[arg(long, default_value_t = 10_000)]
     writes: usize,
@@ -131,6 +134,7 @@ impl Figure {
 /// # Errors
 /// A goal was missed, or something could not be measured.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    ensure!(options.draw.is_empty() || options.subject == "upgrade", "--draw knows the picture of `upgrade` alone");
     match options.subject.as_str() {
         "operator" => return operator::run(options),
         "upgrade" => return upgrade::run(options),

@@ -2,8 +2,8 @@
 //! it says, and asks again.
 //!
 //! Two rules stand above all others. Nobody acts on absence of knowledge: a side that does not answer, or still works on
-//! the migration, is waited for before anything starts, stops or ends. And the guest never runs twice: a paused side is only resumed when the other one
-//! provably does not run and cannot start by itself.
+//! the migration, is waited for before anything starts, stops or ends. And the guest never runs twice: a paused side is only
+//! resumed when the other one provably does not run and cannot start by itself.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Figures of a change of version: how virt-handler goes over the nodes, what the operator asks for that and how long its
 //! planner takes, in simulated time; the operator's memory as a process of its own; see [`process`].
 
+mod picture;
 mod process;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::chart::{Line, Panel, Scale, svg};
+use self::picture::{IDEAL, PLAN, REQUESTS, TOOK, Told};
 use super::{Bench, Goal, Options};
 use crate::{paths, term};
 
@@ -23,13 +24,10 @@ const PLANNER: f64 = 50.0;
 /// How many times what ideal waves take the waves may take.
 const WAVES: f64 = 1.2;
 
-/// What was measured at one size.
+/// What sizes are compared by.
 struct Size {
-    took: f64,
-    ideal: f64,
     requests: f64,
     waves: f64,
-    plan: f64,
 }
 
 /// Measures, draws, prints, and fails when a goal is missed.
@@ -37,6 +35,10 @@ struct Size {
 /// # Errors
 /// As [`super::run`].
 pub(super) fn run(options: &Options) -> Result<()> {
+    if !options.draw.is_empty() {
+        let caption = format!("release builds; figures of {} runs of the command", options.draw.len());
+        return draw(&Told::read(&options.draw)?, &caption);
+    }
     let mut bench = Bench::new(options)?;
     let measured = measure(&mut bench, options);
     bench.end(measured)
@@ -51,15 +53,23 @@ fn measure(bench: &mut Bench<'_>, options: &Options) -> Result<()> {
         }
     }
     compare(bench, &measured);
-    let mut memory = None;
-    if !options.quick && process::is_wanted(bench) {
-        memory = Some(process::measure(bench)?);
+    if options.quick || !process::is_wanted(bench) {
+        return Ok(());
     }
-    if let Some(memory) = memory.filter(|_| !options.quick && options.only.is_none()) {
-        let path = paths::root().join("docs").join("upgrade-figures.svg");
-        std::fs::write(&path, picture(&measured, &memory)).with_context(|| format!("write {}", path.display()))?;
+    process::measure(bench)?;
+    if options.only.is_some() {
+        return Ok(());
     }
-    Ok(())
+    let caption =
+        format!("release builds on one machine with {} processors, load {}", super::processors(), super::load());
+    let told = bench.figures.iter().map(|figure| (figure.name.clone(), figure.value));
+    draw(&told.collect(), &caption)
+}
+
+/// Writes the picture.
+fn draw(told: &Told, caption: &str) -> Result<()> {
+    let path = paths::root().join("docs").join("upgrade-figures.svg");
+    std::fs::write(&path, told.draw(caption)?).with_context(|| format!("write {}", path.display()))
 }
 
 fn size(bench: &mut Bench<'_>, program: &Path, nodes: u32) -> Result<Size> {
@@ -72,7 +82,7 @@ fn size(bench: &mut Bench<'_>, program: &Path, nodes: u32) -> Result<Size> {
         exceeded.iter().for_each(|what| term::note(&what.to_string()));
     }
     let exceeded = f64::from(u32::try_from(exceeded.len()).unwrap_or(u32::MAX));
-    let name = |what: &str| format!("{nodes} nodes: {what}");
+    let name = |what: &str| picture::name(nodes, what);
     let figures = [
         ("pods of virt-handler replaced", number("replaced")?, "", Goal::Exactly(f64::from(nodes))),
         ("commits at which unavailability was counted", number("commits")?, "", Goal::None),
@@ -80,29 +90,23 @@ fn size(bench: &mut Bench<'_>, program: &Path, nodes: u32) -> Result<Size> {
         ("most nodes unavailable at once", number("most_unavailable")?, "", Goal::None),
         ("waves, ideally", number("waves")?, "", Goal::None),
         ("replacement of one pod, on average", number("replacement_seconds")?, "s", Goal::None),
-        ("ideal time of virt-handler's roll-out", number("ideal_seconds")?, "s", Goal::None),
-        ("time of virt-handler's roll-out", number("handlers_seconds")?, "s", Goal::None),
+        (IDEAL, number("ideal_seconds")?, "s", Goal::None),
+        (TOOK, number("handlers_seconds")?, "s", Goal::None),
         ("the same, times the ideal", number("times_ideal")?, "", Goal::AtMost(WAVES)),
         ("time of the whole change", number("upgrade_seconds")?, "s", Goal::None),
-        ("operator's requests for it", number("requests")?, "", Goal::None),
+        (REQUESTS, number("requests")?, "", Goal::None),
         ("reads among them", number("reads")?, "", Goal::None),
         ("writes of the status among them", number("statuses")?, "", Goal::None),
         ("watches opened meanwhile", number("watches")?, "", Goal::None),
         ("planner, median", number("plan_p50_ms")?, "ms", Goal::None),
-        ("planner, 99 of 100", number("plan_p99_ms")?, "ms", Goal::Below(PLANNER)),
+        (PLAN, number("plan_p99_ms")?, "ms", Goal::Below(PLANNER)),
     ];
     for (what, value, unit, goal) in figures {
         // A plan is made by this machine, whatever time it is in the simulation.
         let label = if unit == "ms" { "in process" } else { "simulated" };
         bench.add(name(what), label, value, unit, goal);
     }
-    Ok(Size {
-        took: number("handlers_seconds")?,
-        ideal: number("ideal_seconds")?,
-        requests: number("requests")?,
-        waves: number("waves")?,
-        plan: number("plan_p99_ms")?,
-    })
+    Ok(Size { requests: number("requests")?, waves: number("waves")? })
 }
 
 /// Requests of each larger cluster against those on three nodes: one more for each further wave.
@@ -113,51 +117,4 @@ fn compare(bench: &mut Bench<'_>, measured: &BTreeMap<u32, Size>) {
         let more = size.requests - three.requests;
         bench.add(name, "simulated", more, "", Goal::AtMost(size.waves - three.waves));
     }
-}
-
-fn picture(measured: &BTreeMap<u32, Size>, memory: &process::Memory) -> String {
-    let of = |value: fn(&Size) -> f64| -> Vec<(f64, f64)> {
-        measured.iter().map(|(nodes, size)| (f64::from(*nodes), value(size))).collect()
-    };
-    let label = "simulated nodes and time";
-    let panels = [
-        Panel {
-            title: "Time of virt-handler's roll-out",
-            label,
-            axis: "seconds",
-            scale: Scale::Linear,
-            lines: vec![
-                Line { name: "taken", points: of(|size| size.took) },
-                Line { name: "ideal", points: of(|size| size.ideal) },
-            ],
-            bounds: Vec::new(),
-        },
-        Panel {
-            title: "The operator's requests for a change of version",
-            label,
-            axis: "requests",
-            scale: Scale::Linear,
-            lines: vec![Line { name: "", points: of(|size| size.requests) }],
-            bounds: Vec::new(),
-        },
-        Panel {
-            title: "The planner, 99 of 100 plans",
-            label: "time of this machine, at 13 moments of a roll-out",
-            axis: "milliseconds",
-            scale: Scale::Linear,
-            lines: vec![Line { name: "", points: of(|size| size.plan) }],
-            bounds: vec![(PLANNER, "goal")],
-        },
-        Panel {
-            title: "The operator's memory, most ever (VmHWM)",
-            label: "as a process, over HTTPS; the nodes are simulated",
-            axis: "megabytes",
-            scale: Scale::Linear,
-            lines: vec![Line { name: "", points: memory.points() }],
-            bounds: vec![(process::MOST, "goal on 5,000 nodes")],
-        },
-    ];
-    let caption =
-        format!("release builds on one machine with {} processors, load {}", super::processors(), super::load());
-    svg("virt-operator: what a change of version costs", &panels, &caption)
 }

@@ -150,9 +150,10 @@ fn stage(options: &Options, programs: &Path, images: &Images) -> Result<Value> {
     let shipped = base.join("programs");
     std::fs::create_dir_all(&shipped)?;
     std::fs::copy(programs.join("libvirt-supervisor"), shipped.join("libvirt-supervisor"))?;
-    let mut child = Command::new("unshare")
+    // Whatever ends the stage or this process ends everything in the laboratory.
+    let mut child = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare"])
         .args(["--net", "--mount", "--propagation", "private"])
-        // Whatever ends the stage or this process ends everything in the laboratory.
         .args(["--pid", "--mount-proc", "--fork", "--kill-child"])
         .arg(programs.join("guest-stage"))
         .arg("run")

@@ -4,13 +4,13 @@
 //! Its pods and those of the control plane stay on nodes whose pods are processes; the others have nothing but a simulated
 //! virt-handler.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::Result;
 
 use super::super::processes::{NODES, Processes};
 use super::super::{Bench, Goal, Kubectl};
+use super::picture;
 use crate::release;
 
 /// What `--only` calls it, with the number of nodes behind it.
@@ -24,15 +24,6 @@ const NEW: &str = "v0.2.0";
 /// A label of the nodes whose pods are processes.
 const PROCESSES: &str = "bench.example.com/pods=processes";
 
-/// The most memory that was ever held, by the number of nodes.
-pub(super) struct Memory(BTreeMap<u32, f64>);
-
-impl Memory {
-    pub(super) fn points(&self) -> Vec<(f64, f64)> {
-        self.0.iter().map(|(nodes, megabytes)| (f64::from(*nodes), *megabytes)).collect()
-    }
-}
-
 fn name(nodes: u32) -> String {
     format!("{NAME}, {nodes} nodes")
 }
@@ -45,19 +36,18 @@ pub(super) fn is_wanted(bench: &Bench<'_>) -> bool {
 ///
 /// # Errors
 /// Something does not build, start, or come to its end.
-pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Memory> {
+pub(super) fn measure(bench: &mut Bench<'_>) -> Result<()> {
     bench.build()?;
-    let mut most = BTreeMap::new();
     for nodes in SIZES {
         if bench.wants(&name(nodes)) {
-            most.insert(nodes, changed(bench, nodes)?);
+            changed(bench, nodes)?;
         }
     }
-    Ok(Memory(most))
+    Ok(())
 }
 
-/// Installs, lets nodes join, and changes the version; gives the most memory that the leading operator ever held.
-fn changed(bench: &mut Bench<'_>, nodes: u32) -> Result<f64> {
+/// Installs, lets nodes join, and changes the version; takes the most memory that the leading operator ever held.
+fn changed(bench: &mut Bench<'_>, nodes: u32) -> Result<()> {
     bench.heading(&format!("The operator as a process on a cluster of {nodes} nodes"));
     let cluster = Processes::start(bench, &[OLD, NEW])?;
     let dist = bench.scratch.join("dist-upgrade");
@@ -71,12 +61,9 @@ fn changed(bench: &mut Bench<'_>, nodes: u32) -> Result<f64> {
     kubectl.apply(&dist.join(OLD).join("kubevirt-cr.yaml"))?;
     is_settled(&kubectl, OLD)?;
     let (label, value) = PROCESSES.split_once('=').unwrap_or_default();
-    patch(
-        &kubectl,
-        &format!(
-            r#"{{"spec":{{"imageTag":"{OLD}","infra":{{"nodePlacement":{{"nodeSelector":{{"{label}":"{value}"}}}}}}}}}}"#
-        ),
-    )?;
+    // One virt-api for each ten nodes would be hundreds of processes on three nodes.
+    let infra = format!(r#"{{"replicas":2,"nodePlacement":{{"nodeSelector":{{"{label}":"{value}"}}}}}}"#);
+    patch(&kubectl, &format!(r#"{{"spec":{{"imageTag":"{OLD}","infra":{infra}}}}}"#))?;
     // The newer operator comes while there are no nodes on which its pods could not run.
     kubectl.apply(&dist.join(NEW).join("kubevirt-operator.yaml"))?;
     kubectl.run(&["rollout", "status", "-n", "kubevirt", "deployment/virt-operator"])?;
@@ -84,19 +71,19 @@ fn changed(bench: &mut Bench<'_>, nodes: u32) -> Result<f64> {
     is_settled(&kubectl, OLD)?;
     let joined = if nodes > NODES { Some(cluster.grow(bench, nodes)?) } else { None };
     let [leader, _] = cluster.memory(bench, NEW)?;
-    let name = |what: &str| format!("{nodes} nodes: {what}");
+    let name = |what: &str| picture::name(nodes, what);
     let goal = if nodes == LARGEST { Goal::Below(MOST) } else { Goal::None };
-    bench.add(name("operator's most memory while nodes join (VmHWM)"), "process", leader.most, "MB", goal);
+    bench.add(name(picture::JOINED), "process", leader.most, "MB", goal);
     let (kubectl, started) = (Kubectl { bench, kubeconfig: &cluster.kubeconfig }, Instant::now());
     patch(&kubectl, &format!(r#"{{"spec":{{"imageTag":"{NEW}"}}}}"#))?;
     is_settled(&kubectl, NEW)?;
     let took = started.elapsed().as_secs_f64();
     let [leader, _] = cluster.memory(bench, NEW)?;
     drop(joined);
-    bench.add(name("operator's most memory while it changes version (VmHWM)"), "process", leader.most, "MB", goal);
+    bench.add(name(picture::MEMORY), "process", leader.most, "MB", goal);
     bench.add(name("operator's memory afterwards (VmRSS)"), "process", leader.now, "MB", Goal::None);
     bench.add(name("time of the whole change on this machine"), "process", took, "s", Goal::None);
-    Ok(leader.most)
+    Ok(())
 }
 
 fn patch(kubectl: &Kubectl<'_>, patch: &str) -> Result<()> {
