@@ -122,16 +122,15 @@ impl Moved {
 
 async fn story(options: Run) -> Result<()> {
     let paths = Paths {
-        base: options.base,
-        old: options.old,
-        new: options.new,
-        guest: options.guest,
-        programs: options.programs,
+        base: options.base.clone(),
+        old: options.old.clone(),
+        new: options.new.clone(),
+        guest: options.guest.clone(),
+        programs: options.programs.clone(),
     };
     let started = Instant::now();
     let stage = RealStage::start(&paths).await?;
-    let chosen = (options.cases.as_str(), options.rounds);
-    let result = tell(&stage, options.migrations, options.virsh, chosen, started).await;
+    let result = tell(&stage, &options, started).await;
     if result.is_err() {
         say(&format!("--- the guest: {}", what_it_does(&stage)));
         for pod in [&stage.old, &stage.new] {
@@ -164,13 +163,7 @@ fn what_it_does(stage: &RealStage) -> String {
     format!("on the {place:?} pair\n{}", answers.join("\n"))
 }
 
-async fn tell(
-    stage: &RealStage,
-    migrations: usize,
-    by_virsh: usize,
-    chosen: (&str, usize),
-    started: Instant,
-) -> Result<()> {
+async fn tell(stage: &RealStage, options: &Run, started: Instant) -> Result<()> {
     for place in [Place::Old, Place::New] {
         let client = connect(&stage.pod(place).socket().to_string_lossy()).await?;
         let capabilities = client.capabilities().await?;
@@ -194,8 +187,9 @@ async fn tell(
     let back = ours(stage).await?;
     say(&format!("moved by us   New -> Old: {} ms in total, {} ms of downtime", back.total_ms, back.downtime_ms));
     let (mut mine, mut theirs) = (vec![there, back], Vec::new());
-    let round_trips = migrations.div_ceil(2).max(1);
+    let round_trips = options.migrations.div_ceil(2).max(1);
     for trip in 1..round_trips {
+        let by_virsh = options.virsh;
         if theirs.len() < 2 * by_virsh && (trip - 1) * by_virsh >= theirs.len() / 2 * (round_trips - 1).max(1) {
             let (there, back) = (virsh(stage).await?, virsh(stage).await?);
             if theirs.is_empty() {
@@ -248,7 +242,7 @@ async fn tell(
     ensure!(pulse.lost == 0 && pulse.repeated == 0 && pulse.uptime_monotonic, "the guest suffered: {pulse:?}");
     ensure!(pulse.connections == 1, "the heartbeat's connection broke: {pulse:?}");
 
-    let (passed, failed) = suite(stage, chosen).await;
+    let (passed, failed) = suite(stage, &options.cases, options.rounds).await;
     let figures = json!({
         "kind": "emulation",
         "memory": memory,
@@ -393,7 +387,7 @@ fn percentile(moved: &[Moved], percent: usize) -> u64 {
 /// Enough for an assertion that failed and what led to it.
 const EMULATORS_LAST_LINES: usize = 12;
 
-async fn suite(stage: &RealStage, (filter, rounds): (&str, usize)) -> (usize, Vec<String>) {
+async fn suite(stage: &RealStage, filter: &str, rounds: usize) -> (usize, Vec<String>) {
     let (mut passed, mut failed) = (0, Vec::new());
     let cases = cases();
     let chosen = || cases.iter().filter(|case| case.name.contains(filter));
