@@ -129,6 +129,11 @@ impl Session {
 pub(super) struct Hold(Option<Connect>);
 
 impl Hold {
+    /// The only hold on a connection: it closes with it.
+    pub(super) fn new(connect: Connect) -> Self {
+        Self(Some(connect))
+    }
+
     pub(super) fn on(connect: &Connect) -> Self {
         Self(Some(connect.clone()))
     }

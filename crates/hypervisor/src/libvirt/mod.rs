@@ -29,7 +29,7 @@ use crate::hypervisor::{
 
 /// Seconds between two keepalive messages, and how many may stay unanswered: a daemon that hangs is found in 15 s. One each second,
 /// because a call can wait for the next message: of two threads that call at once, libvirt 9.0's client may forget to wake the one that
-/// sends for both.
+/// sends for both. A migration, which is one long call that others are made beside, therefore has a connection of its own.
 const KEEPALIVE: (i32, u32) = (1, 15);
 
 /// Longest wait for an answer: libvirt itself gives up waiting for a busy guest after 30 s, and a guest of many gigabytes takes some
@@ -141,7 +141,17 @@ impl Libvirt {
         &self,
         f: impl FnOnce(&Connect) -> Result<T> + Send + 'static,
     ) -> BoxFuture<'static, Result<T>> {
-        let call = self.call_without_end(f);
+        let shared = Arc::clone(&self.shared);
+        let call = blocking(move || {
+            let connection = shared.connection()?;
+            let result = f(&connection);
+            if result.is_err() && !connection.is_alive().unwrap_or(false) {
+                // Whatever the library said, the reason is that there is nobody to ask.
+                shared.lost(CLOSED_MEANWHILE);
+                return Err(Error::Unreachable(CLOSED_MEANWHILE.to_owned()));
+            }
+            result
+        });
         async move {
             let slow =
                 || Error::Unreachable(format!("the daemon did not answer within {} s", ANSWERS_WITHIN.as_secs()));
@@ -150,27 +160,22 @@ impl Libvirt {
         .boxed()
     }
 
-    fn call_without_end<T: Send + 'static>(
+    /// Runs a blocking call for as long as it takes, on a connection of its own.
+    fn call_apart<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Connect) -> Result<T> + Send + 'static,
     ) -> BoxFuture<'static, Result<T>> {
         let shared = Arc::clone(&self.shared);
-        async move {
-            let joined = tokio::task::spawn_blocking(move || {
-                let connection = shared.connection()?;
-                let result = f(&connection);
-                if result.is_err() && !connection.is_alive().unwrap_or(false) {
-                    // Whatever the library said, the reason is that there is nobody to ask.
-                    let why = "the connection to the daemon closed during the call";
-                    shared.lost(why);
-                    return Err(Error::Unreachable(why.to_owned()));
-                }
-                result
-            })
-            .await;
-            joined.unwrap_or_else(|error| Err(Error::Unreachable(error.to_string())))
-        }
-        .boxed()
+        blocking(move || {
+            // A client that is known to be down says so at once, as it does to every other call.
+            drop(shared.connection()?);
+            let connection = ffi::Hold::new(connect(&shared.uri).map_err(Error::Unreachable)?);
+            let result = f(&connection);
+            if result.is_err() && !connection.is_alive().unwrap_or(false) {
+                return Err(Error::Unreachable(CLOSED_MEANWHILE.to_owned()));
+            }
+            result
+        })
     }
 
     fn on_domain<T: Send + 'static>(
@@ -185,6 +190,17 @@ impl Libvirt {
             f(&domain).map_err(|error| classify(&error, &name, operation))
         })
     }
+}
+
+const CLOSED_MEANWHILE: &str = "the connection to the daemon closed during the call";
+
+/// Runs what blocks where it keeps nobody waiting.
+fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> BoxFuture<'static, Result<T>> {
+    async move {
+        let joined = tokio::task::spawn_blocking(f).await;
+        joined.unwrap_or_else(|error| Err(Error::Unreachable(error.to_string())))
+    }
+    .boxed()
 }
 
 /// Opens the connection whenever it is down, for as long as somebody holds the client.
@@ -210,12 +226,17 @@ async fn keep_connected(shared: Weak<Shared>) {
     }
 }
 
-fn open(shared: &Arc<Shared>) -> std::result::Result<(), String> {
-    let connection = Connect::open(Some(&shared.uri)).map_err(|error| error.message().to_owned())?;
+fn connect(uri: &str) -> std::result::Result<Connect, String> {
+    let connection = Connect::open(Some(uri)).map_err(|error| error.message().to_owned())?;
     if let Err(error) = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1) {
         ffi::close(connection);
         return Err(error.message().to_owned());
     }
+    Ok(connection)
+}
+
+fn open(shared: &Arc<Shared>) -> std::result::Result<(), String> {
+    let connection = connect(&shared.uri)?;
     // Callbacks first, the listing second: what happens in between is told twice rather than never.
     let audience = || shared.audience.lock().expect("no code under this lock panics");
     audience().early = Some(Vec::new());
@@ -386,7 +407,7 @@ impl Hypervisor for Libvirt {
         };
         let peer = format!("qemu+unix:///session?socket={peer}");
         let guest = name.to_owned();
-        let migrating = self.call_without_end(move |connection| {
+        let migrating = self.call_apart(move |connection| {
             let domain = lookup(connection, &guest)?;
             let failed = |error: virt::error::Error| classify(&error, &guest, "migrate");
             if let Some(downtime) = max_downtime {
