@@ -1,6 +1,5 @@
 //! The suite's stage with real guests: two pods, libvirt in each, one guest between them.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -80,6 +79,7 @@ pub struct RealStage {
     watchers: [Libvirt; 2],
     relay: Mutex<Option<Arc<Relay>>>,
     shared: PathBuf,
+    notes: Mutex<Vec<String>>,
 }
 
 impl RealStage {
@@ -106,7 +106,7 @@ impl RealStage {
         };
         let (old, new) = (pod(old.await)?, pod(new.await)?);
         let watchers = [&old, &new].map(|pod| Libvirt::new(&pod.socket().to_string_lossy()));
-        Ok(Self { old, new, heart, watchers, relay: Mutex::default(), shared })
+        Ok(Self { old, new, heart, watchers, relay: Mutex::default(), shared, notes: Mutex::default() })
     }
 
     pub fn pod(&self, place: Place) -> &Pod {
@@ -127,6 +127,11 @@ impl RealStage {
     /// Where the guest has a process.
     pub fn place(&self) -> Option<Place> {
         [Place::Old, Place::New].into_iter().find(|place| self.processes(*place, GUEST) > 0)
+    }
+
+    /// What was worth knowing since it was last asked for.
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().expect("no code under this lock panics"))
     }
 
     fn relay(&self) -> Option<Arc<Relay>> {
@@ -506,7 +511,6 @@ impl Stage for RealStage {
     }
 
     fn note(&self, text: &str) {
-        // A reader that went away must not leave half a laboratory behind.
-        let _ = writeln!(std::io::stdout(), "    {text}");
+        self.notes.lock().expect("no code under this lock panics").push(text.to_owned());
     }
 }

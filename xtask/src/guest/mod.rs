@@ -5,10 +5,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kubevirt_guest::rootfs::{self, Layer, Pair};
 use kubevirt_guest::{disk, packages};
 use serde_json::{Value, json};
@@ -143,49 +144,112 @@ fn build_programs() -> Result<()> {
     Ok(())
 }
 
-/// Runs the stage, shows its story, returns its figures.
+/// Runs the suite in two laboratories, shows what they tell, returns the figures. The second one opens when the first one has measured,
+/// so that nothing runs beside what is measured.
 fn stage(options: &Options, programs: &Path, images: &Images) -> Result<Value> {
-    // Sockets have short paths.
-    let base = PathBuf::from(format!("/tmp/kvg-{}", std::process::id()));
-    let shipped = base.join("programs");
-    std::fs::create_dir_all(&shipped)?;
-    std::fs::copy(programs.join("libvirt-supervisor"), shipped.join("libvirt-supervisor"))?;
-    // Whatever ends the stage or this process ends everything in the laboratory.
-    let mut child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "unshare"])
-        .args(["--net", "--mount", "--propagation", "private"])
-        .args(["--pid", "--mount-proc", "--fork", "--kill-child"])
-        .arg(programs.join("guest-stage"))
-        .arg("run")
-        .arg("--base")
-        .arg(&base)
-        .arg("--old")
-        .arg(&images.old)
-        .arg("--new")
-        .arg(&images.new)
-        .arg("--guest")
-        .arg(&images.guest)
-        .arg("--programs")
-        .arg(&shipped)
-        .args(["--migrations", &options.migrations.to_string(), "--cases", &options.cases])
-        .args(["--rounds", &options.rounds.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut figures = None;
-    for line in BufReader::new(child.stdout.take().context("the stage has no output")?).lines() {
-        let line = line?;
-        match serde_json::from_str::<Value>(&line) {
-            Ok(value) if value.get("cases").is_some() => figures = Some(value),
-            _ => println!("{line}"),
+    let began = now();
+    let (to, told) = mpsc::channel();
+    let open = |name: char, task: &[&str]| Laboratory::open(name, task, options, programs, images, to.clone());
+    let migrations = options.migrations.to_string();
+    let mut laboratories = vec![open('a', &["run", "--migrations", &migrations])?];
+    let (mut measured, mut passed, mut failed, mut ended) = (None, 0, Vec::new(), 0);
+    while ended < laboratories.len() {
+        match told.recv()? {
+            Told::Line(line) => match serde_json::from_str::<Value>(&line).ok() {
+                Some(mut value) if value.get("measured").is_some() => {
+                    measured = Some(value["measured"].take());
+                    laboratories.push(open('b', &["disturb"])?);
+                }
+                Some(value) if value.get("cases").is_some() => {
+                    let cases: Cases = serde_json::from_value(value["cases"].clone())?;
+                    passed += cases.passed;
+                    failed.extend(cases.failed);
+                }
+                _ => println!("{line}"),
+            },
+            Told::End => ended += 1,
         }
     }
-    let status = child.wait()?;
-    remove(&base);
-    match figures {
-        Some(figures) if status.success() => Ok(figures),
-        Some(figures) => bail!("the guest stage failed: {figures}"),
-        None => bail!("the guest stage ended without figures ({status})"),
+    // Each is waited for before anything is judged, so that nothing is left of any.
+    let statuses: Vec<_> = laboratories.into_iter().map(Laboratory::close).collect();
+    let mut figures = measured.context("the guest stage ended before it had measured")?;
+    figures["cases"] = json!({"passed": passed, "failed": failed});
+    figures["seconds"] = json!(began.elapsed().as_secs());
+    for status in statuses {
+        let status = status?;
+        ensure!(status.success(), "the guest stage failed ({status}): {figures}");
+    }
+    Ok(figures)
+}
+
+/// How cases fared, as a laboratory says it.
+#[derive(serde::Deserialize)]
+struct Cases {
+    passed: usize,
+    failed: Vec<String>,
+}
+
+/// What comes from a laboratory.
+enum Told {
+    Line(String),
+    End,
+}
+
+/// A network, two pods and a guest of its own, in namespaces of its own.
+struct Laboratory {
+    child: Child,
+    base: PathBuf,
+}
+
+impl Laboratory {
+    fn open(
+        name: char,
+        task: &[&str],
+        options: &Options,
+        programs: &Path,
+        images: &Images,
+        to: mpsc::Sender<Told>,
+    ) -> Result<Self> {
+        // Sockets have short paths.
+        let base = PathBuf::from(format!("/tmp/kvg-{}{name}", std::process::id()));
+        let shipped = base.join("programs");
+        std::fs::create_dir_all(&shipped)?;
+        std::fs::copy(programs.join("libvirt-supervisor"), shipped.join("libvirt-supervisor"))?;
+        // Whatever ends the stage or this process ends everything in the laboratory.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare"])
+            .args(["--net", "--mount", "--propagation", "private"])
+            .args(["--pid", "--mount-proc", "--fork", "--kill-child"])
+            .arg(programs.join("guest-stage"))
+            .args(task)
+            .arg("--base")
+            .arg(&base)
+            .arg("--old")
+            .arg(&images.old)
+            .arg("--new")
+            .arg(&images.new)
+            .arg("--guest")
+            .arg(&images.guest)
+            .arg("--programs")
+            .arg(&shipped)
+            .args(["--cases", &options.cases, "--rounds", &options.rounds.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("the stage has no output")?).lines();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = to.send(Told::Line(line));
+            }
+            let _ = to.send(Told::End);
+        });
+        Ok(Self { child, base })
+    }
+
+    fn close(mut self) -> Result<ExitStatus> {
+        let status = self.child.wait()?;
+        remove(&self.base);
+        Ok(status)
     }
 }
 

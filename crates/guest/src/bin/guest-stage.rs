@@ -14,7 +14,7 @@ use kubevirt_hypervisor::hypervisor::{Change, Event, Hypervisor, Migration, Paus
 use kubevirt_hypervisor::libvirt::Libvirt;
 use kubevirt_hypervisor::migration::{Ends, run};
 use kubevirt_hypervisor::monitor::Policy;
-use kubevirt_hypervisor::suite::{BEATS_WITHIN, BOOTS_WITHIN, Place, Stage, cases};
+use kubevirt_hypervisor::suite::{BEATS_WITHIN, BOOTS_WITHIN, Case, Part, Place, Stage};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -28,8 +28,10 @@ struct Line {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Boot, move, measure, and run the suite.
+    /// Boot, move, measure, and run the cases in which nothing breaks on the way.
     Run(Run),
+    /// Run the cases in which something breaks on the way.
+    Disturb(Laboratory),
     /// Start one migration: a controlling process that can be killed.
     Migrate {
         #[arg(long)]
@@ -41,6 +43,18 @@ enum Task {
 
 #[derive(Args)]
 struct Run {
+    #[command(flatten)]
+    laboratory: Laboratory,
+    /// Migrations in a row, each to the other side.
+    #[arg(long, default_value_t = 50)]
+    migrations: usize,
+    /// Round trips by virsh, spread among them.
+    #[arg(long, default_value_t = 4)]
+    virsh: usize,
+}
+
+#[derive(Args)]
+struct Laboratory {
     #[arg(long)]
     base: PathBuf,
     #[arg(long)]
@@ -51,18 +65,30 @@ struct Run {
     guest: PathBuf,
     #[arg(long)]
     programs: PathBuf,
-    /// Migrations in a row, each to the other side.
-    #[arg(long, default_value_t = 50)]
-    migrations: usize,
-    /// Round trips by virsh, spread among them.
-    #[arg(long, default_value_t = 4)]
-    virsh: usize,
     /// Run the suite's cases whose name contains this; `none` runs none.
     #[arg(long, default_value = "")]
     cases: String,
     /// Run them this often.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+}
+
+impl Laboratory {
+    async fn open(&self) -> Result<RealStage> {
+        let Self { base, old, new, guest, programs, cases: _, rounds: _ } = self;
+        let paths = Paths {
+            base: base.clone(),
+            old: old.clone(),
+            new: new.clone(),
+            guest: guest.clone(),
+            programs: programs.clone(),
+        };
+        Ok(RealStage::start(&paths).await?)
+    }
+
+    fn chosen(&self, part: Part) -> Vec<Case> {
+        part.cases().into_iter().filter(|case| case.name.contains(&self.cases)).collect()
+    }
 }
 
 /// libvirt's default waits for a downtime of 300 ms; so do both sides of the comparison.
@@ -73,6 +99,7 @@ fn main() -> Result<()> {
     runtime.block_on(async {
         match Line::parse().task {
             Task::Run(options) => story(options).await,
+            Task::Disturb(laboratory) => disturb(laboratory).await,
             Task::Migrate { socket, how } => {
                 let how: Migration = serde_json::from_str(&how)?;
                 let client = connect(&socket.to_string_lossy()).await?;
@@ -120,16 +147,18 @@ impl Moved {
     }
 }
 
-async fn story(options: Run) -> Result<()> {
-    let paths = Paths {
-        base: options.base.clone(),
-        old: options.old.clone(),
-        new: options.new.clone(),
-        guest: options.guest.clone(),
-        programs: options.programs.clone(),
+async fn disturb(laboratory: Laboratory) -> Result<()> {
+    let chosen = laboratory.chosen(Part::Disturbed);
+    let verdict = match chosen[..] {
+        [] => Verdict::default(),
+        _ => suite(&laboratory.open().await?, &chosen, laboratory.rounds).await,
     };
+    verdict.tell()
+}
+
+async fn story(options: Run) -> Result<()> {
     let started = Instant::now();
-    let stage = RealStage::start(&paths).await?;
+    let stage = options.laboratory.open().await?;
     let result = tell(&stage, &options, started).await;
     if result.is_err() {
         say(&format!("--- the guest: {}", what_it_does(&stage)));
@@ -242,8 +271,7 @@ async fn tell(stage: &RealStage, options: &Run, started: Instant) -> Result<()> 
     ensure!(pulse.lost == 0 && pulse.repeated == 0 && pulse.uptime_monotonic, "the guest suffered: {pulse:?}");
     ensure!(pulse.connections == 1, "the heartbeat's connection broke: {pulse:?}");
 
-    let (passed, failed) = suite(stage, &options.cases, options.rounds).await;
-    let figures = json!({
+    let measured = json!({"measured": {
         "kind": "emulation",
         "memory": memory,
         "first_migrations": {"old_to_new": there, "new_to_old": back},
@@ -253,14 +281,9 @@ async fn tell(stage: &RealStage, options: &Run, started: Instant) -> Result<()> 
         "stopped_ms": {"p50": ours_stop, "virsh_p50": virsh_stop},
         "stopped_ratio_to_virsh": stop_ratio,
         "heartbeats": pulse,
-        "cases": {"passed": passed, "failed": failed},
-        "seconds": started.elapsed().as_secs(),
-    });
-    say(&figures.to_string());
-    if !failed.is_empty() {
-        bail!("{} of the suite's cases failed", failed.len());
-    }
-    Ok(())
+    }});
+    say(&measured.to_string());
+    suite(stage, &options.laboratory.chosen(Part::Undisturbed), options.laboratory.rounds).await.tell()
 }
 
 /// Round trips between two words about how far it is: some ten seconds.
@@ -387,28 +410,50 @@ fn percentile(moved: &[Moved], percent: usize) -> u64 {
 /// Enough for an assertion that failed and what led to it.
 const EMULATORS_LAST_LINES: usize = 12;
 
-async fn suite(stage: &RealStage, filter: &str, rounds: usize) -> (usize, Vec<String>) {
-    let (mut passed, mut failed) = (0, Vec::new());
-    let cases = cases();
-    let chosen = || cases.iter().filter(|case| case.name.contains(filter));
-    for case in std::iter::repeat_with(chosen).take(rounds).flatten() {
+/// How the suite's cases fared.
+#[derive(Default, Serialize)]
+struct Verdict {
+    passed: usize,
+    failed: Vec<String>,
+}
+
+impl Verdict {
+    /// Says it as the last line.
+    fn tell(self) -> Result<()> {
+        say(&json!({"cases": self}).to_string());
+        ensure!(self.failed.is_empty(), "{} of the suite's cases failed", self.failed.len());
+        Ok(())
+    }
+}
+
+async fn suite(stage: &RealStage, cases: &[Case], rounds: usize) -> Verdict {
+    let mut verdict = Verdict::default();
+    for case in std::iter::repeat_n(cases, rounds).flatten() {
         let began = Instant::now();
-        match case.run(stage).await {
-            Ok(()) => {
-                passed += 1;
-                say(&format!("pass {:5.1} s  {}", began.elapsed().as_secs_f64(), case.name));
-            }
-            Err(why) => {
-                say(&format!("FAIL {:5.1} s  {}: {why}", began.elapsed().as_secs_f64(), case.name));
-                failed.push(case.name.clone());
-                // Now, because the cases that follow write there as well.
-                for pod in [&stage.old, &stage.new] {
-                    let said = pod.emulator_says(GUEST);
-                    let last: Vec<&str> = said.lines().rev().take(EMULATORS_LAST_LINES).collect();
-                    last.iter().rev().for_each(|line| say(&format!("      {} QEMU: {line}", pod.name)));
+        let result = case.run(stage).await;
+        let took = began.elapsed().as_secs_f64();
+        let mut told = match &result {
+            Ok(()) => format!("pass {took:5.1} s  {}", case.name),
+            Err(why) => format!("FAIL {took:5.1} s  {}: {why}", case.name),
+        };
+        for note in stage.take_notes() {
+            told.push_str(&format!("\n             {note}"));
+        }
+        if result.is_err() {
+            // Now, because the cases that follow write there as well.
+            for pod in [&stage.old, &stage.new] {
+                let said = pod.emulator_says(GUEST);
+                let last: Vec<&str> = said.lines().rev().take(EMULATORS_LAST_LINES).collect();
+                for line in last.iter().rev() {
+                    told.push_str(&format!("\n             {} QEMU: {line}", pod.name));
                 }
             }
+            verdict.failed.push(case.name.clone());
+        } else {
+            verdict.passed += 1;
         }
+        // At once: another laboratory writes to the same place.
+        say(&told);
     }
-    (passed, failed)
+    verdict
 }

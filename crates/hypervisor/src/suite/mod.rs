@@ -1,7 +1,7 @@
 //! The cases every implementation passes, one by one: the model in every test run, libvirt with a real guest in the guest
 //! stage. A case sees the world through [`Stage`] and the hypervisors' trait only, so it cannot know which one it is.
 //!
-//! Cases run in order on one stage. Most need a guest that runs somewhere and leave it running; the last one ends it.
+//! The cases of a [`Part`] run in order on one stage. Most need a guest that runs somewhere and leave it running.
 
 mod faults;
 mod lifecycle;
@@ -129,13 +129,30 @@ impl Case {
     }
 }
 
-/// All cases, in order.
-pub fn cases() -> Vec<Case> {
-    let mut cases = lifecycle::first();
-    cases.extend(moves::cases());
-    cases.extend(faults::cases());
-    cases.extend(lifecycle::last());
-    cases
+/// A part of the cases that needs nothing of the other one: two stages may play them at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing breaks, or only where the guest stays.
+    Undisturbed,
+    /// Something breaks while the guest moves.
+    Disturbed,
+}
+
+impl Part {
+    pub const ALL: [Self; 2] = [Self::Undisturbed, Self::Disturbed];
+
+    /// Its cases, in order.
+    pub fn cases(self) -> Vec<Case> {
+        match self {
+            Self::Undisturbed => {
+                let mut cases = lifecycle::first();
+                cases.extend(moves::cases());
+                cases.extend(lifecycle::last());
+                cases
+            }
+            Self::Disturbed => faults::cases(),
+        }
+    }
 }
 
 /// A guest boots in 5 to 10 s under emulation; machines that also build something take several times as long.
