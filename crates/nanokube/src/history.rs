@@ -78,6 +78,6 @@ impl Nanokube {
 
     /// All objects of a resource as they are now, in order of namespace and name.
     pub fn stored_all(&self, group: &str, plural: &str) -> Vec<StoredObject> {
-        self.core.store.list(&resource_key(group, plural), "").objects.into_iter().map(StoredObject).collect()
+        self.core.store.objects(&resource_key(group, plural), "").into_iter().map(StoredObject).collect()
     }
 }

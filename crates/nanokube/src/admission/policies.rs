@@ -201,7 +201,7 @@ impl Judged<'_> {
             Some(name) => store.get(&resource.key, &Name::new(namespace, name)).into_iter().collect(),
             None => {
                 let Ok(selector) = LabelSelector::from_json(&reference["selector"]) else { return Vec::new() };
-                let all = store.list(&resource.key, namespace).objects;
+                let all = store.objects(&resource.key, namespace);
                 all.into_iter().filter(|stored| selector.matches_object(&stored.value)).collect()
             }
         }

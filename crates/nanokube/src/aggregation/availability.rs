@@ -47,7 +47,7 @@ fn local(core: &Core, service: &Value) -> Option<Verdict> {
         let message = format!("service/{name} in \"{namespace}\" is not listening on port {port}");
         return Some(Verdict::no("ServicePortError", message));
     };
-    let slices = core.store.list(&resource_key("discovery.k8s.io", "endpointslices"), &namespace).objects;
+    let slices = core.store.objects(&resource_key("discovery.k8s.io", "endpointslices"), &namespace);
     if !slices.iter().any(|slice| backend::is_slice_of(&slice.value, &name)) {
         let message = format!("cannot find endpointslices for service/{name} in \"{namespace}\"");
         return Some(Verdict::no("EndpointsNotFound", message));
@@ -136,7 +136,7 @@ pub(super) async fn look_after(core: Weak<Core>) {
         let Some(core) = core.upgrade() else { return };
         let keys = [services(), resource_key("", "services"), resource_key("discovery.k8s.io", "endpointslices")];
         let from = core.store.revision();
-        let all = core.store.list(&services(), "").objects;
+        let all = core.store.objects(&services(), "");
         let remote: Vec<_> = all.into_iter().filter(|service| is_remote(&service.value)).collect();
         if remote.is_empty() {
             core.aggregated.watched.store(false, Ordering::SeqCst);

@@ -105,7 +105,7 @@ pub(crate) fn register_custom(core: &Core) {
             },
         }
     }
-    for known in core.store.list(&services(), "").objects {
+    for known in core.store.objects(&services(), "") {
         let spec = &known.value["spec"];
         let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
         let ours = known.value["metadata"]["labels"][AUTOMANAGED] == "true" && !is_remote(&known.value);

@@ -56,7 +56,7 @@ impl Aggregated {
     /// Every group and version of another server, with what it offers if it can be reached.
     pub(crate) fn claims(&self, core: &Core) -> BTreeMap<Served, Option<Value>> {
         let mut offers = self.offers();
-        let remote = core.store.list(&services(), "").objects;
+        let remote = core.store.objects(&services(), "");
         let remote = remote.iter().filter(|service| is_remote(&service.value)).map(|service| served(&service.value));
         remote.map(|served| (served.clone(), offers.remove(&served))).collect()
     }

@@ -325,7 +325,7 @@ fn extension_reader(b: &Bootstrap<'_>) {
 pub(crate) fn aggregate(core: &Arc<Core>) {
     let key = resource_key(GROUP, "clusterroles");
     for _ in 0..AGGREGATION_ROUNDS {
-        let roles = core.store.list(&key, "").objects;
+        let roles = core.store.objects(&key, "");
         let mut changed = false;
         for role in &roles {
             let Some(selectors) = role.value["aggregationRule"]["clusterRoleSelectors"].as_array() else { continue };

@@ -304,7 +304,7 @@ fn compile(core: &Core, revisions: [Revision; 4]) -> Compiled {
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let mut known: BTreeMap<(String, String), Arc<Vec<Rule>>> = BTreeMap::new();
     for key in [cluster_roles, roles] {
-        for role in core.store.list(&key, "").objects {
+        for role in core.store.objects(&key, "") {
             let metadata = &role.value["metadata"];
             let place = (text(metadata, "namespace"), text(metadata, "name"));
             known.insert(place, Arc::new(rules_in(&role.value)));
@@ -312,7 +312,7 @@ fn compile(core: &Core, revisions: [Revision; 4]) -> Compiled {
     }
     let mut compiled = Compiled { revisions, ..Compiled::default() };
     for key in [cluster_bindings, bindings] {
-        for binding in core.store.list(&key, "").objects {
+        for binding in core.store.objects(&key, "") {
             let binding = &binding.value;
             let namespace = text(&binding["metadata"], "namespace");
             let name = text(&binding["metadata"], "name");

@@ -128,7 +128,7 @@ fn endpoint(core: &Core, namespace: &str, name: &str, port: u16) -> Result<Socke
     let service = service.ok_or_else(|| CallError::NoService(name.to_owned()))?;
     let port_name =
         service_port(&service.value, port).ok_or_else(|| CallError::NoPort { service: name.to_owned(), port })?;
-    let slices = core.store.list(&resource_key("discovery.k8s.io", "endpointslices"), namespace).objects;
+    let slices = core.store.objects(&resource_key("discovery.k8s.io", "endpointslices"), namespace);
     let slices = slices.iter().map(|slice| &*slice.value);
     let ready = ready_addresses(slices, name, &port_name);
     let chosen = core.choose(ready.len());

@@ -15,9 +15,9 @@ const FRESH: usize = if cfg!(test) { 4 } else { 64 };
 /// The same in bytes of text, for resources with large objects (definitions, endpoints of a thousand pods): their trees stay
 /// within about a megabyte for each resource.
 const FRESH_BYTES: usize = 96 * 1024;
-/// Text of older events: some two thousand states of a pod, so that a roll-out of hundreds can be resumed, while a busy
-/// resource stays within tens of megabytes whatever the size of its objects.
-const TEXT_BYTES: usize = 16 * 1024 * 1024;
+/// Text of older events that any resource may keep: a thousand states of a pod, so that a roll-out of hundreds can be resumed. A
+/// resource with more objects keeps more, see [`History::push`].
+const TEXT_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 16 * 1024 * 1024 };
 
 /// The history of one resource.
 #[derive(Default)]
@@ -63,15 +63,16 @@ impl Told {
 }
 
 impl History {
-    /// Adds an event and forgets the oldest beyond `limit` events. Gives the states that are text from now on.
-    pub(super) fn push(&mut self, event: Event, limit: usize) -> Vec<(Name, Revision)> {
+    /// Adds an event and forgets the oldest beyond `limit` events, and beyond [`TEXT_BYTES`] or `bytes` of text, whichever is more. Gives
+    /// the states that are text from now on.
+    pub(super) fn push(&mut self, event: Event, limit: usize, bytes: usize) -> Vec<(Name, Revision)> {
         let mut cooled = Vec::new();
         self.fresh_bytes += event.object.tail().len();
         self.fresh.push_back(Arc::new(event));
         while self.fresh.len() > FRESH || (self.fresh_bytes > FRESH_BYTES && self.fresh.len() > 1) {
             cooled.extend(self.cool_oldest());
         }
-        while self.text_bytes > TEXT_BYTES || self.text.len() + self.fresh.len() > limit {
+        while self.text_bytes > TEXT_BYTES.max(bytes) || self.text.len() + self.fresh.len() > limit {
             self.forget();
         }
         cooled

@@ -6,7 +6,7 @@
 //! The store never looks into an object except to write `metadata.resourceVersion`; it has no clock and does no IO.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds as _};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -173,16 +173,18 @@ pub(crate) enum StoreError {
     Future { asked: Revision, current: Revision },
 }
 
-/// A consistent list.
+/// A consistent list. Names come along, so that nobody reads an object that is kept as text only to learn its name.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub revision: Revision,
     /// In order of namespace and name.
-    pub objects: Vec<Arc<Stored>>,
+    pub objects: Vec<(Name, Arc<Stored>)>,
 }
 
 struct Shelf {
     objects: BTreeMap<Name, Arc<Stored>>,
+    /// The objects as text, in bytes.
+    bytes: usize,
     history: History,
     changed: Revision,
     wake: Arc<Notify>,
@@ -190,13 +192,17 @@ struct Shelf {
 
 impl Shelf {
     fn new() -> Self {
-        Self { objects: BTreeMap::new(), history: History::default(), changed: 0, wake: Arc::default() }
+        Self { objects: BTreeMap::new(), bytes: 0, history: History::default(), changed: 0, wake: Arc::default() }
     }
 
     fn record(&mut self, event: Event, limit: usize, keeps_trees: bool) {
         let revision = event.revision;
         self.changed = revision;
-        let cooled = self.history.push(event, limit);
+        if event.change != Change::Deleted {
+            self.bytes += event.object.tail().len();
+        }
+        self.bytes = self.bytes.saturating_sub(event.previous.as_ref().map_or(0, |previous| previous.tail().len()));
+        let cooled = self.history.push(event, limit, self.bytes * ROUNDS);
         if !keeps_trees {
             self.keep_as_text(cooled);
         }
@@ -219,6 +225,10 @@ impl Shelf {
 /// What happened this many writes ago, of whatever resource, is kept as text: whoever watches has seen it, or is far behind.
 /// Few in this crate's own tests, as in the history.
 const SEEN: Revision = if cfg!(test) { 8 } else { 64 };
+
+/// How often all objects of a resource may change before the first of these changes is forgotten, see [`history`]. Whoever reads
+/// thousands of objects page by page does so while they change, and has to find his place afterwards.
+const ROUNDS: usize = 2;
 
 /// A server has some seventy resources: each is looked after within twenty writes.
 const COOLED_AT_ONCE: usize = 4;
@@ -328,16 +338,28 @@ impl Store {
     /// The current objects of a resource, in one namespace or (empty) in all.
     pub(crate) fn list(&self, resource: &ResourceKey, namespace: &str) -> Snapshot {
         let state = self.lock();
-        let shown = |object: &Arc<Stored>| object.shown(state.keeps_trees);
+        let shown = |(name, object): (&Name, &Arc<Stored>)| (name.clone(), object.shown(state.keeps_trees));
         let objects = match state.shelves.get(resource) {
             None => Vec::new(),
-            Some(shelf) if namespace.is_empty() => shelf.objects.values().map(shown).collect(),
-            Some(shelf) => range(&shelf.objects, namespace).map(|(_, object)| shown(object)).collect(),
+            Some(shelf) if namespace.is_empty() => shelf.objects.iter().map(shown).collect(),
+            Some(shelf) => range(&shelf.objects, namespace).map(shown).collect(),
         };
         Snapshot { revision: state.revision, objects }
     }
 
-    /// The objects of a resource as they were at `revision`: today's, with the younger history undone.
+    /// As [`Store::list`], for what this server itself looks at.
+    pub(crate) fn objects(&self, resource: &ResourceKey, namespace: &str) -> Vec<Arc<Stored>> {
+        let state = self.lock();
+        let shown = |object: &Arc<Stored>| object.shown(state.keeps_trees);
+        match state.shelves.get(resource) {
+            None => Vec::new(),
+            Some(shelf) if namespace.is_empty() => shelf.objects.values().map(shown).collect(),
+            Some(shelf) => range(&shelf.objects, namespace).map(|(_, object)| shown(object)).collect(),
+        }
+    }
+
+    /// The objects of a resource as they were at `revision`, those after `start` if one is given: today's, with the younger history
+    /// undone.
     ///
     /// # Errors
     /// [`StoreError::Compacted`] when the history no longer reaches back, [`StoreError::Future`] when it is not there yet.
@@ -346,6 +368,7 @@ impl Store {
         resource: &ResourceKey,
         namespace: &str,
         revision: Revision,
+        start: Option<&Name>,
     ) -> Result<Snapshot, StoreError> {
         let state = self.lock();
         if revision > state.revision {
@@ -353,16 +376,21 @@ impl Store {
         }
         let Some(shelf) = state.shelves.get(resource) else { return Ok(Snapshot { revision, objects: Vec::new() }) };
         let mut events = shelf.history.after(revision, usize::MAX)?;
-        let mut objects: BTreeMap<Name, Arc<Stored>> = shelf.objects.clone();
+        let start = start.map_or(Bound::Unbounded, Bound::Excluded);
+        let wanted = |name: &Name| {
+            (namespace.is_empty() || name.namespace == namespace) && (start, Bound::Unbounded).contains(&name)
+        };
+        let now = shelf.objects.range((start, Bound::Unbounded)).filter(|(name, _)| wanted(name));
+        let mut objects: BTreeMap<Name, Arc<Stored>> =
+            now.map(|(name, object)| (name.clone(), object.clone())).collect();
         while let Some(event) = events.pop() {
             match &event.previous {
+                _ if !wanted(&event.name) => None,
                 Some(previous) => objects.insert(event.name.clone(), previous.clone()),
                 None => objects.remove(&event.name),
             };
         }
-        let within = |name: &Name| namespace.is_empty() || name.namespace == namespace;
-        let objects = objects.into_iter().filter(|(name, _)| within(name));
-        let objects = objects.map(|(_, object)| object.shown(state.keeps_trees)).collect();
+        let objects = objects.into_iter().map(|(name, object)| (name, object.shown(state.keeps_trees))).collect();
         Ok(Snapshot { revision, objects })
     }
 

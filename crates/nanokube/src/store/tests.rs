@@ -93,7 +93,7 @@ proptest! {
                         let lost = model.len() > read.len() + history || cursor.seen() < cut;
                         prop_assert!(lost, "refused without need: {error}");
                         let (snapshot, fresh) = store.list_and_watch(&key(), "");
-                        let listed: Vec<u64> = snapshot.objects.iter().map(|o| o.value["v"].as_u64().unwrap()).collect();
+                        let listed: Vec<u64> = snapshot.objects.iter().map(|(_, o)| o.value["v"].as_u64().unwrap()).collect();
                         prop_assert_eq!(listed, live.values().map(|(_, value)| *value).collect::<Vec<_>>());
                         read.clone_from(&model);
                         cursor = fresh;
@@ -139,13 +139,19 @@ proptest! {
             past.push((store.revision(), values(&store.list(&key(), ""))));
         }
         for (revision, expected) in past {
-            prop_assert_eq!(values(&store.list_at(&key(), "", revision).unwrap()), expected);
+            let whole = store.list_at(&key(), "", revision, None).unwrap();
+            prop_assert_eq!(values(&whole), &expected[..]);
+            // Pages are the whole, cut anywhere.
+            for (index, (name, _)) in whole.objects.iter().enumerate() {
+                let page = store.list_at(&key(), "", revision, Some(name)).unwrap();
+                prop_assert_eq!(values(&page), &expected[index + 1..]);
+            }
         }
     }
 }
 
 fn values(snapshot: &Snapshot) -> Vec<u64> {
-    snapshot.objects.iter().map(|object| object.value["v"].as_u64().unwrap()).collect()
+    snapshot.objects.iter().map(|(_, object)| object.value["v"].as_u64().unwrap()).collect()
 }
 
 #[test]
@@ -193,7 +199,7 @@ fn a_store_that_keeps_trees_reads_no_object_twice() {
     for number in 0..2 * SEEN {
         store.create(&"others".into(), &Name::new("", &number.to_string()), json!({})).unwrap();
     }
-    let (first, second) = (store.get(&key(), &place).unwrap(), store.list(&key(), "").objects.remove(0));
+    let (first, second) = (store.get(&key(), &place).unwrap(), store.list(&key(), "").objects.remove(0).1);
     assert!(first.value.text.is_none() && Arc::ptr_eq(&first, &second));
 }
 
@@ -236,4 +242,34 @@ fn the_tail_leaves_out_version_and_kind() {
     let tail = |value: &Value| String::from_utf8(tail_of(value).to_vec()).unwrap();
     assert_eq!(tail(&json!({"apiVersion": "v1", "kind": "X", "a": 1, "b": "c"})), r#""a":1,"b":"c"}"#);
     assert_eq!(tail(&json!({"apiVersion": "v1", "kind": "X"})), "}");
+}
+
+#[test]
+fn a_list_of_many_objects_can_be_resumed_after_all_of_them_changed() {
+    const OBJECTS: usize = 64;
+    let text = "x".repeat(1024);
+    let put = |store: &Store, number: usize, value: usize| {
+        let place = Name::new("", &number.to_string());
+        let object = json!({"v": value, "text": text});
+        match store.get(&key(), &place) {
+            Some(live) => drop(store.update(&key(), &place, live.revision, object).unwrap()),
+            None => drop(store.create(&key(), &place, object).unwrap()),
+        }
+    };
+    let store = Store::new(10_000);
+    (0..OBJECTS).for_each(|number| put(&store, number, 0));
+    let listed = store.revision();
+    (0..OBJECTS).for_each(|number| put(&store, number, 1));
+    let page = store.list_at(&key(), "", listed, None).unwrap();
+    assert_eq!(values(&page), vec![0; OBJECTS]);
+    assert_eq!(store.watch(&key(), listed).unwrap().ready().unwrap().len(), OBJECTS);
+    // Twice as often, and the first of it is gone: what a resource keeps has an end.
+    (0..2 * OBJECTS).for_each(|number| put(&store, number % OBJECTS, 2));
+    assert!(matches!(store.watch(&key(), listed), Err(StoreError::Compacted { .. })));
+    // One object alone does not keep more than any resource may.
+    let store = Store::new(10_000);
+    put(&store, 0, 0);
+    let created = store.revision();
+    (0..OBJECTS).for_each(|value| put(&store, 0, value));
+    assert!(matches!(store.watch(&key(), created), Err(StoreError::Compacted { .. })));
 }

@@ -14,7 +14,7 @@ const LISTS: [(&str, &str); 2] = [("containers", "container"), ("initContainers"
 
 /// The limits of the namespace.
 fn limits(target: &Target<'_>) -> Vec<Value> {
-    let ranges = target.core.store.list(&resource_key("", "limitranges"), &target.path.namespace).objects;
+    let ranges = target.core.store.objects(&resource_key("", "limitranges"), &target.path.namespace);
     ranges.iter().flat_map(|range| range.value["spec"]["limits"].as_array().cloned().unwrap_or_default()).collect()
 }
 

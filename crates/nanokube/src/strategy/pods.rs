@@ -166,7 +166,7 @@ pub(super) fn one_default_class(target: &Target<'_>, class: &Value) -> Result<()
         return Ok(());
     }
     let name = metadata_text(class, "name");
-    let classes = target.core.store.list(&resource_key("scheduling.k8s.io", "priorityclasses"), "").objects;
+    let classes = target.core.store.objects(&resource_key("scheduling.k8s.io", "priorityclasses"), "");
     let other = classes
         .iter()
         .map(|class| &class.value)

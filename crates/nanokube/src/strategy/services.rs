@@ -105,8 +105,7 @@ fn assign(target: &Target<'_>, service: &mut Value, old: Option<&Value>) -> Resu
     let others: Vec<Value> = target
         .core
         .store
-        .list(&resource_key("", "services"), "")
-        .objects
+        .objects(&resource_key("", "services"), "")
         .iter()
         .filter(|other| {
             metadata_text(&other.value, "name") != name

@@ -34,7 +34,7 @@ pub(crate) fn is_default_class(class: &Value) -> bool {
 
 /// The class that says it is the default; of several the newest, of equally new ones the first by name.
 fn default_class(target: &Target<'_>) -> Option<String> {
-    let classes = target.core.store.list(&resource_key("storage.k8s.io", "storageclasses"), "").objects;
+    let classes = target.core.store.objects(&resource_key("storage.k8s.io", "storageclasses"), "");
     let values = classes.iter().map(|class| -> &Value { &class.value });
     let mut defaults: Vec<&Value> = values.filter(|class| is_default_class(class)).collect();
     defaults.sort_by_key(|class| metadata_text(class, "name"));

@@ -173,13 +173,13 @@ pub(super) async fn delete_collection(target: &Target<'_>) -> Result<Reply, ApiE
     let filter = read::filter(target, &list_options)?;
     let namespace = if target.resource.namespaced { target.path.namespace.as_str() } else { "" };
     let snapshot = target.core.store.list(&target.resource.key, namespace);
-    let objects: Vec<_> = snapshot.objects.into_iter().filter(|stored| filter.matches(&stored.value)).collect();
+    let matching = snapshot.objects.into_iter().filter(|(name, stored)| filter.sees(name, stored));
+    let (names, objects): (Vec<_>, Vec<_>) = matching.unzip();
     let mut warnings = Vec::new();
-    for stored in &objects {
+    for (name, stored) in names.iter().zip(&objects) {
         let mut options = options.clone();
         warnings = options.complete(&target.resource, stored);
-        let name = Name::new(metadata_text(&stored.value, "namespace"), metadata_text(&stored.value, "name"));
-        match remove(target, &name, &options).await {
+        match remove(target, name, &options).await {
             Err(error) if error.reason == "NotFound" => {}
             other => drop(other?),
         }

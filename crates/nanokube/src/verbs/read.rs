@@ -8,14 +8,14 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 
-use super::{Target, metadata_text, render};
+use super::{Target, render};
 use crate::faults::Read;
 use crate::filter::Filter;
 use crate::reply::{Reply, negotiate};
 use crate::request::{ListOptions, VersionMatch};
 use crate::server::call;
 use crate::status::ApiError;
-use crate::store::{Revision, Snapshot, StoreError, Stored};
+use crate::store::{Name, Revision, Snapshot, StoreError, Stored};
 
 pub(super) fn get(target: &Target<'_>) -> Result<Reply, ApiError> {
     let shape = negotiate(&target.context.accept)?;
@@ -36,35 +36,32 @@ pub(super) fn list(target: &Target<'_>) -> Result<Reply, ApiError> {
     let filter = filter(target, &options)?;
     let read = target.core.faults.read(call(target.context));
     let any = options.resource_version == Some(0) && options.continue_token.is_empty();
-    let (mut snapshot, start) = snapshot(target, &options)?;
+    let mut snapshot = snapshot(target, &options)?;
     if any {
         snapshot = replica(target, snapshot, read);
     }
-    let mut matching = snapshot
-        .objects
-        .into_iter()
-        .filter(|stored| start.as_ref().is_none_or(|start| &place(stored) > start) && filter.matches(&stored.value));
+    let mut matching = snapshot.objects.into_iter().filter(|(name, stored)| filter.sees(name, stored));
     // Version 0 means that any state will do; such lists come from a cache that does not paginate.
     let limit = match (any, options.limit, read.page) {
-        (true, ..) | (_, 0, _) => 0,
+        (true, ..) | (_, 0, _) => usize::MAX,
         (false, limit, page) => limit.min(page.unwrap_or(limit)).max(1),
     };
+    let mut last = None;
     let mut list = render::List {
         version: snapshot.revision.to_string(),
         objects: Vec::new(),
         token: String::new(),
         remaining: None,
     };
-    if limit == 0 {
-        list.objects = matching.collect();
-    } else {
-        list.objects = matching.by_ref().take(limit).collect();
-        let rest = matching.count();
-        if rest > 0 {
-            list.token = token(snapshot.revision, list.objects.last());
-            // With a selector the number of the rest is not told, as on a real server.
-            list.remaining = filter.is_plain().then_some(rest);
-        }
+    for (name, stored) in matching.by_ref().take(limit) {
+        list.objects.push(stored);
+        last = Some(name);
+    }
+    // With a selector the number of the rest is not told, as on a real server: that there is one is enough.
+    let rest = if filter.is_plain() { matching.count() } else { usize::from(matching.next().is_some()) };
+    if rest > 0 {
+        list.token = token(snapshot.revision, last);
+        list.remaining = filter.is_plain().then_some(rest);
     }
     Ok(render::render_list(target.core, &target.resource, shape, target.query(), &list))
 }
@@ -74,8 +71,8 @@ fn earlier(target: &Target<'_>, behind: u64) -> Result<Arc<Stored>, ApiError> {
     let name = target.name();
     let now = target.core.store.list(&target.resource.key, &name.namespace);
     let then = replica(target, now, Read { behind, ..Read::default() });
-    let found = then.objects.into_iter().find(|stored| metadata_text(&stored.value, "name") == name.name);
-    found.ok_or_else(|| ApiError::not_found(target.about(&name.name)))
+    let found = then.objects.into_iter().find(|(found, _)| found.name == name.name);
+    found.map(|(_, stored)| stored).ok_or_else(|| ApiError::not_found(target.about(&name.name)))
 }
 
 /// A snapshot as another replica may give it: older, or in another order. History that is gone cannot be shown.
@@ -84,7 +81,7 @@ pub(super) fn replica(target: &Target<'_>, now: Snapshot, read: Read) -> Snapsho
     let then = now.revision.saturating_sub(read.behind).max(1);
     let mut snapshot = match read.behind {
         0 => now,
-        _ => target.core.store.list_at(&target.resource.key, namespace, then).unwrap_or(now),
+        _ => target.core.store.list_at(&target.resource.key, namespace, then, None).unwrap_or(now),
     };
     if let Some(seed) = read.order {
         let mut draws = ChaCha8Rng::seed_from_u64(seed);
@@ -102,26 +99,19 @@ pub(super) fn filter(target: &Target<'_>, options: &ListOptions) -> Result<Filte
     Filter::new(&target.resource, namespace, &target.path.name, &options.label_selector, &options.field_selector)
 }
 
-type Place = (String, String);
-
-fn place(stored: &Stored) -> Place {
-    (metadata_text(&stored.value, "namespace").to_owned(), metadata_text(&stored.value, "name").to_owned())
-}
-
-/// The objects of the version that is asked for, and after which of them the page begins.
-fn snapshot(target: &Target<'_>, options: &ListOptions) -> Result<(Snapshot, Option<Place>), ApiError> {
+/// The objects of the version that is asked for, those of the page and after it.
+fn snapshot(target: &Target<'_>, options: &ListOptions) -> Result<Snapshot, ApiError> {
     let (store, key) = (&target.core.store, &target.resource.key);
     let namespace = if target.resource.namespaced { target.path.namespace.as_str() } else { "" };
     if !options.continue_token.is_empty() {
         let (revision, start) = read_token(&options.continue_token).ok_or_else(|| {
             ApiError::bad_request("invalid continue token: continue key is not valid: it is not one of this server's")
         })?;
-        let snapshot = store.list_at(key, namespace, revision).map_err(|error| store_error(&error))?;
-        return Ok((snapshot, Some(start)));
+        return store.list_at(key, namespace, revision, Some(&start)).map_err(|error| store_error(&error));
     }
     let snapshot = match (options.resource_version, options.version_match) {
         (Some(revision), Some(VersionMatch::Exact)) => {
-            store.list_at(key, namespace, revision).map_err(|error| store_error(&error))?
+            store.list_at(key, namespace, revision, None).map_err(|error| store_error(&error))?
         }
         (Some(revision), _) => {
             let snapshot = store.list(key, namespace);
@@ -132,20 +122,20 @@ fn snapshot(target: &Target<'_>, options: &ListOptions) -> Result<(Snapshot, Opt
         }
         (None, _) => store.list(key, namespace),
     };
-    Ok((snapshot, None))
+    Ok(snapshot)
 }
 
 /// Where the next page begins: the version of the first page and the last object shown.
-fn token(revision: Revision, last: Option<&Arc<Stored>>) -> String {
-    let (namespace, name) = last.map(|stored| place(stored)).unwrap_or_default();
+fn token(revision: Revision, last: Option<Name>) -> String {
+    let (namespace, name) = last.map(|Name { namespace, name }| (namespace, name)).unwrap_or_default();
     URL_SAFE_NO_PAD.encode(json!({"rv": revision, "after": [namespace, name]}).to_string())
 }
 
-fn read_token(token: &str) -> Option<(Revision, Place)> {
+fn read_token(token: &str) -> Option<(Revision, Name)> {
     let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).ok()?;
     let value: Value = serde_json::from_slice(&bytes).ok()?;
     let after = value["after"].as_array()?;
-    Some((value["rv"].as_u64()?, (after.first()?.as_str()?.to_owned(), after.get(1)?.as_str()?.to_owned())))
+    Some((value["rv"].as_u64()?, Name::new(after.first()?.as_str()?, after.get(1)?.as_str()?)))
 }
 
 /// A store's refusal to read at some version.

@@ -317,7 +317,7 @@ fn budget_key() -> crate::store::ResourceKey {
 }
 
 fn budgets_of(target: &Target<'_>, pod: &Value) -> Vec<Arc<Stored>> {
-    let all = target.core.store.list(&budget_key(), &target.path.namespace).objects;
+    let all = target.core.store.objects(&budget_key(), &target.path.namespace);
     all.into_iter()
         .filter(|budget| {
             LabelSelector::from_json(&budget.value["spec"]["selector"])

@@ -81,7 +81,7 @@ fn finish_definition(core: &Arc<Core>, live: &Stored) -> bool {
         definition["spec"]["group"].as_str().unwrap_or_default(),
         definition["spec"]["names"]["plural"].as_str().unwrap_or_default(),
     );
-    for object in core.store.list(&key, "").objects {
+    for object in core.store.objects(&key, "") {
         let place = Name::new(metadata_text(&object.value, "namespace"), metadata_text(&object.value, "name"));
         let mut last = object.value.clone();
         if !meta::is_terminating(&last) {

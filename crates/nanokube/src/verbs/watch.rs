@@ -50,9 +50,8 @@ pub(super) fn watch(target: &Target<'_>) -> Result<Reply, ApiError> {
             // The replica goes on from where it is.
             cursor = core.store.watch(&resource.key, snapshot.revision).unwrap_or(cursor);
         }
-        // The list is of the namespace already.
-        let is_chosen = |stored: &Arc<Stored>| filter.is_plain() || filter.matches(&stored.value);
-        pending.extend(snapshot.objects.into_iter().filter(is_chosen).map(Item::Initial));
+        let chosen = snapshot.objects.into_iter().filter(|(name, stored)| filter.sees(name, stored));
+        pending.extend(chosen.map(|(_, stored)| Item::Initial(stored)));
         if options.send_initial_events == Some(true) && options.bookmarks {
             pending.push_back(Item::InitialEnd(snapshot.revision));
         }
