@@ -38,6 +38,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// A server that is there answers its version in milliseconds; one behind a slow network in a few seconds.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// What nodes that join are counted in.
+const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Parser)]
 #[command(name = "nanokube", version, about = "An embedded Kubernetes for tests, simulation and rehearsal")]
@@ -135,6 +137,9 @@ struct Nodes {
     /// Number of the first node; several programs that bring nodes to one cluster need numbers of their own
     #[arg(long, default_value_t = 1)]
     first_node: u32,
+    /// How many of them join in a second: thousands that start their pods at once leave a small machine no time for anything else
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    per_second: Option<u32>,
     #[command(flatten)]
     kind: NodeKind,
 }
@@ -289,7 +294,7 @@ fn ended_early(ended: Result<(), nanokube_cli::Error>) -> Result<()> {
 
 async fn join(nodes: Nodes) -> Result<()> {
     let stop = signals()?;
-    let Nodes { kubeconfig, nodes, first_node, kind } = nodes;
+    let Nodes { kubeconfig, nodes, first_node, per_second, kind } = nodes;
     let images = Arc::new(kind.images()?);
     let (config, client) = connect(&kubeconfig).await?;
     let url = config.cluster_url.to_string();
@@ -303,6 +308,7 @@ async fn join(nodes: Nodes) -> Result<()> {
         }),
         count: nodes,
         first_number: first_node,
+        join_every: per_second.map_or(Duration::ZERO, |nodes| SECOND / nodes),
         images,
         network,
         latencies: kind.latencies(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
+use futures::stream::{BoxStream, FuturesUnordered};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
@@ -17,7 +17,7 @@ use nanokube_controllers::action::Note;
 use nanokube_controllers::cache::Name;
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, warn};
 
 use crate::Heartbeats;
@@ -41,13 +41,24 @@ const RENEWING: usize = 32;
 struct Voices {
     fleet: Arc<Fleet>,
     interval: Duration,
-    /// Since when each node says that it is ready.
-    since: BTreeMap<String, Timestamp>,
+    /// The nodes that have joined.
+    present: BTreeMap<String, Present>,
+    /// When each of them is to speak next.
+    turns: BTreeSet<(Instant, String)>,
     /// Nodes whose status must be written though nothing in it changed: others have overwritten it, or the last write
     /// failed.
     owed: BTreeSet<String>,
     /// What is being written, at most [`RENEWING`].
     running: FuturesUnordered<BoxFuture<'static, Spoken>>,
+}
+
+/// A node that has joined.
+#[derive(Clone, Copy)]
+struct Present {
+    /// Since when it says that it is ready.
+    since: Timestamp,
+    /// When its status is to be written again though nothing in it changed.
+    status_due: Instant,
 }
 
 /// A node has spoken; whether its status was written, if that was tried.
@@ -56,45 +67,76 @@ struct Spoken {
     status: Option<bool>,
 }
 
-/// Registers all nodes and then renews their leases for ever. Nodes named by `wakes` speak at once.
+/// Registers the nodes one after the other and renews the leases of those that have joined, for ever. Nodes named by `wakes` speak at
+/// once.
 pub(crate) async fn run(fleet: Arc<Fleet>, mut wakes: mpsc::UnboundedReceiver<String>) {
-    let started = fleet.options.clock.now();
     let interval = interval(&fleet.options.heartbeats, fleet.options.count);
-    futures::stream::iter(fleet.machines.values())
-        .for_each_concurrent(REGISTERING, |machine| register(&fleet, machine, started, interval))
-        .await;
-    let Some(pace) = interval.checked_div(fleet.options.count) else {
-        return std::future::pending().await;
+    let (to, mut joined) = mpsc::unbounded_channel();
+    let voices = Voices {
+        fleet: fleet.clone(),
+        interval,
+        present: BTreeMap::new(),
+        turns: BTreeSet::new(),
+        owed: BTreeSet::new(),
+        running: FuturesUnordered::new(),
     };
-    let since = fleet.machines.keys().map(|name| (name.clone(), started)).collect();
-    let running = FuturesUnordered::new();
-    let mut voices = Voices { fleet: fleet.clone(), interval, since, owed: BTreeSet::new(), running };
-    let mut next = Instant::now() + pace;
-    let mut status_due = Instant::now() + fleet.options.heartbeats.status;
-    loop {
-        let with_status = Instant::now() >= status_due;
-        if with_status {
-            status_due = Instant::now() + fleet.options.heartbeats.status;
-        }
-        for machine in fleet.machines.values() {
-            loop {
-                let full = voices.running.len() >= RENEWING;
-                tokio::select! {
-                    biased;
-                    Some(spoken) = voices.running.next() => voices.note(spoken),
-                    Some(name) = wakes.recv(), if !full => voices.speak_up(&name),
-                    () = tokio::time::sleep_until(next), if !full => break,
-                }
+    futures::future::join(join(&fleet, interval, to), voices.beat(&mut joined, &mut wakes)).await;
+}
+
+/// Registers all nodes, and says of each since when it is ready.
+async fn join(fleet: &Fleet, interval: Duration, joined: mpsc::UnboundedSender<(String, Timestamp)>) {
+    let every = fleet.options.join_every;
+    let turns: BoxStream<'_, ()> = if every.is_zero() {
+        futures::stream::repeat(()).boxed()
+    } else {
+        let mut turns = tokio::time::interval(every);
+        // A server that had too much to do is not given more at once afterwards.
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        futures::stream::unfold(turns, async |mut turns| Some((_ = turns.tick().await, turns))).boxed()
+    };
+    turns
+        .zip(futures::stream::iter(fleet.machines.values()))
+        .for_each_concurrent(REGISTERING, |((), machine)| {
+            let joined = joined.clone();
+            async move {
+                let since = fleet.options.clock.now();
+                register(fleet, machine, since, interval).await;
+                // Who listens ends no sooner than this.
+                let _ = joined.send((machine.name.clone(), since));
             }
-            next = (next + pace).max(Instant::now());
-            if fleet.options.power.is_on(&machine.name) {
-                voices.renew(machine, with_status);
-            }
-        }
-    }
+        })
+        .await;
 }
 
 impl Voices {
+    /// Gives each node that has joined its turns.
+    async fn beat(
+        mut self,
+        joined: &mut mpsc::UnboundedReceiver<(String, Timestamp)>,
+        wakes: &mut mpsc::UnboundedReceiver<String>,
+    ) {
+        // Nodes that joined together do not speak together.
+        let pace = self.interval / self.fleet.options.count.max(1);
+        let mut last_first = Instant::now();
+        loop {
+            let full = self.running.len() >= RENEWING;
+            let turn = self.turns.first().map(|(due, _)| *due);
+            tokio::select! {
+                biased;
+                Some(spoken) = self.running.next() => self.note(spoken),
+                Some((name, since)) = joined.recv() => {
+                    let status_due = Instant::now() + self.fleet.options.heartbeats.status;
+                    last_first = last_first.max(Instant::now()) + pace;
+                    self.turns.insert((last_first, name.clone()));
+                    self.present.insert(name, Present { since, status_due });
+                }
+                Some(name) = wakes.recv(), if !full => self.speak_up(&name),
+                () = tokio::time::sleep_until(turn.unwrap_or(last_first)), if !full && turn.is_some() => self.renew_first(),
+                else => return,
+            }
+        }
+    }
+
     fn note(&mut self, Spoken { node, status }: Spoken) {
         match status {
             Some(true) => _ = self.owed.remove(&node),
@@ -103,11 +145,23 @@ impl Voices {
         }
     }
 
-    /// A node's turn.
-    fn renew(&mut self, machine: &Machine, with_status: bool) {
-        let with_status = with_status || self.owed.contains(&machine.name);
-        let since = self.since.get(&machine.name).copied().unwrap_or_else(|| self.fleet.options.clock.now());
-        let (fleet, machine, interval) = (self.fleet.clone(), machine.clone(), self.interval);
+    /// The turn of whoever has waited longest.
+    fn renew_first(&mut self) {
+        let Some((due, name)) = self.turns.pop_first() else { return };
+        self.turns.insert((next_turn(due, self.interval, Instant::now()), name.clone()));
+        let (Some(machine), Some(present)) = (self.fleet.machines.get(&name).cloned(), self.present.get_mut(&name))
+        else {
+            return;
+        };
+        if !self.fleet.options.power.is_on(&name) {
+            return;
+        }
+        let is_due = Instant::now() >= present.status_due;
+        if is_due {
+            present.status_due = Instant::now() + self.fleet.options.heartbeats.status;
+        }
+        let with_status = is_due || self.owed.contains(&name);
+        let (fleet, since, interval) = (self.fleet.clone(), present.since, self.interval);
         self.running.push(Box::pin(async move {
             renew(&fleet, &machine, interval).await;
             let status = if with_status { Some(write_status(&fleet, &machine, since).await) } else { None };
@@ -122,7 +176,9 @@ impl Voices {
             return;
         };
         let (since, interval) = (fleet.options.clock.now(), self.interval);
-        self.since.insert(name.to_owned(), since);
+        // One that has yet to join speaks when it does.
+        let Some(present) = self.present.get_mut(name) else { return };
+        present.since = since;
         self.running.push(Box::pin(async move {
             renew(&fleet, &machine, interval).await;
             let status = Some(write_status(&fleet, &machine, since).await);
@@ -137,6 +193,12 @@ impl Voices {
             Spoken { node: name, status }
         }));
     }
+}
+
+/// A node's turn after the one that was due. Turns that were missed are left out, so that those of many nodes stay apart.
+fn next_turn(due: Instant, interval: Duration, now: Instant) -> Instant {
+    let late = now.saturating_duration_since(due).as_nanos().checked_div(interval.as_nanos());
+    due + interval.saturating_mul(late.and_then(|late| u32::try_from(late).ok()).unwrap_or(0).saturating_add(1))
 }
 
 /// The unit of [`Heartbeats::WRITES_PER_SECOND`].
@@ -222,5 +284,20 @@ async fn renew(fleet: &Fleet, machine: &Machine, interval: Duration) {
     };
     if let Err(error) = api.create(&PostParams::default(), &lease).await {
         debug!(node = machine.name, %error, "lease not created");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_that_were_missed_do_not_bring_nodes_together() {
+        let (began, interval) = (Instant::now(), Duration::from_secs(10));
+        let at = |seconds| began + Duration::from_secs(seconds);
+        assert_eq!(next_turn(at(3), interval, at(3)), at(13));
+        assert_eq!(next_turn(at(3), interval, at(12)), at(13), "late, but not by a turn");
+        assert_eq!(next_turn(at(3), interval, at(45)), at(53), "four turns late");
+        assert_eq!(next_turn(at(6), interval, at(45)), at(46), "and another node stays apart from it");
     }
 }

@@ -204,6 +204,8 @@ pub struct Options {
     pub count: u32,
     /// The number of the first one, from 1; node 1 is a control-plane node without a taint.
     pub first_number: u32,
+    /// Between two nodes that join; with zero they join as fast as the server takes them.
+    pub join_every: Duration,
     pub images: Arc<dyn Images>,
     pub network: Network,
     pub latencies: Latencies,

@@ -111,6 +111,7 @@ impl Cluster {
             connect: Arc::new(move |token: &str| Ok(pods.client_with_token(token))),
             count: nodes,
             first_number: 1,
+            join_every: Duration::ZERO,
             images,
             network: Arc::clone(&network).into(),
             latencies: Latencies::default(),

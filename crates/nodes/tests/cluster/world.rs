@@ -74,6 +74,7 @@ impl World {
             connect: Arc::new(connect),
             count,
             first_number: 1,
+            join_every: Duration::ZERO,
             images: Arc::new(images),
             network: network.clone().into(),
             latencies: Latencies::default(),
