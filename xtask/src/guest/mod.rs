@@ -152,7 +152,7 @@ fn stage(options: &Options, programs: &Path, images: &Images) -> Result<Value> {
     let open = |name: char, task: &[&str]| Laboratory::open(name, task, options, programs, images, to.clone());
     let migrations = options.migrations.to_string();
     let mut laboratories = vec![open('a', &["run", "--migrations", &migrations])?];
-    let (mut measured, mut passed, mut failed, mut ended) = (None, 0, Vec::new(), 0);
+    let (mut measured, mut verdicts, mut passed, mut failed, mut ended) = (None, 0, 0, Vec::new(), 0);
     while ended < laboratories.len() {
         match told.recv()? {
             Told::Line(line) => match serde_json::from_str::<Value>(&line).ok() {
@@ -162,6 +162,7 @@ fn stage(options: &Options, programs: &Path, images: &Images) -> Result<Value> {
                 }
                 Some(value) if value.get("cases").is_some() => {
                     let cases: Cases = serde_json::from_value(value["cases"].clone())?;
+                    verdicts += 1;
                     passed += cases.passed;
                     failed.extend(cases.failed);
                 }
@@ -171,14 +172,13 @@ fn stage(options: &Options, programs: &Path, images: &Images) -> Result<Value> {
         }
     }
     // Each is waited for before anything is judged, so that nothing is left of any.
-    let statuses: Vec<_> = laboratories.into_iter().map(Laboratory::close).collect();
-    let mut figures = measured.context("the guest stage ended before it had measured")?;
+    let statuses = laboratories.iter_mut().map(Laboratory::close).collect::<Result<Vec<_>>>()?;
+    let mut figures =
+        measured.with_context(|| format!("the guest stage ended before it had measured: {statuses:?}"))?;
     figures["cases"] = json!({"passed": passed, "failed": failed});
     figures["seconds"] = json!(began.elapsed().as_secs());
-    for status in statuses {
-        let status = status?;
-        ensure!(status.success(), "the guest stage failed ({status}): {figures}");
-    }
+    let whole = verdicts == statuses.len() && statuses.iter().all(ExitStatus::success);
+    ensure!(whole, "the guest stage failed, {verdicts} laboratories gave a verdict ({statuses:?}): {figures}");
     Ok(figures)
 }
 
@@ -238,6 +238,7 @@ impl Laboratory {
             .spawn()?;
         let lines = BufReader::new(child.stdout.take().context("the stage has no output")?).lines();
         std::thread::spawn(move || {
+            // One that can't be read has given no verdict, which is missed later.
             for line in lines.map_while(Result::ok) {
                 let _ = to.send(Told::Line(line));
             }
@@ -246,10 +247,17 @@ impl Laboratory {
         Ok(Self { child, base })
     }
 
-    fn close(mut self) -> Result<ExitStatus> {
-        let status = self.child.wait()?;
+    fn close(&mut self) -> Result<ExitStatus> {
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Laboratory {
+    fn drop(&mut self) {
+        // Unless it has ended: an error elsewhere ends it, too.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
         remove(&self.base);
-        Ok(status)
     }
 }
 

@@ -149,19 +149,25 @@ impl Moved {
 
 async fn disturb(laboratory: Laboratory) -> Result<()> {
     let chosen = laboratory.chosen(Part::Disturbed);
-    let verdict = match chosen[..] {
-        [] => Verdict::default(),
-        _ => suite(&laboratory.open().await?, &chosen, laboratory.rounds).await,
-    };
-    verdict.tell()
+    if chosen.is_empty() {
+        return Verdict::default().tell();
+    }
+    let stage = laboratory.open().await?;
+    let result = suite(&stage, &chosen, laboratory.rounds).await.tell();
+    explain(&stage, result)
 }
 
 async fn story(options: Run) -> Result<()> {
     let started = Instant::now();
     let stage = options.laboratory.open().await?;
     let result = tell(&stage, &options, started).await;
+    explain(&stage, result)
+}
+
+/// Shows what can be seen of the guest and its pods when something went wrong.
+fn explain(stage: &RealStage, result: Result<()>) -> Result<()> {
     if result.is_err() {
-        say(&format!("--- the guest: {}", what_it_does(&stage)));
+        let mut told = format!("--- the guest: {}", what_it_does(stage));
         for pod in [&stage.old, &stage.new] {
             // What libvirt says about a resolver is of no interest here.
             let mut log: String = pod
@@ -172,9 +178,10 @@ async fn story(options: Run) -> Result<()> {
             let console = std::fs::read(pod.outside("/serial0.log")).unwrap_or_default();
             log.push_str(&String::from_utf8_lossy(&console));
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
-            say(&format!("--- pod {}:", pod.name));
-            tail.iter().rev().for_each(|line| say(&format!("    {line}")));
+            told.push_str(&format!("\n--- pod {}:", pod.name));
+            tail.iter().rev().for_each(|line| told.push_str(&format!("\n    {line}")));
         }
+        say(&told);
     }
     result
 }

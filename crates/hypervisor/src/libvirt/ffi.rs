@@ -134,6 +134,11 @@ impl Hold {
         Self(Some(connect))
     }
 
+    /// Gives it back on a thread of its own: closing asks the daemon once more.
+    pub(super) fn close_later(self) {
+        let _ = std::thread::Builder::new().name("libvirt-close".to_owned()).spawn(move || drop(self));
+    }
+
     pub(super) fn on(connect: &Connect) -> Self {
         Self(Some(connect.clone()))
     }

@@ -152,12 +152,7 @@ impl Libvirt {
             }
             result
         });
-        async move {
-            let slow =
-                || Error::Unreachable(format!("the daemon did not answer within {} s", ANSWERS_WITHIN.as_secs()));
-            tokio::time::timeout(ANSWERS_WITHIN, call).await.unwrap_or_else(|_| Err(slow()))
-        }
-        .boxed()
+        async move { tokio::time::timeout(ANSWERS_WITHIN, call).await.unwrap_or_else(|_| Err(slow())) }.boxed()
     }
 
     /// Runs a blocking call for as long as it takes, on a connection of its own.
@@ -166,16 +161,29 @@ impl Libvirt {
         f: impl FnOnce(&Connect) -> Result<T> + Send + 'static,
     ) -> BoxFuture<'static, Result<T>> {
         let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            // A client that is known to be down says so at once, as it does to every other call.
-            drop(shared.connection()?);
-            let connection = ffi::Hold::new(connect(&shared.uri).map_err(Error::Unreachable)?);
-            let result = f(&connection);
-            if result.is_err() && !connection.is_alive().unwrap_or(false) {
-                return Err(Error::Unreachable(CLOSED_MEANWHILE.to_owned()));
-            }
-            result
-        })
+        async move {
+            let opening = Arc::clone(&shared);
+            let opened = blocking(move || {
+                // A client that is known to be down says so at once, as it does to every other call.
+                drop(opening.connection()?);
+                connect(&opening.uri).map(ffi::Hold::new).map_err(Error::Unreachable)
+            });
+            // A connection that comes too late is closed, and nothing is begun on it that nobody waits for any more.
+            let opened = tokio::time::timeout(ANSWERS_WITHIN, opened).await;
+            let connection = opened.unwrap_or_else(|_| Err(slow()))?;
+            blocking(move || {
+                drop(shared.connection()?);
+                let mut result = f(&connection);
+                if result.is_err() && !connection.is_alive().unwrap_or(false) {
+                    result = Err(Error::Unreachable(CLOSED_MEANWHILE.to_owned()));
+                }
+                // Whoever waits may have a guest to wake.
+                connection.close_later();
+                result
+            })
+            .await
+        }
+        .boxed()
     }
 
     fn on_domain<T: Send + 'static>(
@@ -190,6 +198,10 @@ impl Libvirt {
             f(&domain).map_err(|error| classify(&error, &name, operation))
         })
     }
+}
+
+fn slow() -> Error {
+    Error::Unreachable(format!("the daemon did not answer within {} s", ANSWERS_WITHIN.as_secs()))
 }
 
 const CLOSED_MEANWHILE: &str = "the connection to the daemon closed during the call";
