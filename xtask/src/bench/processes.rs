@@ -76,22 +76,24 @@ impl Processes {
     ///
     /// # Errors
     /// They do not join, or the suite does not come to them.
-    pub(super) fn grow(&self, bench: &Bench<'_>, count: u32) -> Result<Vec<Running>> {
+    pub(super) fn grow(&self, bench: &Bench<'_>, count: u32) -> Result<Running> {
         bench.heading(&format!("Simulated nodes join, up to {count}"));
-        let mut joined = Vec::new();
-        let mut present = NODES;
-        while present < count {
-            let more = (count - present).min(AT_ONCE);
-            let (nodes, first) = (more.to_string(), (present + 1).to_string());
-            let arguments = ["nodes", "--kubeconfig", &self.kubeconfig, "--nodes", &nodes, "--first-node", &first];
-            bench.command(&format!("nanokube {}", arguments.join(" ")));
-            let log = bench.scratch.join(format!("nodes-{first}.log"));
-            joined.push(Running::start(&bench.nanokube, &arguments, &log)?);
-            present += more;
-            let kubectl = Kubectl { bench, kubeconfig: &self.kubeconfig };
-            kubectl.wait("daemonset/virt-handler", &format!("jsonpath={{.status.numberAvailable}}={present}"))?;
-        }
+        let (nodes, first, pace) = ((count - NODES).to_string(), (NODES + 1).to_string(), PER_SECOND.to_string());
+        let arguments = [
+            "nodes",
+            "--kubeconfig",
+            &self.kubeconfig,
+            "--nodes",
+            &nodes,
+            "--first-node",
+            &first,
+            "--per-second",
+            &pace,
+        ];
+        bench.command(&format!("nanokube {}", arguments.join(" ")));
+        let joined = Running::start(&bench.nanokube, &arguments, &bench.scratch.join("nodes.log"))?;
         let kubectl = Kubectl { bench, kubeconfig: &self.kubeconfig };
+        kubectl.wait("daemonset/virt-handler", &format!("jsonpath={{.status.numberAvailable}}={count}"))?;
         kubectl.wait("kubevirt/kubevirt", r#"jsonpath={.status.conditions[?(@.type=="Progressing")].status}=False"#)?;
         Ok(joined)
     }
@@ -116,9 +118,9 @@ impl Processes {
     }
 }
 
-/// Nodes that join at once. On two processors thousands of nodes that all start their pods leave no time for their heartbeats, are
+/// Nodes that join in a second. On two processors thousands of nodes that all start their pods leave no time for their heartbeats, are
 /// taken for dead, and never come to rest.
-const AT_ONCE: u32 = 500;
+const PER_SECOND: u32 = 20;
 
 /// A minute after something is done memory is taken, as the goal says.
 pub(super) const RESIDENT_AFTER: Duration = Duration::from_secs(60);
