@@ -8,6 +8,8 @@ use kube::api::{Api, ListParams};
 use kubevirt_api::kubevirt::{KubeVirt, UninstallStrategy};
 use kubevirt_api::names::{annotation, label};
 use kubevirt_api::upgrade::{POLICY_NAME, UpgradePolicy};
+pub use kubevirt_apply::Difference;
+use kubevirt_apply::differences;
 use kubevirt_release::{Kind, ObjectKey, certificates};
 use kubevirt_upgrade::{Plan, Policy, Report};
 use serde::Deserialize;
@@ -15,7 +17,7 @@ use serde::Deserialize;
 use crate::cache::{Live, text};
 use crate::instances::{self, Depth};
 use crate::reconcile::uninstall::{self, Blocker, Instances, Stage};
-use crate::reconcile::{BuildError, World, plan_for};
+use crate::reconcile::{BuildError, Built, World, plan_for};
 use crate::settings::Settings;
 use crate::watches;
 
@@ -53,18 +55,31 @@ impl Error {
     }
 }
 
+/// What a change of version would do.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    pub plan: Plan,
+    pub report: Report,
+    /// What the writes of the plan would change, of each object that is there already. Roles are compared as they are in the end.
+    pub changes: BTreeMap<ObjectKey, Vec<Difference>>,
+}
+
 /// What the operator in the cluster would do if the CR named version `to` now.
 ///
 /// # Errors
 /// The cluster can't be read, or that version can't be planned.
-pub async fn preview(client: &Client, to: &str) -> Result<(Plan, Report), Error> {
+pub async fn preview(client: &Client, to: &str) -> Result<Preview, Error> {
     let crs = Api::<KubeVirt>::all(client.clone()).list(&ListParams::default()).await?;
     let namespace = crs.items.first().and_then(|cr| cr.metadata.namespace.clone()).ok_or(Error::NoCr)?;
     let settings = operator_settings(client, &namespace).await?;
     let mut world = watches::look(client, &namespace, &[Kind::Secret]).await?;
     // The rest of the policy concerns how the steps go, not which there are.
     world.upgrades.policy.pulls_images = policy(client).await?.pulls_images;
-    plan(world, &settings, to)
+    let Built { plan, report, finals, .. } = built(&mut world, &settings, to)?;
+    let written = plan.steps().iter().flat_map(|step| &step.apply);
+    let change = |key: &ObjectKey| Some((key.clone(), differences(finals.get(key)?, world.objects.get(key)?)));
+    let changes = written.filter_map(change).collect();
+    Ok(Preview { plan, report, changes })
 }
 
 /// The policy for changes of version, as far as there is one and it may be read.
@@ -76,16 +91,21 @@ async fn policy(client: &Client) -> kube::Result<Policy> {
     }
 }
 
-/// The same on a world that was read before.
+/// The plan alone, on a world that was read before.
 ///
 /// # Errors
 /// As for [`preview`].
 pub fn plan(mut world: World, settings: &Settings, to: &str) -> Result<(Plan, Report), Error> {
+    let Built { plan, report, .. } = built(&mut world, settings, to)?;
+    Ok((plan, report))
+}
+
+fn built(world: &mut World, settings: &Settings, to: &str) -> Result<Built, Error> {
     let is_own = |cr: &&crate::cache::Live| text(cr, "/metadata/namespace") == Some(settings.namespace.as_str());
     let live = world.crs.iter().find(is_own).ok_or(Error::NoCr)?;
     let mut cr = KubeVirt::deserialize(live.as_ref())?;
     cr.spec.image_tag = Some(to.to_owned());
-    plan_for(&cr, &mut world, settings)
+    plan_for(&cr, world, settings)
 }
 
 /// What the removal of the suite would do.

@@ -4,10 +4,14 @@
 //! not equal to it. What we once sent and no longer want is found in the object's own record of who manages what.
 
 pub(crate) mod adoption;
+mod differences;
 mod record;
 
+pub use differences::Difference;
+pub(crate) use differences::differences;
 pub use record::pack;
 use std::fmt;
+use std::ops::ControlFlow;
 
 use serde_json::{Map, Value};
 
@@ -287,44 +291,64 @@ fn is_quantity(path: &Path) -> bool {
 
 /// The first field that we manage in the live object, by its own record, and that is not wanted.
 fn leftover(wanted: &Value, live: &Value, ignored: &[&str]) -> Option<Drift> {
-    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
-    let ours = entries.iter().filter(|entry| {
+    match leftovers(wanted, live, ignored, &mut ControlFlow::Break) {
+        ControlFlow::Break(drift) => Some(drift),
+        ControlFlow::Continue(()) => None,
+    }
+}
+
+/// What is done with a place that was found: whoever wants no more breaks off.
+type Tell<'a> = dyn FnMut(Drift) -> ControlFlow<Drift> + 'a;
+
+/// The fields that we manage in the live object, by its own record, and that are not wanted.
+fn leftovers(wanted: &Value, live: &Value, ignored: &[&str], tell: &mut Tell<'_>) -> ControlFlow<Drift> {
+    let entries = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let ours = entries.into_iter().flatten().filter(|entry| {
         entry.get("manager").and_then(Value::as_str) == Some(FIELD_MANAGER)
             && entry.get("operation").and_then(Value::as_str) == Some("Apply")
             && entry.get("subresource").is_none_or(|subresource| subresource.as_str() == Some(""))
     });
-    ours.filter_map(record::fields).find_map(|fields| unwanted(&fields, wanted, ignored, &mut Path::default()))
+    for fields in ours.filter_map(record::fields) {
+        unwanted(&fields, wanted, ignored, &mut Path::default(), tell)?;
+    }
+    ControlFlow::Continue(())
 }
 
-fn unwanted(fields: &Map<String, Value>, wanted: &Value, ignored: &[&str], path: &mut Path) -> Option<Drift> {
-    fields.iter().find_map(|(selector, below)| {
-        let below = below.as_object()?;
+fn unwanted(
+    fields: &Map<String, Value>,
+    wanted: &Value,
+    ignored: &[&str],
+    path: &mut Path,
+    tell: &mut Tell<'_>,
+) -> ControlFlow<Drift> {
+    let goes_on = ControlFlow::Continue(());
+    for (selector, below) in fields {
+        let Some(below) = below.as_object() else { continue };
+        let list = || wanted.as_array().map(Vec::as_slice);
         if let Some(name) = selector.strip_prefix("f:") {
             if is_skipped(path, name, ignored) {
-                return None;
+                continue;
             }
-            return path.with(Segment::Field(name.to_owned()), |path| match wanted.get(name) {
-                Some(wanted) => unwanted(below, wanted, ignored, path),
-                None => path.drift(DriftKind::NoLongerWanted),
-            });
-        }
-        if let Some(keys) = selector.strip_prefix("k:") {
-            let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
-            let found = element(wanted.as_array()?, &keys);
-            return match found {
+            path.with(Segment::Field(name.to_owned()), |path| match wanted.get(name) {
+                Some(wanted) => unwanted(below, wanted, ignored, path, tell),
+                None => path.drift(DriftKind::NoLongerWanted).map_or(goes_on.clone(), &mut *tell),
+            })?;
+        } else if let Some(keys) = selector.strip_prefix("k:") {
+            let (Ok(keys), Some(list)) = (serde_json::from_str(keys), list()) else { continue };
+            match element(list, &keys) {
                 Some((index, element)) => {
-                    path.with(Segment::Index(index), |path| unwanted(below, element, ignored, path))
+                    path.with(Segment::Index(index), |path| unwanted(below, element, ignored, path, tell))?;
                 }
-                None => path.drift(DriftKind::NoLongerWanted),
-            };
+                None => path.drift(DriftKind::NoLongerWanted).map_or(goes_on.clone(), &mut *tell)?,
+            }
+        } else if let Some(value) = selector.strip_prefix("v:") {
+            let (Ok(value), Some(list)) = (serde_json::from_str::<Value>(value), list()) else { continue };
+            if !list.contains(&value) {
+                path.drift(DriftKind::NoLongerWanted).map_or(goes_on.clone(), &mut *tell)?;
+            }
         }
-        if let Some(value) = selector.strip_prefix("v:") {
-            let value: Value = serde_json::from_str(value).ok()?;
-            let found = wanted.as_array()?.contains(&value);
-            return if found { None } else { path.drift(DriftKind::NoLongerWanted) };
-        }
-        None
-    })
+    }
+    goes_on
 }
 
 /// The element of a list that has the given key fields.

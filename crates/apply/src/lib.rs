@@ -9,6 +9,6 @@ mod quantity;
 mod rehearse;
 mod writer;
 
-pub use drift::{Drift, DriftKind, FIELD_MANAGER, drift, pack};
+pub use drift::{Difference, Drift, DriftKind, FIELD_MANAGER, drift, pack};
 pub use rehearse::{RehearsalError, rehearse};
-pub use writer::{Error, Outcome, Seen, Writer, Written, differs};
+pub use writer::{Error, Outcome, Seen, Writer, Written, differences, differs};

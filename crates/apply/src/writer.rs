@@ -14,11 +14,16 @@ use kubevirt_release::{Kind, Object, ObjectKey};
 use kubevirt_runtime::lease::{Fence, NotLeader};
 use serde_json::{Value, json};
 
-use crate::drift::{self, Drift, DriftKind, FIELD_MANAGER, adoption};
+use crate::drift::{self, Difference, Drift, DriftKind, FIELD_MANAGER, adoption};
 
 /// Where a live object differs from what is wanted, or `None` when there is nothing to write.
 pub fn differs(wanted: &Object, live: &Value) -> Option<Drift> {
     drift::drift(wanted.value(), live, NO_REASON_TO_WRITE)
+}
+
+/// All that a write of `wanted` would change.
+pub fn differences(wanted: &Object, live: &Value) -> Vec<Difference> {
+    drift::differences(wanted.value(), live, NO_REASON_TO_WRITE)
 }
 
 /// What became of one object.

@@ -81,7 +81,7 @@ async fn is_gone(world: &World) {
 
 /// How many steps about images `virtctl upgrade plan` would show.
 async fn previewed(world: &World) -> usize {
-    let (plan, _report) = preview(&world.client, "v0.2.0").await.expect("it can be planned");
+    let plan = preview(&world.client, "v0.2.0").await.expect("it can be planned").plan;
     plan.steps().iter().filter(|step| step.slot.code() == "images").count()
 }
 

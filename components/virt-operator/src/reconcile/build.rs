@@ -31,7 +31,7 @@ use crate::settings::Settings;
 pub(crate) struct Built {
     pub(crate) plan: Plan,
     pub(crate) report: Report,
-    finals: BTreeMap<ObjectKey, Object>,
+    pub(crate) finals: BTreeMap<ObjectKey, Object>,
     transitional: BTreeMap<ObjectKey, Object>,
     /// When a certificate is due.
     pub(crate) due: Option<Timestamp>,
@@ -137,19 +137,13 @@ pub(crate) fn build(
 ///
 /// # Errors
 /// As for [`build`].
-pub(crate) fn preview(
-    cr: &KubeVirt,
-    target: &Target,
-    world: &World,
-    settings: &Settings,
-) -> Result<(Plan, Report), Error> {
+pub(crate) fn preview(cr: &KubeVirt, target: &Target, world: &World, settings: &Settings) -> Result<Built, Error> {
     let customizations = customizations(target);
     let mut finals = wanted(target, &inputs(cr, world, &target.id, &customizations), world)?;
     registrations::keep_trust(&mut finals, world);
     let case = Case { cr, target, world, settings };
     // Without a history nothing is decided by the clock.
-    let Built { plan, report, .. } = plan(case, finals, &[], Timestamp::MIN)?;
-    Ok((plan, report))
+    plan(case, finals, &[], Timestamp::MIN)
 }
 
 /// The changes that are made to the target's objects.

@@ -38,7 +38,7 @@ use kubevirt_release::{DeploymentConfig, Kind, Object, ObjectKey};
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::log::Verbosity;
 use kubevirt_runtime::net::Net;
-use kubevirt_upgrade::{Course, Mode, Plan, Reason, Report};
+use kubevirt_upgrade::{Course, Mode, Plan, Reason};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -47,8 +47,9 @@ use dereference::find_unlabelled;
 pub use dereference::{World, dereference};
 
 pub use self::beside::Troubles;
+pub(crate) use self::build::Built;
 pub use self::build::Error as BuildError;
-use self::build::{Built, build};
+use self::build::build;
 pub use self::health::Judged;
 pub use self::pace::Progress;
 use self::status::{Ended, status};
@@ -77,11 +78,7 @@ const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 ///
 /// # Errors
 /// The CR can't be followed, or no plan could be made.
-pub(crate) fn plan_for(
-    cr: &KubeVirt,
-    world: &mut World,
-    settings: &Settings,
-) -> Result<(Plan, Report), crate::preview::Error> {
+pub(crate) fn plan_for(cr: &KubeVirt, world: &mut World, settings: &Settings) -> Result<Built, crate::preview::Error> {
     let target = validate::target(cr, world, settings).map_err(|refusal| crate::preview::Error::Refused {
         code: refusal.reason.as_str(),
         message: refusal.message,

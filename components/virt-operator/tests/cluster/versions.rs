@@ -4,7 +4,7 @@ use kube::api::DeleteParams;
 use kubevirt_release::Kind;
 use kubevirt_upgrade::Mode;
 use serde_json::Value;
-use virt_operator::preview::preview;
+use virt_operator::preview::{Preview, preview};
 
 use super::support::{Cluster, condition, tag};
 
@@ -146,7 +146,8 @@ async fn what_runs_is_repaired_while_the_version_asked_for_cannot_be_had() {
 async fn a_plan_can_be_looked_at_without_changing_anything() {
     let cluster = pinned().await;
     let writes = cluster.all_writes();
-    let (plan, report) = preview(&cluster.client, "v0.2.0").await.expect("the operator's own version can be planned");
+    let planned = preview(&cluster.client, "v0.2.0").await.expect("the operator's own version can be planned");
+    let Preview { plan, report, changes } = planned;
     assert_eq!(plan.mode(), Mode::Update);
     assert!(report.message().starts_with("updating v0.1.0 to v0.2.0"), "{}", report.message());
     let written: Vec<&str> = plan
@@ -156,8 +157,16 @@ async fn a_plan_can_be_looked_at_without_changing_anything() {
         .map(|step| step.slot.code())
         .collect();
     assert_eq!(written, ["virt-handler", "virt-controller", "virt-api"]);
-    let (same, _report) = preview(&cluster.client, "v0.1.0").await.expect("what runs can be planned");
-    assert!(same.is_done(), "{same:#?}");
+    let handler = changes.iter().find(|(key, _)| key.kind == Kind::DaemonSet).expect("virt-handler is written").1;
+    let image =
+        handler.iter().find(|it| it.path == "spec.template.spec.containers[0].image").expect("its image changes");
+    let ends =
+        |value: &Option<Value>, tag: &str| value.as_ref().and_then(Value::as_str).is_some_and(|it| it.ends_with(tag));
+    assert!(ends(&image.from, ":v0.1.0") && ends(&image.to, ":v0.2.0"), "{image:?}");
+    let of_nothing: Vec<_> = changes.iter().filter(|(_, changes)| changes.is_empty()).collect();
+    assert!(of_nothing.is_empty(), "written without a reason: {of_nothing:?}");
+    let same = preview(&cluster.client, "v0.1.0").await.expect("what runs can be planned");
+    assert!(same.plan.is_done() && same.changes.is_empty(), "{same:#?}");
     let refused = preview(&cluster.client, "v0.30").await.expect_err("nobody has v0.30");
     assert_eq!(refused.code(), "TargetUnavailable");
     let by_admin = cluster.all_writes().split_off(writes.len());

@@ -1,12 +1,13 @@
 //! `virtctl upgrade plan`: what the operator would do for a version.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
 use kube::Client;
-use kubevirt_upgrade::{Plan, Report, Step, StepState};
-use serde_json::json;
-use virt_operator::preview::{self, Error};
+use kubevirt_upgrade::{Step, StepState};
+use serde_json::{Value, json};
+use virt_operator::preview::{self, Difference, Error, Preview};
 
 use super::{Picture, picture};
 use crate::NOT_POSSIBLE;
@@ -24,14 +25,15 @@ pub(crate) struct PlanArgs {
 
 pub(super) async fn run(client: &Client, PlanArgs { to, output }: &PlanArgs) -> anyhow::Result<ExitCode> {
     match (preview::preview(client, to).await, output) {
-        (Ok((plan, report)), Picture::Text) => crate::print(&text(&plan, &report))?,
-        (Ok((plan, report)), Picture::Json) => {
-            crate::print(&format!(
-                "{:#}\n",
-                json!({"plan": plan, "message": report.message(), "findings": report.findings(), "then": report.then()})
-            ))?;
+        (Ok(preview), Picture::Text) => crate::print(&text(&preview))?,
+        (Ok(Preview { plan, report, changes }), Picture::Json) => {
+            let changes: BTreeMap<String, _> =
+                changes.iter().map(|(key, changes)| (key.to_string(), changes)).collect();
+            let document = json!({"plan": plan, "message": report.message(), "findings": report.findings(),
+                "then": report.then(), "changes": changes});
+            crate::print(&format!("{document:#}\n"))?;
         }
-        (Ok((plan, _)), Picture::Svg) => crate::print(&picture::flow(&plan))?,
+        (Ok(Preview { plan, .. }), Picture::Svg) => crate::print(&picture::flow(&plan))?,
         (Err(error @ (Error::Refused { .. } | Error::NoCr | Error::NoOperator { .. })), output) => {
             if *output == Picture::Json {
                 let document = json!({"error": {"code": error.code(), "message": error.to_string()}});
@@ -46,8 +48,8 @@ pub(super) async fn run(client: &Client, PlanArgs { to, output }: &PlanArgs) -> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// The plan as a table, then each object it would touch.
-fn text(plan: &Plan, report: &Report) -> String {
+/// The plan as a table, then each object it would touch, and what would change in it.
+fn text(Preview { plan, report, changes }: &Preview) -> String {
     let from = plan.observed().map_or("nothing", |observed| observed.version.as_str());
     let then: String = report.then().iter().map(|version| format!(", then to {version}")).collect();
     let mut lines = format!("{} from {from} to {}{then}\n\n", plan.mode().code(), plan.target().version);
@@ -56,7 +58,16 @@ fn text(plan: &Plan, report: &Report) -> String {
     let touched = plan.steps().iter().filter(|step| !step.apply.is_empty() || !step.delete.is_empty());
     for step in touched {
         lines.push_str(&format!("\n{}. {}\n", step.number, step.slot.title()));
-        step.apply.iter().for_each(|key| lines.push_str(&format!("  write  {key}\n")));
+        for key in &step.apply {
+            let Some(changes) = changes.get(key) else {
+                lines.push_str(&format!("  create {key}\n"));
+                continue;
+            };
+            lines.push_str(&format!("  write  {key}\n"));
+            for Difference { path, from, to } in changes {
+                lines.push_str(&format!("           {path}: {} -> {}\n", short(from.as_ref()), short(to.as_ref())));
+            }
+        }
         step.delete.iter().for_each(|key| lines.push_str(&format!("  delete {key}\n")));
     }
     for finding in report.findings() {
@@ -65,6 +76,18 @@ fn text(plan: &Plan, report: &Report) -> String {
     }
     lines.push_str(&format!("\n{}\n", report.message()));
     lines
+}
+
+/// A value on a line with others; `-o json` has it whole.
+fn short(value: Option<&Value>) -> String {
+    /// An image with its registry still fits.
+    const LONGEST: usize = 72;
+    let Some(value) = value else { return "nothing".to_owned() };
+    let text = value.to_string();
+    if text.chars().count() <= LONGEST {
+        return text;
+    }
+    text.chars().take(LONGEST - 1).chain(['…']).collect()
 }
 
 fn row(step: &Step) -> [String; 6] {
