@@ -31,3 +31,25 @@ fn every_reason_has_an_entry() {
     }
     assert!(seen > 20, "only {seen} codes were found");
 }
+
+/// Reasons for which a change does not even begin. The operator's are those with which it refuses to follow the custom resource.
+#[test]
+fn every_refusal_has_an_entry() {
+    let table = PAGE.split_once("## What to do for each reason").expect("the section").1;
+    let named = |source: &'static str, mark: &'static str| -> Vec<&str> {
+        let is_name = |c: char| c.is_ascii_alphanumeric();
+        let words = source.split(mark).skip(1).filter_map(|rest| rest.split(|c| !is_name(c)).next());
+        words.filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase())).collect()
+    };
+    let refusals = named(include_str!("../../../../components/virt-operator/src/reconcile/validate.rs"), "Reason::");
+    let pending = named(include_str!("../../../../components/virt-operator/src/reconcile/mod.rs"), "ConditionReason::");
+    let of_virtctl = codes(include_str!("../../../../components/virtctl/src/upgrade/mod.rs"));
+    assert!(
+        refusals.contains(&"TargetUnavailable") && pending.contains(&"StrategyPending"),
+        "{refusals:?} {pending:?}"
+    );
+    assert!(of_virtctl.contains(&"NoUpgrade"), "{of_virtctl:?}");
+    for code in refusals.into_iter().chain(pending).chain(of_virtctl) {
+        assert!(table.contains(&format!("`{code}`")), "{code} has no advice in docs/upgrades.md");
+    }
+}
