@@ -219,10 +219,13 @@ fn foreign_field(wanted: &Map<String, Value>, live: &Map<String, Value>, path: &
     path.with(Segment::Field((*name).to_owned()), |path| path.drift(DriftKind::Length))
 }
 
-/// Maps that are ours as a whole and that no server adds to: which pods a Service or budget is about, and where pods run.
-/// The server keeps each as one value, so our own record does not name their keys.
+/// Maps that are ours as a whole and that no server adds to: which pods a Service or budget is about, where pods run, and the versions
+/// of a definition with all that is in them. The server keeps each as one value, so our own record does not name their keys.
 fn is_whole(path: &Path) -> bool {
     match path.0.as_slice() {
+        [Segment::Field(spec), Segment::Field(versions), Segment::Index(_), ..] => {
+            spec == "spec" && versions == "versions"
+        }
         [Segment::Field(spec), Segment::Field(selector)] => spec == "spec" && selector == "selector",
         [Segment::Field(spec), Segment::Field(selector), Segment::Field(labels)] => {
             spec == "spec" && selector == "selector" && labels == "matchLabels"
@@ -252,6 +255,12 @@ fn is_skipped(path: &Path, name: &str, ignored: &[&str]) -> bool {
 fn is_omitted(wanted: &Value, path: &Path) -> bool {
     const STRING_MAPS: [&str; 6] = ["labels", "annotations", "matchLabels", "nodeSelector", "data", "binaryData"];
     let fields = path.fields();
+    // Empty or not, that it is there is what it says.
+    if let ["spec", "versions", "subresources", ..] = fields.as_slice()
+        && wanted.is_object()
+    {
+        return false;
+    }
     let in_map = fields.len() >= 2 && STRING_MAPS.contains(&fields[fields.len() - 2]);
     match wanted {
         Value::Null => true,

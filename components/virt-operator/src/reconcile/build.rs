@@ -21,7 +21,7 @@ use super::over_nodes::{OverNodes, over_nodes};
 use super::snapshot::{existing, identifier, snapshot, workload, workloads};
 use super::status::Ended;
 use super::validate::Target;
-use super::{World, held, registrations, rollout, secrets};
+use super::{World, held, registrations, rollout, secrets, statuses};
 use crate::cache::Live;
 use crate::certificates::Unfit;
 use crate::settings::Settings;
@@ -200,7 +200,18 @@ fn plan(
         contest.goes_on(wanted, live).then(|| format!("{key} at {}", contest.path))
     });
     let contested = contested.collect();
-    let (plan, _) = kubevirt_upgrade::plan(&input);
+    let (mut plan, _) = kubevirt_upgrade::plan(&input);
+    let withheld = statuses::withheld(&plan, &finals, world);
+    if !withheld.is_empty() {
+        for object in withheld {
+            let key = object.key();
+            if let Some(live) = world.objects.get(&key) {
+                input.snapshot.objects.insert(key.clone(), existing(&key, live, world, Some(&object), None));
+            }
+            finals.insert(key, object);
+        }
+        (plan, _) = kubevirt_upgrade::plan(&input);
+    }
     let point = point_of_no_return(&old, &finals, world);
     let findings = case.findings(&finals, renewed);
     let decision = case.course(&plan, &input.snapshot, point.as_ref(), &findings, now);

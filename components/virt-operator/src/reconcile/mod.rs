@@ -22,6 +22,7 @@ mod rollout;
 mod secrets;
 mod snapshot;
 mod status;
+mod statuses;
 mod storage;
 mod teardown;
 pub mod uninstall;

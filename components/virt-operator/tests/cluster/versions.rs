@@ -1,9 +1,10 @@
 use std::time::Duration;
 
-use kube::api::DeleteParams;
-use kubevirt_release::Kind;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kubevirt_api::names::annotation;
+use kubevirt_release::{Kind, Object, Strategy};
 use kubevirt_upgrade::Mode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use virt_operator::preview::{Preview, preview};
 
 use super::support::{Cluster, condition, tag};
@@ -193,4 +194,55 @@ async fn a_leader_that_dies_in_the_middle_is_succeeded_and_the_order_holds() {
     }
     cluster.settled("v0.2.0").await;
     assert_eq!(workloads(&cluster.writes()[writes..]), ["virt-handler", "virt-controller", "virt-api"]);
+}
+
+/// Takes the status subresource of a definition out of the kept strategy of a version.
+async fn strip_status(cluster: &Cluster, version: &str, definition: &str) {
+    let maps = cluster.names(Kind::ConfigMap, "kubevirt.io/install-strategy").await;
+    for name in maps {
+        let live = cluster.get(Kind::ConfigMap, &name).await.expect("a strategy");
+        if live["metadata"]["annotations"][annotation::STRATEGY_VERSION] != version {
+            continue;
+        }
+        let mut strategy = Strategy::decode(&serde_json::from_value(live).expect("a ConfigMap")).expect("a strategy");
+        let is_it =
+            |object: &&mut Object| object.kind() == Kind::CustomResourceDefinition && object.name() == definition;
+        let object = strategy.objects.iter_mut().find(is_it).expect("the definition");
+        for version in object.value_mut()["spec"]["versions"].as_array_mut().expect("versions") {
+            version.as_object_mut().expect("a version").remove("subresources").expect("it has a status subresource");
+        }
+        let patch = Patch::Merge(json!({"data": strategy.encode("kubevirt").data}));
+        cluster.api(Kind::ConfigMap).patch(&name, &PatchParams::default(), &patch).await.expect("patched");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_subresource_is_given_once_nothing_of_the_older_version_runs() {
+    const DEFINITION: &str = "migrationpolicies.migrations.kubevirt.io";
+    let cluster = pinned().await;
+    let has_status = async || {
+        let live = cluster.get(Kind::CustomResourceDefinition, DEFINITION).await.expect("the definition");
+        live["spec"]["versions"][0]["subresources"]["status"].is_object()
+    };
+    strip_status(&cluster, "v0.1.0", DEFINITION).await;
+    cluster.until("the older version has no such subresource", async || (!has_status().await).then_some(())).await;
+    cluster.settled("v0.1.0").await;
+    let writes = cluster.writes().len();
+    cluster.patch_cr(tag("v0.2.0")).await;
+    let is_old = |(_, image, _): &(String, String, bool)| image.ends_with(":v0.1.0");
+    cluster
+        .until("the subresource is there", async || {
+            let given = has_status().await;
+            // Asked afterwards: what ran when it was given may have ended since, but nothing old starts again.
+            let old = cluster.pods("virt-controller").await.iter().any(is_old);
+            assert!(!given || !old, "it was given while the older virt-controller runs");
+            given.then_some(())
+        })
+        .await;
+    cluster.settled("v0.2.0").await;
+    let writes = &cluster.writes()[writes..];
+    assert_eq!(workloads(writes), ["virt-handler", "virt-controller", "virt-api"]);
+    let last = |target: &str| writes.iter().rposition(|(_, written)| written == target).expect("it was written");
+    assert!(last("deployments/virt-api") < last(&format!("customresourcedefinitions/{DEFINITION}")), "{writes:?}");
+    assert!(has_status().await);
 }

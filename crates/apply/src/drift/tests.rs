@@ -160,6 +160,26 @@ fn what_was_put_into_a_map_that_is_ours_as_a_whole_is_drift() {
 }
 
 #[test]
+fn what_was_put_into_a_version_of_a_definition_is_drift() {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object"}}}});
+    let wanted = json!({"spec": {"group": "a", "versions": [{"name": "v1", "served": true, "schema": schema}]}});
+    let mut edited = wanted.clone();
+    edited["spec"]["conversion"] = json!({"strategy": "None"});
+    assert_eq!(seen(&wanted, &edited), "nothing", "the server adds beside the versions");
+    let mut edited = wanted.clone();
+    edited["spec"]["versions"][0]["subresources"] = json!({"status": {}});
+    assert_eq!(seen(&wanted, &edited), "spec.versions[0].subresources has more or fewer elements");
+    assert_eq!(seen(&edited, &wanted), "spec.versions[0].subresources is missing");
+    let mut other = edited.clone();
+    other["spec"]["versions"][0]["subresources"] = json!({"scale": {"specReplicasPath": ".a"}});
+    assert_eq!(seen(&edited, &other), "spec.versions[0].subresources.status is missing");
+    let mut edited = wanted.clone();
+    edited["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["more"] = json!({"type": "string"});
+    let place = "spec.versions[0].schema.openAPIV3Schema.properties.more";
+    assert_eq!(seen(&wanted, &edited), format!("{place} has more or fewer elements"));
+}
+
+#[test]
 fn what_we_manage_nobody_else_owns() {
     let wanted = json!({"metadata": {"labels": {"a": "1"}}});
     let mut live = wanted.clone();
