@@ -10,9 +10,9 @@ use kubevirt_api::names::{annotation, label};
 use kubevirt_api::upgrade::{POLICY_NAME, UpgradePolicy};
 pub use kubevirt_apply::Difference;
 use kubevirt_apply::differences;
-use kubevirt_release::{Kind, ObjectKey, certificates};
+use kubevirt_release::{Kind, Object, ObjectKey, certificates};
 use kubevirt_upgrade::{Plan, Policy, Report};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cache::{Live, text};
 use crate::instances::{self, Depth};
@@ -60,8 +60,23 @@ impl Error {
 pub struct Preview {
     pub plan: Plan,
     pub report: Report,
-    /// What the writes of the plan would change, of each object that is there already. Roles are compared as they are in the end.
-    pub changes: BTreeMap<ObjectKey, Vec<Difference>>,
+    /// What its writes would change, of each object that is there already.
+    pub changes: Vec<Change>,
+}
+
+/// What a write would change in an object.
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    /// The step of the plan; none for what follows once nothing of the older version runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<usize>,
+    #[serde(serialize_with = "as_text")]
+    pub object: ObjectKey,
+    pub differences: Vec<Difference>,
+}
+
+fn as_text<S: Serializer>(key: &ObjectKey, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(key)
 }
 
 /// What the operator in the cluster would do if the CR named version `to` now.
@@ -75,10 +90,17 @@ pub async fn preview(client: &Client, to: &str) -> Result<Preview, Error> {
     let mut world = watches::look(client, &namespace, &[Kind::Secret]).await?;
     // The rest of the policy concerns how the steps go, not which there are.
     world.upgrades.policy.pulls_images = policy(client).await?.pulls_images;
-    let Built { plan, report, finals, .. } = built(&mut world, &settings, to)?;
-    let written = plan.steps().iter().flat_map(|step| &step.apply);
-    let change = |key: &ObjectKey| Some((key.clone(), differences(finals.get(key)?, world.objects.get(key)?)));
-    let changes = written.filter_map(change).collect();
+    let built = built(&mut world, &settings, to)?;
+    let change = |step: Option<usize>, object: &Object| {
+        let differences = differences(object, world.objects.get(&object.key())?);
+        Some(Change { step, object: object.key(), differences })
+    };
+    let steps = built.plan.steps().iter();
+    let written = steps.flat_map(|step| step.apply.iter().map(move |key| (step, key)));
+    let mut changes: Vec<Change> =
+        written.filter_map(|(step, key)| change(Some(step.number), built.object(key, step.form)?)).collect();
+    changes.extend(built.later.values().filter_map(|object| change(None, object)));
+    let Built { plan, report, .. } = built;
     Ok(Preview { plan, report, changes })
 }
 

@@ -172,6 +172,14 @@ fn foreign_field(wanted: &Map<String, Value>, live: &Map<String, Value>, path: &
         let name = live.keys().find(|name| !wanted.contains_key(*name))?;
         return path.with(Segment::Field(name.clone()), |path| path.drift(DriftKind::Length));
     }
+    if is_in_version(path) {
+        // A write of the list takes it away; one that comes back is contested.
+        let is_more = |(name, live): &(&String, &Value), path: &mut Path| {
+            !wanted.contains_key(*name) && path.with(Segment::Field((*name).clone()), |path| !is_omitted(live, path))
+        };
+        let (name, _) = live.iter().find(|field| is_more(field, path))?;
+        return path.with(Segment::Field(name.clone()), |path| path.drift(DriftKind::NoLongerWanted));
+    }
     const OF_CONTAINER: &[&str] = &[
         "args",
         "command",
@@ -219,13 +227,10 @@ fn foreign_field(wanted: &Map<String, Value>, live: &Map<String, Value>, path: &
     path.with(Segment::Field((*name).to_owned()), |path| path.drift(DriftKind::Length))
 }
 
-/// Maps that are ours as a whole and that no server adds to: which pods a Service or budget is about, where pods run, and the versions
-/// of a definition with all that is in them. The server keeps each as one value, so our own record does not name their keys.
+/// Maps that are ours as a whole and that no server adds to: which pods a Service or budget is about, and where pods run.
+/// The server keeps each as one value, so our own record does not name their keys.
 fn is_whole(path: &Path) -> bool {
     match path.0.as_slice() {
-        [Segment::Field(spec), Segment::Field(versions), Segment::Index(_), ..] => {
-            spec == "spec" && versions == "versions"
-        }
         [Segment::Field(spec), Segment::Field(selector)] => spec == "spec" && selector == "selector",
         [Segment::Field(spec), Segment::Field(selector), Segment::Field(labels)] => {
             spec == "spec" && selector == "selector" && labels == "matchLabels"
@@ -235,6 +240,13 @@ fn is_whole(path: &Path) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether it is a version of a definition, or within one. The list of versions is kept as one value, so our own record names nothing
+/// of it, and no server adds to it.
+fn is_in_version(path: &Path) -> bool {
+    matches!(path.0.as_slice(), [Segment::Field(spec), Segment::Field(versions), Segment::Index(_), ..]
+        if spec == "spec" && versions == "versions")
 }
 
 /// What is never compared: what the server owns, and annotations that are no reason to write.
@@ -255,11 +267,8 @@ fn is_skipped(path: &Path, name: &str, ignored: &[&str]) -> bool {
 fn is_omitted(wanted: &Value, path: &Path) -> bool {
     const STRING_MAPS: [&str; 6] = ["labels", "annotations", "matchLabels", "nodeSelector", "data", "binaryData"];
     let fields = path.fields();
-    // Empty or not, that it is there is what it says.
-    if let ["spec", "versions", "subresources", ..] = fields.as_slice()
-        && wanted.is_object()
-    {
-        return false;
+    if is_in_version(path) {
+        return is_omitted_in_version(wanted, fields.last().copied().unwrap_or_default());
     }
     let in_map = fields.len() >= 2 && STRING_MAPS.contains(&fields[fields.len() - 2]);
     match wanted {
@@ -269,6 +278,21 @@ fn is_omitted(wanted: &Value, path: &Path) -> bool {
         Value::String(text) => text.is_empty() && !in_map,
         Value::Bool(value) => !value,
         Value::Number(number) => number.as_f64() == Some(0.0),
+    }
+}
+
+/// The same below a version of a definition, where most of what is empty says something: a lowest value of 0, a status that is a
+/// subresource, a default.
+fn is_omitted_in_version(wanted: &Value, name: &str) -> bool {
+    match wanted {
+        Value::Null => true,
+        Value::Object(map) => {
+            map.is_empty() && matches!(name, "properties" | "patternProperties" | "definitions" | "dependencies")
+        }
+        Value::Array(items) => items.is_empty() && name != "default",
+        Value::String(text) => text.is_empty() && name != "default",
+        Value::Bool(value) => !value && name != "default",
+        Value::Number(number) => number.as_f64() == Some(0.0) && name == "priority",
     }
 }
 

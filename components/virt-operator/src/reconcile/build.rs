@@ -31,8 +31,10 @@ use crate::settings::Settings;
 pub(crate) struct Built {
     pub(crate) plan: Plan,
     pub(crate) report: Report,
-    pub(crate) finals: BTreeMap<ObjectKey, Object>,
+    finals: BTreeMap<ObjectKey, Object>,
     transitional: BTreeMap<ObjectKey, Object>,
+    /// Objects of which something is withheld at first, whole. See [`statuses`].
+    pub(crate) later: BTreeMap<ObjectKey, Object>,
     /// When a certificate is due.
     pub(crate) due: Option<Timestamp>,
     pub(crate) renewed: Vec<(&'static str, Unfit)>,
@@ -202,6 +204,8 @@ fn plan(
     let contested = contested.collect();
     let (mut plan, _) = kubevirt_upgrade::plan(&input);
     let withheld = statuses::withheld(&plan, &finals, world);
+    let whole = |object: &Object| Some((object.key(), finals.get(&object.key())?.clone()));
+    let later = withheld.iter().filter_map(whole).collect();
     if !withheld.is_empty() {
         for object in withheld {
             let key = object.key();
@@ -225,6 +229,7 @@ fn plan(
         report,
         finals,
         transitional,
+        later,
         due: None,
         renewed: Vec::new(),
         contested,

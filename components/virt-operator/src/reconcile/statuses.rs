@@ -1,19 +1,19 @@
 //! Status subresources that a definition gets with a change of version (pure). Parts of the older version write a status together
-//! with its object; a server that knows the subresource drops it then, without a word. So it is given once virt-api, which is
-//! replaced last, is new.
+//! with its object; a server that knows the subresource drops it then, without a word. So it is given once every workload is new.
 
 use std::collections::BTreeMap;
 
 use kubevirt_release::{Kind, Object, ObjectKey};
-use kubevirt_upgrade::{Mode, Plan, Slot};
+use kubevirt_upgrade::{Mode, Plan};
 use serde_json::Value;
 
 use super::World;
 
-/// The definitions of a plan that are to be written without a status subresource for now.
+/// The definitions of a plan that are to be written without a status subresource as long as its workloads roll.
 pub(crate) fn withheld(plan: &Plan, finals: &BTreeMap<ObjectKey, Object>, world: &World) -> Vec<Object> {
-    let api_is_new = || plan.steps().iter().any(|step| step.slot == Slot::Api && step.is_done());
-    if plan.mode() != Mode::Update || api_is_new() {
+    let is_on_the_move = matches!(plan.mode(), Mode::Update | Mode::Rollback);
+    let runs_old = || plan.steps().iter().any(|step| step.slot.is_workload() && !step.is_done());
+    if !is_on_the_move || !runs_old() {
         return Vec::new();
     }
     let definitions = finals.iter().filter(|(key, _)| key.kind == Kind::CustomResourceDefinition);

@@ -5,7 +5,7 @@ use kubevirt_api::names::annotation;
 use kubevirt_release::{Kind, Object, Strategy};
 use kubevirt_upgrade::Mode;
 use serde_json::{Value, json};
-use virt_operator::preview::{Preview, preview};
+use virt_operator::preview::{Change, Preview, preview};
 
 use super::support::{Cluster, condition, tag};
 
@@ -158,13 +158,16 @@ async fn a_plan_can_be_looked_at_without_changing_anything() {
         .map(|step| step.slot.code())
         .collect();
     assert_eq!(written, ["virt-handler", "virt-controller", "virt-api"]);
-    let handler = changes.iter().find(|(key, _)| key.kind == Kind::DaemonSet).expect("virt-handler is written").1;
-    let image =
-        handler.iter().find(|it| it.path == "spec.template.spec.containers[0].image").expect("its image changes");
+    let handler = changes.iter().find(|it| it.object.kind == Kind::DaemonSet).expect("virt-handler is written");
+    let image = handler
+        .differences
+        .iter()
+        .find(|it| it.path == "spec.template.spec.containers[0].image")
+        .expect("its image changes");
     let ends =
         |value: &Option<Value>, tag: &str| value.as_ref().and_then(Value::as_str).is_some_and(|it| it.ends_with(tag));
     assert!(ends(&image.from, ":v0.1.0") && ends(&image.to, ":v0.2.0"), "{image:?}");
-    let of_nothing: Vec<_> = changes.iter().filter(|(_, changes)| changes.is_empty()).collect();
+    let of_nothing: Vec<_> = changes.iter().filter(|it| it.differences.is_empty()).collect();
     assert!(of_nothing.is_empty(), "written without a reason: {of_nothing:?}");
     let same = preview(&cluster.client, "v0.1.0").await.expect("what runs can be planned");
     assert!(same.plan.is_done() && same.changes.is_empty(), "{same:#?}");
@@ -227,6 +230,10 @@ async fn a_status_subresource_is_given_once_nothing_of_the_older_version_runs() 
     strip_status(&cluster, "v0.1.0", DEFINITION).await;
     cluster.until("the older version has no such subresource", async || (!has_status().await).then_some(())).await;
     cluster.settled("v0.1.0").await;
+    let Preview { changes, .. } = preview(&cluster.client, "v0.2.0").await.expect("it can be planned");
+    let is_it = |change: &&Change| change.step.is_none() && change.object.name == DEFINITION;
+    let told = &changes.iter().find(is_it).expect("it is said beforehand").differences;
+    assert!(told.iter().any(|it| it.path == "spec.versions[0].subresources"), "{told:?}");
     let writes = cluster.writes().len();
     cluster.patch_cr(tag("v0.2.0")).await;
     let is_old = |(_, image, _): &(String, String, bool)| image.ends_with(":v0.1.0");

@@ -1,13 +1,12 @@
 //! `virtctl upgrade plan`: what the operator would do for a version.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
 use kube::Client;
 use kubevirt_upgrade::{Step, StepState};
 use serde_json::{Value, json};
-use virt_operator::preview::{self, Difference, Error, Preview};
+use virt_operator::preview::{self, Change, Difference, Error, Preview};
 
 use super::{Picture, picture};
 use crate::NOT_POSSIBLE;
@@ -27,8 +26,6 @@ pub(super) async fn run(client: &Client, PlanArgs { to, output }: &PlanArgs) -> 
     match (preview::preview(client, to).await, output) {
         (Ok(preview), Picture::Text) => crate::print(&text(&preview))?,
         (Ok(Preview { plan, report, changes }), Picture::Json) => {
-            let changes: BTreeMap<String, _> =
-                changes.iter().map(|(key, changes)| (key.to_string(), changes)).collect();
             let document = json!({"plan": plan, "message": report.message(), "findings": report.findings(),
                 "then": report.then(), "changes": changes});
             crate::print(&format!("{document:#}\n"))?;
@@ -59,16 +56,16 @@ fn text(Preview { plan, report, changes }: &Preview) -> String {
     for step in touched {
         lines.push_str(&format!("\n{}. {}\n", step.number, step.slot.title()));
         for key in &step.apply {
-            let Some(changes) = changes.get(key) else {
-                lines.push_str(&format!("  create {key}\n"));
-                continue;
-            };
-            lines.push_str(&format!("  write  {key}\n"));
-            for Difference { path, from, to } in changes {
-                lines.push_str(&format!("           {path}: {} -> {}\n", short(from.as_ref()), short(to.as_ref())));
+            match changes.iter().find(|change| change.step == Some(step.number) && change.object == *key) {
+                Some(change) => lines.push_str(&written(change)),
+                None => lines.push_str(&format!("  create {key}\n")),
             }
         }
         step.delete.iter().for_each(|key| lines.push_str(&format!("  delete {key}\n")));
+    }
+    let later: String = changes.iter().filter(|change| change.step.is_none()).map(written).collect();
+    if !later.is_empty() {
+        lines.push_str(&format!("\nOnce nothing of the older version runs\n{later}"));
     }
     for finding in report.findings() {
         let weight = if finding.blocks() { "BLOCKS" } else { "note" };
@@ -76,6 +73,14 @@ fn text(Preview { plan, report, changes }: &Preview) -> String {
     }
     lines.push_str(&format!("\n{}\n", report.message()));
     lines
+}
+
+/// An object, and each place that changes.
+fn written(Change { step: _, object, differences }: &Change) -> String {
+    let place = |Difference { path, from, to }: &Difference| {
+        format!("           {path}: {} -> {}\n", short(from.as_ref()), short(to.as_ref()))
+    };
+    std::iter::once(format!("  write  {object}\n")).chain(differences.iter().map(place)).collect()
 }
 
 /// A value on a line with others; `-o json` has it whole.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{DriftKind, contained, leftovers};
+use super::{DriftKind, adoption, contained, leftovers};
 
 /// A place at which a write would change an object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -23,15 +23,23 @@ pub struct Difference {
 /// All places at which `live` differs from `wanted`, by the same rules as [`super::drift()`], which stops at the first. A list whose
 /// length changes is one place.
 pub(crate) fn differences(wanted: &Value, live: &Value, ignored: &[&str]) -> Vec<Difference> {
-    let mut found: Vec<Difference> = Vec::new();
+    let mut found: Vec<(String, Difference)> = Vec::new();
     // What was found is made as it is wanted, until nothing is found any more.
     let mut made = live.clone();
     while let Some(drift) = contained(wanted, &made, ignored, &mut super::Path::default()) {
-        let to = wanted.pointer(&drift.pointer).cloned();
-        let is_made = set(&mut made, &drift.pointer, to.clone());
-        let from = live.pointer(&drift.pointer).cloned();
-        found.push(Difference { path: drift.path, from, to });
-        if !is_made {
+        let mut pointer = drift.pointer.as_str();
+        if found.iter().any(|(known, _)| known == pointer) {
+            // Lists are not always compared element by element as they stand (names of ports): then the list as a whole.
+            let list = ancestors(pointer).find(|above| wanted.pointer(above).is_some_and(Value::is_array));
+            match list.filter(|list| wanted.pointer(list) != made.pointer(list)) {
+                Some(list) => pointer = list,
+                None => break,
+            }
+        } else {
+            let (from, to) = (live.pointer(pointer).cloned(), wanted.pointer(pointer).cloned());
+            found.push((pointer.to_owned(), Difference { path: drift.path, from, to }));
+        }
+        if !set(&mut made, pointer, wanted.pointer(pointer).cloned()) {
             break;
         }
     }
@@ -39,18 +47,26 @@ pub(crate) fn differences(wanted: &Value, live: &Value, ignored: &[&str]) -> Vec
         debug_assert_eq!(drift.kind, DriftKind::NoLongerWanted);
         let (from, to) = (live.pointer(&drift.pointer).cloned(), wanted.pointer(&drift.pointer).cloned());
         // An element that goes was seen as another length, and a field of a whole map, too.
-        if from.is_some() && !found.iter().any(|known| is_within(&drift.path, &known.path)) {
-            found.push(Difference { path: drift.path, from, to });
+        let is_known = |known: &str| drift.pointer == known || ancestors(&drift.pointer).any(|above| above == known);
+        if from.is_some() && !found.iter().any(|(known, _)| is_known(known)) {
+            found.push((drift.pointer, Difference { path: drift.path, from, to }));
         }
         ControlFlow::Continue(())
     };
     let _ = leftovers(wanted, live, ignored, &mut tell);
+    let mut found: Vec<Difference> = found.into_iter().map(|(_, difference)| difference).collect();
+    if adoption::is_due(live) {
+        let to = Some(Value::from("taken over from an operator that does not apply"));
+        found.push(Difference { path: adoption::drift().path, from: None, to });
+    }
     found
 }
 
-/// Whether a place is another one or lies below it.
-fn is_within(path: &str, whole: &str) -> bool {
-    path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+/// The places above one, nearest first.
+fn ancestors(pointer: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(pointer.rsplit_once('/').map(|(above, _)| above), |below| {
+        below.rsplit_once('/').map(|(above, _)| above)
+    })
 }
 
 /// Puts a value at a place, or takes away what is there. False when there is no such place.
@@ -114,6 +130,17 @@ mod tests {
             [r#"spec.list: [{"name":"x"}] -> []"#, "spec.a: 1 -> -", r#"spec.b: {"c":2} -> -"#]
         );
         assert_eq!(texts(&json!({"spec": {"a": 1, "b": {"c": 2}, "list": [{"name": "x"}]}}), &live), [""; 0]);
+    }
+
+    #[test]
+    fn a_port_with_two_names_is_told_and_no_more_than_that() {
+        let port = |name: &str| json!({"name": name, "containerPort": 8443, "protocol": "TCP"});
+        let of = |ports: Value| json!({"spec": {"containers": [{"name": "a", "ports": ports}]}});
+        let (live, mut wanted) = (of(json!([port("virt-api"), port("metrics")])), of(json!([port("metrics")])));
+        assert_eq!(texts(&wanted, &live), [""; 0]);
+        wanted["spec"]["containers"][0]["ports"][0]["hostPort"] = json!(1);
+        let told = texts(&wanted, &live);
+        assert_eq!(told, ["spec.containers[0].ports[0].hostPort: - -> 1"]);
     }
 
     #[test]

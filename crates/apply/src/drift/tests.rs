@@ -168,7 +168,7 @@ fn what_was_put_into_a_version_of_a_definition_is_drift() {
     assert_eq!(seen(&wanted, &edited), "nothing", "the server adds beside the versions");
     let mut edited = wanted.clone();
     edited["spec"]["versions"][0]["subresources"] = json!({"status": {}});
-    assert_eq!(seen(&wanted, &edited), "spec.versions[0].subresources has more or fewer elements");
+    assert_eq!(seen(&wanted, &edited), "spec.versions[0].subresources is no longer wanted");
     assert_eq!(seen(&edited, &wanted), "spec.versions[0].subresources is missing");
     let mut other = edited.clone();
     other["spec"]["versions"][0]["subresources"] = json!({"scale": {"specReplicasPath": ".a"}});
@@ -176,7 +176,14 @@ fn what_was_put_into_a_version_of_a_definition_is_drift() {
     let mut edited = wanted.clone();
     edited["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["more"] = json!({"type": "string"});
     let place = "spec.versions[0].schema.openAPIV3Schema.properties.more";
-    assert_eq!(seen(&wanted, &edited), format!("{place} has more or fewer elements"));
+    assert_eq!(seen(&wanted, &edited), format!("{place} is no longer wanted"));
+    let mut edited = wanted.clone();
+    edited["spec"]["versions"][0]["deprecated"] = json!(false);
+    assert_eq!(seen(&wanted, &edited), "nothing", "it says nothing");
+    let mut bound = wanted.clone();
+    bound["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["minimum"] = json!(0);
+    assert_eq!(seen(&bound, &wanted), "spec.versions[0].schema.openAPIV3Schema.minimum is missing");
+    assert_eq!(seen(&wanted, &bound), "spec.versions[0].schema.openAPIV3Schema.minimum is no longer wanted");
 }
 
 #[test]
