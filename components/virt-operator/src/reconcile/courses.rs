@@ -53,6 +53,11 @@ impl<'a> Case<'a> {
         self.recorded()?.status.as_ref()
     }
 
+    /// When the change under way was put on record, by the server's clock. That is before anything of it is written.
+    pub(super) fn began(self) -> Option<Timestamp> {
+        self.recorded()?.metadata.creation_timestamp.as_ref().map(|at| at.0)
+    }
+
     /// The recorded change that was undone, or is being undone, if that holds for what the CR asks now.
     pub(super) fn undone(self) -> Option<&'a UpgradePlan> {
         let plan = self.recorded()?;

@@ -11,6 +11,7 @@ mod courses;
 mod dereference;
 mod extras;
 mod fetch;
+mod gate;
 mod health;
 mod held;
 mod history;
