@@ -12,7 +12,7 @@ pub use kubevirt_apply::Difference;
 use kubevirt_apply::differences;
 use kubevirt_release::{Kind, Object, ObjectKey, certificates};
 use kubevirt_upgrade::{Plan, Policy, Report};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::cache::{Live, text};
 use crate::instances::{self, Depth};
@@ -70,13 +70,8 @@ pub struct Change {
     /// The step of the plan; none for what follows once nothing of the older version runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<usize>,
-    #[serde(serialize_with = "as_text")]
     pub object: ObjectKey,
     pub differences: Vec<Difference>,
-}
-
-fn as_text<S: Serializer>(key: &ObjectKey, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(key)
 }
 
 /// What the operator in the cluster would do if the CR named version `to` now.

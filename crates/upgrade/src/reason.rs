@@ -17,48 +17,19 @@ pub enum Reason {
     /// An earlier step is not finished.
     After { number: usize, slot: Slot },
     /// An object is written but does not serve yet.
-    NotServing {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-        why: String,
-    },
+    NotServing { object: ObjectKey, why: String },
     /// An object makes the API server call something that does not answer yet; it is written when that does.
-    NoBackend {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-        why: String,
-    },
+    NoBackend { object: ObjectKey, why: String },
     /// An object that must exist is on its way out; it is written again when it is gone.
-    BeingDeleted {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-    },
+    BeingDeleted { object: ObjectKey },
     /// An object that must go is on its way out.
-    StillThere {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-    },
+    StillThere { object: ObjectKey },
     /// The workload's controller has not acted on the newest spec.
-    NotObserved {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-    },
+    NotObserved { object: ObjectKey },
     /// Not all pods are made from the newest template.
-    NotUpdated {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-        kind: WorkloadKind,
-        updated: i64,
-        wanted: i64,
-    },
+    NotUpdated { object: ObjectKey, kind: WorkloadKind, updated: i64, wanted: i64 },
     /// Not all pods are ready.
-    NotReady {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-        kind: WorkloadKind,
-        ready: i64,
-        wanted: i64,
-    },
+    NotReady { object: ObjectKey, kind: WorkloadKind, ready: i64, wanted: i64 },
     /// A pod of the target version is not ready.
     PodNotReady { pod: String, why: String },
     /// A pod of another version still runs.
