@@ -350,6 +350,6 @@ mod tests {
         let all = names.len();
         names.dedup();
         assert_eq!(names.len(), all);
-        assert_eq!(ROWS.len(), 18);
+        assert_eq!(ROWS.len(), 19);
     }
 }
