@@ -49,6 +49,7 @@ pub mod pods;
 pub mod preview;
 pub mod process;
 pub mod reconcile;
+pub mod rights;
 pub mod settings;
 pub mod shelf;
 pub mod strategies;

@@ -18,6 +18,7 @@ use crate::cache::{Live, text};
 use crate::instances::{self, Depth};
 use crate::reconcile::uninstall::{self, Blocker, Instances, Stage};
 use crate::reconcile::{BuildError, Built, World, plan_for};
+use crate::rights;
 use crate::settings::Settings;
 use crate::watches;
 
@@ -86,10 +87,11 @@ fn as_text<S: Serializer>(key: &ObjectKey, serializer: S) -> Result<S::Ok, S::Er
 pub async fn preview(client: &Client, to: &str) -> Result<Preview, Error> {
     let crs = Api::<KubeVirt>::all(client.clone()).list(&ListParams::default()).await?;
     let namespace = crs.items.first().and_then(|cr| cr.metadata.namespace.clone()).ok_or(Error::NoCr)?;
-    let settings = operator_settings(client, &namespace).await?;
+    let (settings, account) = operator(client, &namespace).await?;
     let mut world = watches::look(client, &namespace, &[Kind::Secret]).await?;
     // The rest of the policy concerns how the steps go, not which there are.
     world.upgrades.policy.pulls_images = policy(client).await?.pulls_images;
+    world.rights = rights::of_account(client, &namespace, &account).await;
     let built = built(&mut world, &settings, to)?;
     let change = |step: Option<usize>, object: &Object| {
         let differences = differences(object, world.objects.get(&object.key())?);
@@ -181,20 +183,21 @@ fn stamped(name: &str) -> serde_json::Value {
     serde_json::json!({"metadata": {"name": name, "annotations": {annotation::STRATEGY_IDENTIFIER: ""}}})
 }
 
-/// What the operator in the cluster was started with: its environment is in its Deployment.
-async fn operator_settings(client: &Client, namespace: &str) -> Result<Settings, Error> {
+/// What the operator in the cluster was started with, and its account: both are in its Deployment.
+async fn operator(client: &Client, namespace: &str) -> Result<(Settings, String), Error> {
     let selector = format!("{}=virt-operator", label::KUBEVIRT);
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let found = deployments.list(&ListParams::default().labels(&selector)).await?;
     let no_operator = || Error::NoOperator { namespace: namespace.to_owned() };
     let spec = found.items.into_iter().next().and_then(|deployment| deployment.spec).ok_or_else(no_operator)?;
-    let containers = spec.template.spec.map(|pod| pod.containers).unwrap_or_default();
-    let container = containers.into_iter().next().ok_or_else(no_operator)?;
+    let pod = spec.template.spec.unwrap_or_default();
+    let account = pod.service_account_name.unwrap_or_else(|| "default".to_owned());
+    let container = pod.containers.into_iter().next().ok_or_else(no_operator)?;
     let env: BTreeMap<String, String> = container
         .env
         .unwrap_or_default()
         .into_iter()
         .filter_map(|variable| Some((variable.name, variable.value?)))
         .collect();
-    Ok(Settings::new(namespace.to_owned(), env)?)
+    Ok((Settings::new(namespace.to_owned(), env)?, account))
 }

@@ -26,6 +26,7 @@ use crate::admission::serve::CERTIFICATES;
 use crate::endpoints::Endpoints;
 use crate::metrics::{OperatorMetrics, REST_REQUESTS};
 use crate::reconcile::{Judged, Next, Progress, Reconciler, Storage, Troubles};
+use crate::rights::Rights;
 use crate::settings::{Arguments, Settings};
 use crate::shelf::Shelf;
 use crate::upgrades::Upgrades;
@@ -163,6 +164,7 @@ async fn stand(
         verbosity: host.verbosity.clone(),
         upgrades,
         absent: Absent::default(),
+        rights: Rights::default(),
     };
     let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
     tokio::select! {

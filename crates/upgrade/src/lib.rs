@@ -14,6 +14,7 @@ pub mod hops;
 pub mod images;
 mod input;
 mod order;
+pub mod permissions;
 mod plan;
 mod planner;
 mod policy;

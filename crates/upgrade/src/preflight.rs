@@ -4,12 +4,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use kubevirt_release::{Kind, ObjectKey};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::hops::skips;
 use crate::input::Absence;
+use crate::permissions::{self, Written};
+
+/// How many rules of a role are named: enough to recognize which it is about; a condition has to stay readable.
+const NAMED_RULES: usize = 4;
 
 /// One thing that speaks against a change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -19,6 +24,13 @@ pub enum Finding {
     StoredVersionLost { definition: String, version: String },
     /// The new version changes a field that the server never lets anybody change.
     ImmutableField { object: String, field: &'static str },
+    /// A role or binding grants what the operator does not hold and may not give; the server refuses to write it.
+    PermissionMissing {
+        object: String,
+        /// The right that would do instead of all of them.
+        unless: String,
+        rules: Vec<String>,
+    },
     /// Versions between the two are left out; releases are tested from one to the next.
     VersionsSkipped { from: String, to: String },
     /// Webhooks or aggregated APIs of the suite are not answered even before the change.
@@ -35,6 +47,7 @@ impl Finding {
         match self {
             Self::StoredVersionLost { .. } => "StoredVersionLost",
             Self::ImmutableField { .. } => "ImmutableField",
+            Self::PermissionMissing { .. } => "PermissionMissing",
             Self::VersionsSkipped { .. } => "VersionsSkipped",
             Self::Unanswered { .. } => "Unanswered",
             Self::NodeMissing { .. } => "NodeMissing",
@@ -45,7 +58,7 @@ impl Finding {
     /// Whether nothing may be written because of it.
     pub fn blocks(&self) -> bool {
         match self {
-            Self::StoredVersionLost { .. } | Self::ImmutableField { .. } => true,
+            Self::StoredVersionLost { .. } | Self::ImmutableField { .. } | Self::PermissionMissing { .. } => true,
             Self::VersionsSkipped { .. }
             | Self::Unanswered { .. }
             | Self::NodeMissing { .. }
@@ -65,6 +78,14 @@ impl fmt::Display for Finding {
             ),
             Self::ImmutableField { object, field } => {
                 write!(f, "{object}: {field} would change, which the server never allows; delete the object first")
+            }
+            Self::PermissionMissing { object, unless, rules } => {
+                write!(f, "{object} grants what the operator does not hold and may not give: ")?;
+                write!(f, "{}", rules[..rules.len().min(NAMED_RULES)].join("; "))?;
+                if rules.len() > NAMED_RULES {
+                    write!(f, "; and {} more", rules.len() - NAMED_RULES)?;
+                }
+                write!(f, ". Apply the manifest of a newer operator, or allow its account these or `{unless}`")
             }
             Self::VersionsSkipped { from, to } => {
                 write!(
@@ -86,8 +107,10 @@ impl fmt::Display for Finding {
 pub struct Before<'a> {
     pub from: &'a str,
     pub to: &'a str,
-    /// Each object of the new version, with what is live under its key.
-    pub objects: Vec<(&'a ObjectKey, &'a Value, Option<&'a Value>)>,
+    /// Each object of the new version as it is written first, with what is live under its key.
+    pub objects: Vec<Written<'a>>,
+    /// What the operator may do, as far as the server told all of it.
+    pub rights: Option<&'a [PolicyRule]>,
     /// Registrations of the suite that nobody answers now, and why.
     pub unanswered: BTreeMap<ObjectKey, String>,
     pub absent_nodes: &'a BTreeMap<String, Absence>,
@@ -97,12 +120,13 @@ pub struct Before<'a> {
 
 /// Everything that speaks against a change, what blocks it first.
 pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
-    let Before { from, to, objects, unanswered, absent_nodes, unfit } = before;
+    let Before { from, to, objects, rights, unanswered, absent_nodes, unfit } = before;
     let mut found = Vec::new();
     for (key, new, live) in objects.iter().filter_map(|(key, new, live)| Some((*key, *new, (*live)?))) {
         found.extend(lost_versions(key, new, live));
         found.extend(fixed_fields(key, new, live));
     }
+    found.extend(rights.iter().flat_map(|rights| permissions::refused(objects, rights)));
     if skips(from, to) {
         found.push(Finding::VersionsSkipped { from: (*from).to_owned(), to: (*to).to_owned() });
     }
@@ -165,6 +189,7 @@ mod tests {
             from,
             to,
             objects: vec![(key, new, Some(live))],
+            rights: None,
             unanswered: BTreeMap::new(),
             absent_nodes: &BTreeMap::new(),
             unfit: Vec::new(),

@@ -86,20 +86,23 @@ impl<'a> Case<'a> {
     pub(super) fn findings(
         self,
         finals: &BTreeMap<ObjectKey, Object>,
+        transitional: &BTreeMap<ObjectKey, Object>,
         renewed: &[(&'static str, Unfit)],
     ) -> Vec<Finding> {
         let Self { cr, target, world, settings: _ } = self;
         let Some(from) = observed(cr).filter(|from| from.id != target.id && target.returns.is_none()) else {
             return Vec::new();
         };
-        let objects = finals
-            .iter()
-            .map(|(key, object)| (key, object.value(), world.objects.get(key).map(AsRef::as_ref)))
-            .collect();
+        let first = |(key, object)| {
+            let written: &Object = transitional.get(key).unwrap_or(object);
+            (key, written.value(), world.objects.get(key).map(AsRef::as_ref))
+        };
+        let objects = finals.iter().map(first).collect();
         preflight(&Before {
             from: &from.version,
             to: &target.config.kubevirt_version,
             objects,
+            rights: world.rights.as_deref(),
             unanswered: unanswered(world),
             absent_nodes: &world.absent,
             unfit: renewed.iter().map(|(secret, why)| (*secret, why.to_string())).collect(),

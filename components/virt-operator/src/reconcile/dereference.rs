@@ -16,6 +16,7 @@ use crate::contest::Contests;
 use crate::endpoints::Slices;
 use crate::kept::Kept;
 use crate::pods::Pods;
+use crate::rights::Held;
 use crate::strategies::Strategies;
 use crate::upgrades::History;
 use crate::watches;
@@ -49,6 +50,8 @@ pub struct World {
     pub kept: Kept,
     /// Changes of version, and how careful they are.
     pub upgrades: History,
+    /// What the operator may do; known where a change of version is about to begin.
+    pub rights: Option<Held>,
     /// Nodes that are not there, as far as a roll-out asked about them.
     pub absent: BTreeMap<String, Absence>,
     /// The nodes of which one goes first, where the policy says so.

@@ -39,6 +39,7 @@ use kubevirt_release::{DeploymentConfig, Kind, Object, ObjectKey};
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::log::Verbosity;
 use kubevirt_runtime::net::Net;
+use kubevirt_upgrade::preflight::Finding;
 use kubevirt_upgrade::{Course, Mode, Plan, Reason};
 use serde::Deserialize;
 use serde_json::Value;
@@ -50,7 +51,7 @@ pub use dereference::{World, dereference};
 pub use self::beside::Troubles;
 pub(crate) use self::build::Built;
 pub use self::build::Error as BuildError;
-use self::build::build;
+use self::build::{build, observed};
 pub use self::health::Judged;
 pub use self::pace::Progress;
 use self::status::{Ended, status};
@@ -63,6 +64,7 @@ use crate::backends;
 use crate::cache::{Cache, Live};
 use crate::endpoints::Endpoints;
 use crate::metrics::OperatorMetrics;
+use crate::rights::{Held, Rights};
 use crate::settings::Settings;
 use crate::shelf::Shelf;
 use crate::upgrades::Upgrades;
@@ -157,6 +159,8 @@ pub struct Reconciler {
     pub upgrades: Arc<Upgrades>,
     /// Nodes that are not there.
     pub absent: Absent,
+    /// What the operator itself may do.
+    pub rights: Rights,
 }
 
 /// When to look again although nothing has happened.
@@ -219,8 +223,9 @@ impl Reconciler {
         self.clear_jobs(&jobs, &world).await?;
         let mut rounds = 0;
         let mute = self.mute().await;
+        let rights = self.rights(&cr, target).await;
         let (result, world) = loop {
-            let world = World { mute: mute.clone(), ..self.world() };
+            let world = World { mute: mute.clone(), rights: rights.clone(), ..self.world() };
             let built = match build(&cr, target, &world, &self.settings, self.clock.now()) {
                 Ok(built) => built,
                 Err(error) => break (Err(Error::from(error)), world),
@@ -253,6 +258,9 @@ impl Reconciler {
             Ok(built) => {
                 tracing::debug!(report = %built.report, "planned");
                 self.metrics.waiting(&built.report);
+                if built.report.findings().iter().any(|finding| matches!(finding, Finding::PermissionMissing { .. })) {
+                    self.rights.doubt();
+                }
                 self.tell_history(&cr, target, &built).await?;
                 for (of, pod, uid) in built.over_nodes.replace.iter().filter(|_| !built.goes_back()) {
                     tracing::info!(pod, "its turn has come");
@@ -385,6 +393,12 @@ impl Reconciler {
             shelf: self.shelf.versions(),
             ..dereference(&self.cache)
         }
+    }
+
+    /// What the operator may do, asked where a change of version is about to begin.
+    async fn rights(&self, cr: &KubeVirt, target: &Target) -> Option<Held> {
+        observed(cr).filter(|from| from.id != target.id && target.returns.is_none())?;
+        self.rights.ask(&self.client, &self.settings.namespace, &target.id, self.clock.now()).await
     }
 
     /// The services that do not answer as the API server expects, asked once in a pass.
