@@ -10,6 +10,7 @@
 //! | [`names`] | labels, annotations and finalizers that other programs look for |
 
 pub mod crds;
+pub mod deprecated;
 pub mod gates;
 pub mod kubevirt;
 pub mod names;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
+use kubevirt_api::deprecated::Deprecated;
 use kubevirt_release::{Kind, ObjectKey};
 use serde::Serialize;
 use serde_json::Value;
@@ -37,6 +38,8 @@ pub enum Finding {
     Unanswered { registration: String, why: String },
     /// A node is not there; it will catch up.
     NodeMissing { node: String, absence: Absence },
+    /// The custom resource sets what a later release will not know.
+    DeprecatedField { field: String, instead: &'static str },
     /// A certificate has run out or will not do; the change renews it first.
     CertificateUnfit { secret: String, why: String },
 }
@@ -52,6 +55,7 @@ impl Finding {
             Self::Unanswered { .. } => "Unanswered",
             Self::NodeMissing { .. } => "NodeMissing",
             Self::CertificateUnfit { .. } => "CertificateUnfit",
+            Self::DeprecatedField { .. } => "DeprecatedField",
         }
     }
 
@@ -62,7 +66,8 @@ impl Finding {
             Self::VersionsSkipped { .. }
             | Self::Unanswered { .. }
             | Self::NodeMissing { .. }
-            | Self::CertificateUnfit { .. } => false,
+            | Self::CertificateUnfit { .. }
+            | Self::DeprecatedField { .. } => false,
         }
     }
 }
@@ -98,6 +103,7 @@ impl fmt::Display for Finding {
                 write!(f, "node {node} is not there ({}), it will catch up", absence.code())
             }
             Self::CertificateUnfit { secret, why } => write!(f, "the certificate in {secret} will be renewed: {why}"),
+            Self::DeprecatedField { field, instead } => write!(f, "{field} is deprecated: {instead}"),
         }
     }
 }
@@ -116,11 +122,13 @@ pub struct Before<'a> {
     pub absent_nodes: &'a BTreeMap<String, Absence>,
     /// Certificates that are not fit, and why.
     pub unfit: Vec<(&'a str, String)>,
+    /// What the custom resource sets and a later release will not know.
+    pub deprecated: Vec<Deprecated>,
 }
 
 /// Everything that speaks against a change, what blocks it first.
 pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
-    let Before { from, to, objects, rights, unanswered, absent_nodes, unfit } = before;
+    let Before { from, to, objects, rights, unanswered, absent_nodes, unfit, deprecated } = before;
     let mut found = Vec::new();
     for (key, new, live) in objects.iter().filter_map(|(key, new, live)| Some((*key, *new, (*live)?))) {
         found.extend(lost_versions(key, new, live));
@@ -139,6 +147,11 @@ pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
     found.extend(
         unfit.iter().map(|(secret, why)| Finding::CertificateUnfit { secret: (*secret).to_owned(), why: why.clone() }),
     );
+    // Last: they concern some release to come, and not all findings are told.
+    found.extend(deprecated.iter().map(|Deprecated { field, instead }| Finding::DeprecatedField {
+        field: field.clone(),
+        instead,
+    }));
     found.sort_by_key(|finding| !finding.blocks());
     found
 }
@@ -193,6 +206,7 @@ mod tests {
             unanswered: BTreeMap::new(),
             absent_nodes: &BTreeMap::new(),
             unfit: Vec::new(),
+            deprecated: Vec::new(),
         };
         preflight(&before).iter().map(Finding::code).collect()
     }

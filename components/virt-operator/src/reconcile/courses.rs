@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kubevirt_api::deprecated;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::upgrade::{PlanState, PointOfNoReturn, Request, UpgradePlan, UpgradePlanStatus};
 use kubevirt_release::{Kind, Object, ObjectKey};
@@ -106,6 +107,7 @@ impl<'a> Case<'a> {
             unanswered: unanswered(world),
             absent_nodes: &world.absent,
             unfit: renewed.iter().map(|(secret, why)| (*secret, why.to_string())).collect(),
+            deprecated: deprecated::fields(&cr.spec).into_iter().chain(deprecated::listed_gates(&cr.spec)).collect(),
         })
     }
 
