@@ -45,6 +45,7 @@ pub mod kept;
 pub mod metrics;
 mod nodes;
 mod optional;
+pub mod outlook;
 pub mod pods;
 pub mod preview;
 pub mod process;

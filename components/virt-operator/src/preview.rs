@@ -107,7 +107,7 @@ pub async fn preview(client: &Client, to: &str) -> Result<Preview, Error> {
 }
 
 /// The policy for changes of version, as far as there is one and it may be read.
-async fn policy(client: &Client) -> kube::Result<Policy> {
+pub(crate) async fn policy(client: &Client) -> kube::Result<Policy> {
     match Api::<UpgradePolicy>::all(client.clone()).get_opt(POLICY_NAME).await {
         Ok(policy) => Ok(policy.map(|policy| Policy::from(&policy.spec)).unwrap_or_default()),
         Err(kube::Error::Api(status)) if status.code == 403 => Ok(Policy::default()),

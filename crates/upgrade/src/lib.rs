@@ -9,6 +9,7 @@
 pub mod canary;
 pub mod check;
 mod course;
+pub mod estimate;
 mod health;
 pub mod hops;
 pub mod images;

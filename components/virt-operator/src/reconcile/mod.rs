@@ -262,6 +262,7 @@ impl Reconciler {
                     self.rights.doubt();
                 }
                 self.tell_history(&cr, target, &built).await?;
+                self.show_history(Some(&built.snapshot));
                 for (of, pod, uid) in built.over_nodes.replace.iter().filter(|_| !built.goes_back()) {
                     tracing::info!(pod, "its turn has come");
                     self.writer.replace_pod(of, pod, uid).await?;
@@ -361,6 +362,7 @@ impl Reconciler {
             };
             self.tell_return(name, &built.plan, held).await?;
         }
+        self.show_history(None);
         let ended = Ended::Refused {
             config: refusal.config.as_deref(),
             reason: refusal.reason,
