@@ -42,6 +42,7 @@ pub mod endpoints;
 mod follow;
 pub mod instances;
 pub mod kept;
+pub mod layout;
 pub mod metrics;
 mod nodes;
 mod optional;

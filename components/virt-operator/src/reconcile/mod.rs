@@ -299,12 +299,16 @@ impl Reconciler {
         refusal: &mut Refusal,
     ) -> Result<Option<Timestamp>, Error> {
         let world = dereference(&self.cache);
-        if let Some(map) = self.shelf.strategy(config)
-            && !world.objects.contains_key(&map.key())
-        {
-            tracing::info!(config_map = map.name(), "putting a strategy from the directory into the cluster");
-            self.put(&map, &world).await?;
-            return Ok(Some(self.clock.now()));
+        match self.shelf.strategy(config) {
+            Ok(Some(map)) if !world.objects.contains_key(&map.key()) => {
+                tracing::info!(config_map = map.name(), "putting a strategy from the directory into the cluster");
+                self.put(&map, &world).await?;
+                return Ok(Some(self.clock.now()));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                refusal.message = format!("{} The strategy directory is of no use for it: {error}.", refusal.message);
+            }
         }
         let fetch::Fetch { make, delete, says, failed, due } = fetch::fetch(cr, config, &world, self.clock.now());
         self.clear_jobs(&delete, &world).await?;
