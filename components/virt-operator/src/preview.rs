@@ -1,6 +1,7 @@
 //! The plan for another version or for the removal, as the operator would make it, without carrying anything out. Reads only.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Client;
@@ -14,11 +15,11 @@ use kubevirt_release::{Kind, Object, ObjectKey, certificates};
 use kubevirt_upgrade::{Plan, Policy, Report};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::before;
 use crate::cache::{Live, text};
 use crate::instances::{self, Depth};
 use crate::reconcile::uninstall::{self, Blocker, Instances, Stage};
 use crate::reconcile::{BuildError, Built, World, plan_for};
-use crate::rights;
 use crate::settings::Settings;
 use crate::watches;
 
@@ -91,7 +92,9 @@ pub async fn preview(client: &Client, to: &str) -> Result<Preview, Error> {
     let mut world = watches::look(client, &namespace, &[Kind::Secret]).await?;
     // The rest of the policy concerns how the steps go, not which there are.
     world.upgrades.policy.pulls_images = policy(client).await?.pulls_images;
-    world.rights = rights::of_account(client, &namespace, &account).await;
+    let secrets = crs.items.first().and_then(|cr| cr.spec.image_pull_secrets.as_deref()).unwrap_or_default();
+    let secrets: Vec<String> = secrets.iter().filter_map(|secret| secret.name.clone()).collect();
+    world.before = Arc::new(before::from_outside(client, &namespace, &account, &secrets).await);
     let built = built(&mut world, &settings, to)?;
     let change = |step: Option<usize>, object: &Object| {
         let differences = differences(object, world.objects.get(&object.key())?);

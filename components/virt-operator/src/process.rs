@@ -23,10 +23,10 @@ use crate::absent::Absent;
 use crate::accounts::Accounts;
 use crate::admission;
 use crate::admission::serve::CERTIFICATES;
+use crate::before::Before;
 use crate::endpoints::Endpoints;
 use crate::metrics::{OperatorMetrics, REST_REQUESTS};
 use crate::reconcile::{Judged, Next, Progress, Reconciler, Storage, Troubles};
-use crate::rights::Rights;
 use crate::settings::{Arguments, Settings};
 use crate::shelf::Shelf;
 use crate::upgrades::Upgrades;
@@ -164,7 +164,7 @@ async fn stand(
         verbosity: host.verbosity.clone(),
         upgrades,
         absent: Absent::default(),
-        rights: Rights::default(),
+        before: Before::default(),
     };
     let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
     tokio::select! {

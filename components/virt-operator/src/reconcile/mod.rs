@@ -61,10 +61,10 @@ use self::validate::{Followed, Refusal, Target, Validated, Wanted, validate};
 use crate::absent::Absent;
 use crate::accounts::Accounts;
 use crate::backends;
+use crate::before::{Before, Looked};
 use crate::cache::{Cache, Live};
 use crate::endpoints::Endpoints;
 use crate::metrics::OperatorMetrics;
-use crate::rights::{Held, Rights};
 use crate::settings::Settings;
 use crate::shelf::Shelf;
 use crate::upgrades::Upgrades;
@@ -159,8 +159,8 @@ pub struct Reconciler {
     pub upgrades: Arc<Upgrades>,
     /// Nodes that are not there.
     pub absent: Absent,
-    /// What the operator itself may do.
-    pub rights: Rights,
+    /// What is looked at before a change of version.
+    pub before: Before,
 }
 
 /// When to look again although nothing has happened.
@@ -223,9 +223,9 @@ impl Reconciler {
         self.clear_jobs(&jobs, &world).await?;
         let mut rounds = 0;
         let mute = self.mute().await;
-        let rights = self.rights(&cr, target).await;
+        let before = self.before(&cr, target).await;
         let (result, world) = loop {
-            let world = World { mute: mute.clone(), rights: rights.clone(), ..self.world() };
+            let world = World { mute: mute.clone(), before: Arc::clone(&before), ..self.world() };
             let built = match build(&cr, target, &world, &self.settings, self.clock.now()) {
                 Ok(built) => built,
                 Err(error) => break (Err(Error::from(error)), world),
@@ -259,7 +259,7 @@ impl Reconciler {
                 tracing::debug!(report = %built.report, "planned");
                 self.metrics.waiting(&built.report);
                 if built.report.findings().iter().any(|finding| matches!(finding, Finding::PermissionMissing { .. })) {
-                    self.rights.doubt();
+                    self.before.doubt();
                 }
                 self.tell_history(&cr, target, &built).await?;
                 self.show_history(Some(&built.snapshot));
@@ -307,7 +307,7 @@ impl Reconciler {
             }
             Ok(_) => {}
             Err(error) => {
-                refusal.message = format!("{} The strategy directory is of no use for it: {error}.", refusal.message);
+                refusal.message = format!("{}. The strategy directory is of no use for it: {error}.", refusal.message);
             }
         }
         let fetch::Fetch { make, delete, says, failed, due } = fetch::fetch(cr, config, &world, self.clock.now());
@@ -401,10 +401,13 @@ impl Reconciler {
         }
     }
 
-    /// What the operator may do, asked where a change of version is about to begin.
-    async fn rights(&self, cr: &KubeVirt, target: &Target) -> Option<Held> {
-        observed(cr).filter(|from| from.id != target.id && target.returns.is_none())?;
-        self.rights.ask(&self.client, &self.settings.namespace, &target.id, self.clock.now()).await
+    /// What no watch tells, where a change of version is about to begin.
+    async fn before(&self, cr: &KubeVirt, target: &Target) -> Arc<Looked> {
+        if observed(cr).is_none_or(|from| from.id == target.id) || target.returns.is_some() {
+            return Arc::default();
+        }
+        let secrets = target.config.image_pull_secrets();
+        self.before.look(&self.client, &self.settings.namespace, &target.id, &secrets, self.clock.now()).await
     }
 
     /// The services that do not answer as the API server expects, asked once in a pass.

@@ -306,3 +306,22 @@ async fn a_status_subresource_is_given_once_nothing_of_the_older_version_runs() 
     assert!(last("deployments/virt-api") < last(&format!("customresourcedefinitions/{DEFINITION}")), "{writes:?}");
     assert!(has_status().await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_no_runtime_would_take_stops_a_change_and_a_missing_pull_secret_is_told() {
+    let cluster = pinned().await;
+    let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "r.io/virt:v 2"}]);
+    let patches = json!([{"resourceType": "Deployment", "resourceName": "virt-controller", "type": "json",
+        "patch": image.to_string()}]);
+    let spec = json!({"imageTag": "v0.2.0", "imagePullSecrets": [{"name": "pull"}],
+        "customizeComponents": {"patches": patches}});
+    cluster.patch_cr(json!({ "spec": spec })).await;
+    cluster.cr_until("it is blocked", |cr| condition(cr, "Synchronized") == "False UpgradeBlocked").await;
+    let plan = cluster.get(Kind::UpgradePlan, "upgrade-1").await.expect("the plan");
+    let findings = plan["status"]["findings"].as_array().expect("findings");
+    let told: Vec<&str> = findings.iter().filter_map(|finding| finding["code"].as_str()).collect();
+    assert_eq!(told, ["ImageReferenceInvalid", "PullSecretMissing"], "{findings:#?}");
+    assert!(suite(&cluster).await.iter().all(|(_, image, _)| image.ends_with(":v0.1.0")));
+    cluster.patch_cr(json!({"spec": {"customizeComponents": null}})).await;
+    cluster.settled("v0.2.0").await;
+}
