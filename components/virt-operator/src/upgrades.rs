@@ -59,12 +59,16 @@ impl History {
 }
 
 impl History {
+    /// The plan that was made last.
+    pub fn newest(&self) -> Option<&Arc<UpgradePlan>> {
+        self.plans.values().max_by_key(|plan| number(plan))
+    }
+
     /// Whether this very change came to its end and nothing has changed the version since: all that is missing is that the
     /// CR's status says so, which is written after the plan's.
     pub fn is_over(&self, change: Change<'_>) -> bool {
         let Change { from, to, generation, operator_version } = change;
-        let newest = self.plans.values().max_by_key(|plan| number(plan));
-        newest.is_some_and(|plan| {
+        self.newest().is_some_and(|plan| {
             let status = status_of(plan);
             status.state == PlanState::Succeeded
                 && status.generation == generation

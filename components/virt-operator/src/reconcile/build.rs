@@ -219,7 +219,7 @@ fn plan(
         (plan, _) = kubevirt_upgrade::plan(&input);
     }
     let point = point_of_no_return(&old, &finals, world);
-    let findings = case.findings(&finals, renewed);
+    let findings = case.findings(&finals, &transitional, renewed);
     let decision = case.course(&plan, &input.snapshot, point.as_ref(), &findings, now);
     let plan = plan.on(&decision.course, &input.snapshot).waiting_on_nodes(over_nodes.reason.as_ref());
     check::check(&plan, &input.desired).map_err(Error::Plan)?;

@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::upgrade::{PlanState, Release, UpgradePlan, UpgradePlanSpec, UpgradePlanStatus};
 use kubevirt_release::{Kind, Object, ObjectKey};
+use kubevirt_upgrade::estimate::{estimate, progress, step_with_pods};
 use kubevirt_upgrade::record::{self, Facts, HISTORY};
-use kubevirt_upgrade::{Plan, Reason};
+use kubevirt_upgrade::{Plan, Reason, Snapshot};
 use serde_json::{Map, Value, json};
 
 use super::build::{Built, observed};
@@ -62,6 +63,17 @@ impl Reconciler {
         };
         let new = record::advance(old.as_ref(), &built.plan, &built.snapshot, &built.decision.course, &facts, now);
         self.say(&name, old.as_ref(), &new).await
+    }
+
+    /// Shows in numbers how the newest change goes or went, with its expected end where a pass saw how far the pods are.
+    pub(super) fn show_history(&self, seen: Option<&Snapshot>) {
+        let history = self.upgrades.now();
+        let Some(plan) = history.newest() else { return };
+        let status = status_of(plan);
+        let progress = step_with_pods(&status)
+            .and_then(|step| seen.map(|seen| progress(seen, &step.name, &plan.spec.to.deployment_id)));
+        let expected = seen.and_then(|_| estimate(&status, progress, &history.policy, self.clock.now()));
+        self.metrics.upgrade(&status, expected);
     }
 
     /// Tells how the way back goes.
