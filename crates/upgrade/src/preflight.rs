@@ -1,7 +1,7 @@
 //! What speaks against a change of version before anything of it is written (pure): findings with codes. Those that block
 //! would make the server refuse a write half-way; the others are told and nothing more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use kubevirt_release::{Kind, ObjectKey};
@@ -27,6 +27,8 @@ pub enum Finding {
     NodeMissing { node: String, absence: Absence },
     /// A certificate has run out or will not do; the change renews it first.
     CertificateUnfit { secret: String, why: String },
+    /// The history has a record that this release cannot read.
+    RecordUnread { record: String },
 }
 
 impl Finding {
@@ -39,6 +41,7 @@ impl Finding {
             Self::Unanswered { .. } => "Unanswered",
             Self::NodeMissing { .. } => "NodeMissing",
             Self::CertificateUnfit { .. } => "CertificateUnfit",
+            Self::RecordUnread { .. } => "RecordUnread",
         }
     }
 
@@ -49,7 +52,8 @@ impl Finding {
             Self::VersionsSkipped { .. }
             | Self::Unanswered { .. }
             | Self::NodeMissing { .. }
-            | Self::CertificateUnfit { .. } => false,
+            | Self::CertificateUnfit { .. }
+            | Self::RecordUnread { .. } => false,
         }
     }
 }
@@ -77,6 +81,9 @@ impl fmt::Display for Finding {
                 write!(f, "node {node} is not there ({}), it will catch up", absence.code())
             }
             Self::CertificateUnfit { secret, why } => write!(f, "the certificate in {secret} will be renewed: {why}"),
+            Self::RecordUnread { record } => {
+                write!(f, "UpgradePlan {record} cannot be read by this release; it is left as it is")
+            }
         }
     }
 }
@@ -93,11 +100,13 @@ pub struct Before<'a> {
     pub absent_nodes: &'a BTreeMap<String, Absence>,
     /// Certificates that are not fit, and why.
     pub unfit: Vec<(&'a str, String)>,
+    /// UpgradePlans that cannot be read, by name.
+    pub unread: &'a BTreeSet<String>,
 }
 
 /// Everything that speaks against a change, what blocks it first.
 pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
-    let Before { from, to, objects, unanswered, absent_nodes, unfit } = before;
+    let Before { from, to, objects, unanswered, absent_nodes, unfit, unread } = before;
     let mut found = Vec::new();
     for (key, new, live) in objects.iter().filter_map(|(key, new, live)| Some((*key, *new, (*live)?))) {
         found.extend(lost_versions(key, new, live));
@@ -115,6 +124,7 @@ pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
     found.extend(
         unfit.iter().map(|(secret, why)| Finding::CertificateUnfit { secret: (*secret).to_owned(), why: why.clone() }),
     );
+    found.extend(unread.iter().map(|record| Finding::RecordUnread { record: record.clone() }));
     found.sort_by_key(|finding| !finding.blocks());
     found
 }
@@ -168,6 +178,7 @@ mod tests {
             unanswered: BTreeMap::new(),
             absent_nodes: &BTreeMap::new(),
             unfit: Vec::new(),
+            unread: &BTreeSet::new(),
         };
         preflight(&before).iter().map(Finding::code).collect()
     }

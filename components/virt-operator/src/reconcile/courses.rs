@@ -103,6 +103,7 @@ impl<'a> Case<'a> {
             unanswered: unanswered(world),
             absent_nodes: &world.absent,
             unfit: renewed.iter().map(|(secret, why)| (*secret, why.to_string())).collect(),
+            unread: &world.upgrades.unread,
         })
     }
 
