@@ -62,6 +62,7 @@ pub fn stands_still(policy: &Policy, request: Option<Request>) -> Option<Reason>
     match request {
         Some(Request::Pause) => Some(Reason::Paused { by: PausedBy::Request }),
         Some(Request::Abort) => Some(Reason::Aborted),
+        _ if policy.unread => Some(Reason::Paused { by: PausedBy::UnreadPolicy }),
         _ if policy.paused => Some(Reason::Paused { by: PausedBy::Policy }),
         Some(Request::Rollback) | None => None,
     }

@@ -47,6 +47,8 @@ pub enum Finding {
     DeprecatedField { field: String, instead: &'static str },
     /// A certificate has run out or will not do; the change renews it first.
     CertificateUnfit { secret: String, why: String },
+    /// The history has a record that this release cannot read.
+    RecordUnread { record: String },
 }
 
 impl Finding {
@@ -63,6 +65,7 @@ impl Finding {
             Self::CertificateUnfit { .. } => "CertificateUnfit",
             Self::PullSecretMissing { .. } => "PullSecretMissing",
             Self::DeprecatedField { .. } => "DeprecatedField",
+            Self::RecordUnread { .. } => "RecordUnread",
         }
     }
 
@@ -78,7 +81,8 @@ impl Finding {
             | Self::NodeMissing { .. }
             | Self::CertificateUnfit { .. }
             | Self::PullSecretMissing { .. }
-            | Self::DeprecatedField { .. } => false,
+            | Self::DeprecatedField { .. }
+            | Self::RecordUnread { .. } => false,
         }
     }
 }
@@ -121,6 +125,9 @@ impl fmt::Display for Finding {
                 write!(f, "Secret {secret}, with which images are to be pulled, is not there")
             }
             Self::DeprecatedField { field, instead } => write!(f, "{field} is deprecated: {instead}"),
+            Self::RecordUnread { record } => {
+                write!(f, "UpgradePlan {record} cannot be read by this release; it is left as it is")
+            }
         }
     }
 }
@@ -143,11 +150,14 @@ pub struct Before<'a> {
     pub missing_secrets: &'a BTreeSet<String>,
     /// What the custom resource sets and a later release will not know.
     pub deprecated: Vec<Deprecated>,
+    /// UpgradePlans that cannot be read, by name.
+    pub unread: &'a BTreeSet<String>,
 }
 
 /// Everything that speaks against a change, what blocks it first.
 pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
-    let Before { from, to, objects, rights, unanswered, absent_nodes, unfit, missing_secrets, deprecated } = before;
+    let Before { from, to, objects, rights, unanswered, absent_nodes, unfit, missing_secrets, deprecated, unread } =
+        before;
     let mut found = Vec::new();
     for (key, new, live) in objects.iter().filter_map(|(key, new, live)| Some((*key, *new, (*live)?))) {
         found.extend(lost_versions(key, new, live));
@@ -167,6 +177,7 @@ pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
     found.extend(
         unfit.iter().map(|(secret, why)| Finding::CertificateUnfit { secret: (*secret).to_owned(), why: why.clone() }),
     );
+    found.extend(unread.iter().map(|record| Finding::RecordUnread { record: record.clone() }));
     found.extend(missing_secrets.iter().map(|secret| Finding::PullSecretMissing { secret: secret.clone() }));
     // Last: they concern some release to come, and not all findings are told.
     found.extend(
@@ -250,6 +261,7 @@ mod tests {
             unfit: Vec::new(),
             missing_secrets: &BTreeSet::new(),
             deprecated: Vec::new(),
+            unread: &BTreeSet::new(),
         };
         preflight(&before).iter().map(Finding::code).collect()
     }

@@ -59,6 +59,8 @@ pub enum PausedBy {
     Request,
     /// In the UpgradePolicy.
     Policy,
+    /// By nobody: what the UpgradePolicy asks for cannot be read.
+    UnreadPolicy,
 }
 
 impl Reason {
@@ -133,6 +135,10 @@ impl fmt::Display for Reason {
             Self::Paused { by: PausedBy::Policy } => {
                 f.write_str("paused by the UpgradePolicy: nothing further is changed")
             }
+            Self::Paused { by: PausedBy::UnreadPolicy } => f.write_str(
+                "paused because the UpgradePolicy cannot be read by this release: nothing further is changed until it is \
+                 mended or deleted",
+            ),
             Self::Aborted => f.write_str("aborted on request: everything stays as it is until spec or operator change"),
             Self::Failed { failure } => {
                 write!(f, "the new version does not work and the policy forbids going back by itself: {failure}")

@@ -114,6 +114,7 @@ impl<'a> Case<'a> {
             absent_nodes: &world.absent,
             unfit: renewed.iter().map(|(secret, why)| (*secret, why.to_string())).collect(),
             deprecated: deprecated::fields(&cr.spec).into_iter().chain(deprecated::listed_gates(&cr.spec)).collect(),
+            unread: &world.upgrades.unread,
         })
     }
 

@@ -36,8 +36,7 @@ impl Reconciler {
         let name = match current {
             Some(plan) => plan.metadata.name.clone().unwrap_or_default(),
             None => {
-                let next = history.plans.values().map(|plan| number(plan)).max().unwrap_or_default() + 1;
-                format!("upgrade-{next}")
+                format!("upgrade-{}", history.next_number())
             }
         };
         self.close(Some(&name), None, now).await?;
@@ -85,6 +84,11 @@ impl Reconciler {
         }
         let new = record::returned(&old, back, held, self.clock.now());
         self.say(name, Some(&old), &new).await
+    }
+
+    /// Ends what is recorded as under way when the suite is removed.
+    pub(super) async fn leave_history(&self) -> Result<(), Error> {
+        self.close(None, None, self.clock.now()).await
     }
 
     /// Ends what is recorded as under way, is not the present change, and was overtaken by another wish. What leads to the

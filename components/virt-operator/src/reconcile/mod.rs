@@ -202,7 +202,7 @@ impl Reconciler {
             Wanted::Install(target) => self.install(&target, &live).await,
             Wanted::Refused { refusal, kept } => self.refuse(&cr, &live, refusal, kept.as_deref()).await,
             Wanted::Undone { refusal, kept } => self.refuse(&cr, &live, refusal, Some(&kept)).await,
-            Wanted::Uninstall => self.uninstall(&live).await,
+            Wanted::Uninstall => self.uninstall(&cr, &live).await,
         }
     }
 
