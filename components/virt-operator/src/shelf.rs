@@ -22,7 +22,7 @@ pub enum ShelfError {
     #[error("{file} cannot be read: {source}")]
     Unreadable { file: String, source: io::Error },
     #[error("{file} holds no install strategy: {source}")]
-    NoStrategy { file: String, source: YamlError },
+    NoStrategy { file: String, source: Box<YamlError> },
     #[error("{file} is not text")]
     NoText { file: String },
     #[error(transparent)]
@@ -97,7 +97,7 @@ fn config_map(file: &str, text: &str, config: &DeploymentConfig) -> Result<Optio
             "namespace": config.namespace, "labels": labels, "annotations": annotations,
         });
     });
-    let objects = found.map_err(|source| ShelfError::NoStrategy { file: file.to_owned(), source })?;
+    let objects = found.map_err(|source| ShelfError::NoStrategy { file: file.to_owned(), source: source.into() })?;
     Ok(objects.into_iter().next())
 }
 

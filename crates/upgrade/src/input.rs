@@ -85,7 +85,8 @@ impl Absence {
 pub struct Existing {
     /// The content is what the target version wants.
     pub same: bool,
-    /// For roles and bindings: the content also holds everything the old and the new version need together.
+    /// For roles and bindings: the content also holds everything the old and the new version need together. For registrations:
+    /// the API server trusts whoever answers them.
     pub same_transitional: bool,
     /// The deployment ID the object is stamped with.
     pub id: Option<String>,

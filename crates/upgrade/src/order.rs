@@ -34,7 +34,7 @@ impl Mode {
 }
 
 /// The kinds of step. An object belongs to exactly one (roles and bindings to `RbacShrink`; `RbacOpen` writes them in
-/// their wider, transitional form before).
+/// their wider, transitional form before, and registrations as they are with the trust of the day).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Slot {
     Gate,

@@ -14,7 +14,8 @@ use crate::report::Report;
 pub enum Form {
     /// What the target version says.
     Final,
-    /// For roles and bindings: what the old and the new version say, together.
+    /// For roles and bindings: what the old and the new version say, together. For a registration of the old version: as it is,
+    /// but for whom the API server trusts.
     Transitional,
 }
 

@@ -117,7 +117,15 @@ fn write_step(number: usize, slot: Slot, form: Form, input: &Input) -> Step {
         state: StepState::Done,
     };
     let mut reasons = Vec::new();
-    for key in input.desired.iter().filter(|key| order::slot_of(key) == home) {
+    // Registrations have their own step near the end, but whom the API server trusts when it calls what is registered already
+    // changes when an authority does.
+    let is_registered = |key: &ObjectKey| {
+        order::slot_of(key) == Slot::Admission
+            && input.snapshot.objects.contains_key(key)
+            && !input.snapshot.is_of(key, &input.target.id)
+    };
+    let belongs = |key: &&ObjectKey| order::slot_of(key) == home || (form == Form::Transitional && is_registered(key));
+    for key in input.desired.iter().filter(belongs) {
         step.objects.push(key.clone());
         if let Some(workload) = input.snapshot.workloads.get(key).filter(|_| slot.is_workload()) {
             step.pods += workload.pods.iter().filter(|pod| pod.id.as_deref() != Some(input.target.id.as_str())).count();

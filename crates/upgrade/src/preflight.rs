@@ -314,10 +314,17 @@ mod tests {
             unfit: Vec::new(),
             missing_secrets: &BTreeSet::from(["pull".to_owned()]),
             deprecated,
+            unread: &BTreeSet::from(["upgrade-7".to_owned()]),
         });
         let codes: Vec<&str> = found.iter().map(Finding::code).collect();
-        let expected =
-            ["ImageReferenceInvalid", "VersionsSkipped", "NodeMissing", "PullSecretMissing", "DeprecatedField"];
+        let expected = [
+            "ImageReferenceInvalid",
+            "VersionsSkipped",
+            "NodeMissing",
+            "PullSecretMissing",
+            "RecordUnread",
+            "DeprecatedField",
+        ];
         assert_eq!(codes, expected);
         assert!(found[0].blocks() && found[1..].iter().all(|finding| !finding.blocks()));
     }

@@ -180,7 +180,9 @@ fn plan(
     let inputs = inputs(cr, world, &target.id, &none);
     let old = target.observed_strategy.as_ref().and_then(|strategy| desired(strategy, &inputs).ok());
     let old = old.map(by_key).unwrap_or_default();
-    let transitional = transitional(&finals, &old, world)?;
+    let mut transitional = transitional(&finals, &old, world)?;
+    let trusted = registrations::trusted_meanwhile(&finals, world, &target.id);
+    transitional.extend(trusted.into_iter().map(|object| (object.key(), object)));
     let mut snapshot = snapshot(world, &finals, &transitional, workloads);
     // Strategies of other versions are the way back to them; Jobs that get one are no part of any version.
     let is_beside = |key: &ObjectKey| is_strategy(key) || is_extra(key) || key.kind == Kind::Job;

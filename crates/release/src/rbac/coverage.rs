@@ -28,6 +28,8 @@ pub fn missing(held: &[PolicyRule], needed: &[PolicyRule]) -> BTreeSet<Permissio
 /// The permissions in words, those that differ in verbs or in resources alone together: `get, list pods, services in the
 /// core group`.
 pub fn in_words(permissions: &BTreeSet<Permission>) -> Vec<String> {
+    /// Group, name and verbs; the resources that are alike in them share a line.
+    type Line<'a> = (&'a str, Option<&'a str>, BTreeSet<&'a str>);
     let mut paths: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut resources: BTreeMap<(&str, Option<&str>, &str), BTreeSet<&str>> = BTreeMap::new();
     for permission in permissions {
@@ -38,7 +40,7 @@ pub fn in_words(permissions: &BTreeSet<Permission>) -> Vec<String> {
             }
         };
     }
-    let mut alike: BTreeMap<(&str, Option<&str>, BTreeSet<&str>), Vec<&str>> = BTreeMap::new();
+    let mut alike: BTreeMap<Line<'_>, Vec<&str>> = BTreeMap::new();
     for ((group, name, resource), verbs) in resources {
         alike.entry((group, name, verbs)).or_default().push(resource);
     }

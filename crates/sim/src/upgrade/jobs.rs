@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kubevirt_release::Kind;
-use kubevirt_release::certificates::CA;
 use kubevirt_release::strategy::GENERATE_NAME;
 use nanokube::{FaultPlan, Scope};
 
@@ -141,9 +140,7 @@ pub fn mischief(reference: &Outcome) -> Vec<Job> {
     for mischief in upgrading.iter_mut().filter_map(|job| job.script.trouble.mischief.as_mut()) {
         // What the newer release has not, and has lost its marks, is somebody else's: it stays, and rightly so.
         let is_unmarked = matches!(mischief.prank, Prank::Strip | Prank::Recreate);
-        // Registrations learn of an authority in a step near the end of a change (docs/testing.md, what is known to fail).
-        let is_lost = |victim: &Victim| mischief.prank == Prank::Delete && victim.name == CA;
-        mischief.victims.retain(|victim| !is_lost(victim) && (!is_unmarked || lasting.contains(victim)));
+        mischief.victims.retain(|victim| !is_unmarked || lasting.contains(victim));
     }
     let upgraded = pranks(Moment::Upgraded, &STORY, Point::Ended(Act::Upgrade), &by_kind(lasting));
     [upgrading, upgraded].concat()

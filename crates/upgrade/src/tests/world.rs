@@ -118,8 +118,10 @@ impl World {
         for (key, object) in &self.objects {
             let existing = Existing {
                 same: object.serves.len() == 1 && object.serves.contains(target),
-                same_transitional: object.serves.contains(target)
-                    && self.observed.as_ref().is_none_or(|observed| object.serves.contains(observed)),
+                // Nobody's trust changes here.
+                same_transitional: key.kind == Kind::APIService
+                    || (object.serves.contains(target)
+                        && self.observed.as_ref().is_none_or(|observed| object.serves.contains(observed))),
                 id: object.serves.iter().next().map(|version| format!("id-{version}")),
                 not_serving: None,
                 deleting: false,
