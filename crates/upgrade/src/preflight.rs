@@ -321,8 +321,8 @@ mod tests {
             "ImageReferenceInvalid",
             "VersionsSkipped",
             "NodeMissing",
-            "PullSecretMissing",
             "RecordUnread",
+            "PullSecretMissing",
             "DeprecatedField",
         ];
         assert_eq!(codes, expected);
