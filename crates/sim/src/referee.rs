@@ -392,11 +392,14 @@ fn is_event(call: &Call<'_>) -> bool {
     call.request.resource.as_ref().is_some_and(|path| path.plural == "events")
 }
 
+/// What is written for others than those the operator is for; a review is sent for its answer, and nothing is stored.
+const ASIDE: [&str; 3] = ["leases", "events", "selfsubjectrulesreviews"];
+
 /// The writes that are counted: those that change what the operator is for.
 fn counts(call: &Call<'_>) -> bool {
     call.user.name == OPERATOR
         && call.request.is_write()
-        && call.request.resource.as_ref().is_some_and(|path| path.plural != "leases" && path.plural != "events")
+        && call.request.resource.as_ref().is_some_and(|path| !ASIDE.contains(&path.plural.as_str()))
 }
 
 impl Faults for Referee {
