@@ -105,7 +105,12 @@ impl World {
             .skip(since)
             .filter(|event| event["user"]["username"] == OPERATOR)
             .filter(|event| writes.contains(&event["verb"].as_str().unwrap_or_default()))
-            .filter(|event| event["objectRef"]["resource"] != "leases")
+            // Its lease aside, and what it asks in the form of an object.
+            .filter(|event| {
+                !["leases", "selfsubjectrulesreviews"]
+                    .iter()
+                    .any(|resource| event["objectRef"]["resource"] == *resource)
+            })
             // A rehearsal stores nothing.
             .filter(|event| !event["requestURI"].as_str().unwrap_or_default().contains("dryRun=All"))
             .map(|event| {

@@ -34,7 +34,7 @@ const FLAGS: &[&str] = &[
 const ALLOCATOR: (&str, &str) =
     ("JEMALLOC_SYS_WITH_MALLOC_CONF", "narenas:1,tcache:false,dirty_decay_ms:1000,muzzy_decay_ms:0");
 /// Components whose images hold a program of this repository.
-const PROGRAMS: &[&str] = &["virt-operator", "virt-api", "virt-controller", "virt-handler"];
+pub(crate) const PROGRAMS: &[&str] = &["virt-operator", "virt-api", "virt-controller", "virt-handler"];
 
 #[derive(clap::Args, Clone)]
 pub(crate) struct Options {

@@ -80,6 +80,12 @@ const STAGES: &[Stage] = &[
         run: || demo(&["--remote-nodes"]),
     },
     Stage {
+        name: "processes",
+        what: "the same with pods that are processes of two builds; an upgrade may take 3 s beyond what its pods need",
+        lacks: NOTHING,
+        run: || demo(&["--process", "--hold-to-goal"]),
+    },
+    Stage {
         name: "guest",
         what: "a real guest under libvirt, moved between the releases' pairs; every case of the suite",
         lacks: guest::unavailable,

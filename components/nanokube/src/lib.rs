@@ -18,6 +18,8 @@ use nanokube_nodes::{Heartbeats, Images, Latencies, Power, Processes};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::reach::SERVER;
+
 /// How long an endpoint follows its pod: what a real cluster under light load shows.
 pub const ENDPOINT_LAG: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(200);
 

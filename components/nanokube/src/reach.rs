@@ -10,7 +10,7 @@ use kubevirt_runtime::net::os::OsNet;
 use kubevirt_runtime::net::{BoxStream, Listener, Net};
 
 /// The address of the service `kubernetes`: on the network of the pods the server is known by it.
-const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
+pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 
 /// The pods' network, with the loopback of this machine in place of a pod's own: a webhook under development runs there.
 pub(crate) struct Reach {

@@ -1,13 +1,16 @@
 //! What the operator counts.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use kubevirt_api::kubevirt::{ConditionType, KubeVirtSpec, KubeVirtStatus, find_condition};
+use kubevirt_api::upgrade::{StepProgress, UpgradePlanStatus};
 use kubevirt_release::certificates;
 use kubevirt_runtime::metrics::Metrics;
 use kubevirt_upgrade::Report;
+use kubevirt_upgrade::estimate::Estimate;
 
 use crate::certificates::Health;
 use crate::reconcile::Outcomes;
@@ -23,8 +26,8 @@ pub struct OperatorMetrics {
     shown: Arc<Mutex<BTreeMap<&'static str, Shown>>>,
 }
 
-/// Things (conditions, certificates) and reasons.
-type Shown = BTreeSet<(&'static str, String)>;
+/// Things (conditions, certificates, steps) and reasons.
+type Shown = BTreeSet<(Cow<'static, str>, String)>;
 
 /// Requests to the API server.
 pub const REST_REQUESTS: &str = "kubevirt_rest_client_requests_total";
@@ -44,6 +47,22 @@ const EMULATION: &str = "kubevirt_configuration_emulation_enabled";
 const EMULATION_HELP: &str = "1 while nodes without hardware virtualization may run machines in software";
 const CONDITION: &str = "kubevirt_virt_operator_condition";
 const CONDITION_HELP: &str = "1 while the condition of the KubeVirt CR is True";
+const UPGRADE_STEP: &str = "kubevirt_virt_operator_upgrade_step";
+const UPGRADE_STEP_HELP: &str =
+    "The number of the step of a change of version that is under way, 0 for the others, by name";
+const UPGRADE_STEPS: &str = "kubevirt_virt_operator_upgrade_steps";
+const UPGRADE_STEPS_HELP: &str = "How many steps the change of version that is under way has; 0 while there is none";
+const UPGRADE_STARTED: &str = "kubevirt_virt_operator_upgrade_started_timestamp_seconds";
+const UPGRADE_STARTED_HELP: &str = "When the newest change of version began, as a Unix time";
+const UPGRADE_FINISHED: &str = "kubevirt_virt_operator_upgrade_finished_timestamp_seconds";
+const UPGRADE_FINISHED_HELP: &str =
+    "When the newest change of version came to its end, as a Unix time; none while it is under way";
+const UPGRADE_BLOCKED: &str = "kubevirt_virt_operator_upgrade_blocked";
+const UPGRADE_BLOCKED_HELP: &str =
+    "1 while a change of version is kept from going on, by what is to blame (docs/reasons.md) and the step";
+const UPGRADE_END: &str = "kubevirt_virt_operator_upgrade_estimated_end_timestamp_seconds";
+const UPGRADE_END_HELP: &str =
+    "When the change of version will be over at the pace it had so far, as a Unix time; none while nothing tells";
 const WAITING: &str = "kubevirt_virt_operator_waiting";
 const WAITING_HELP: &str = "Things the current plan waits for, by reason (docs/reasons.md)";
 
@@ -84,6 +103,12 @@ impl OperatorMetrics {
             (EMULATION, EMULATION_HELP),
             (CONDITION, CONDITION_HELP),
             (WAITING, WAITING_HELP),
+            (UPGRADE_STEP, UPGRADE_STEP_HELP),
+            (UPGRADE_STEPS, UPGRADE_STEPS_HELP),
+            (UPGRADE_STARTED, UPGRADE_STARTED_HELP),
+            (UPGRADE_FINISHED, UPGRADE_FINISHED_HELP),
+            (UPGRADE_BLOCKED, UPGRADE_BLOCKED_HELP),
+            (UPGRADE_END, UPGRADE_END_HELP),
         ] {
             own.metrics.announce_gauge(name, help);
         }
@@ -109,7 +134,7 @@ impl OperatorMetrics {
             self.metrics.gauge(EXPIRY, EXPIRY_HELP, &labels).set(one.expires.map_or(0.0, seconds));
         }
         let problems =
-            certificates.iter().filter_map(|one| Some((one.secret, one.problem.as_ref()?.reason().to_string())));
+            certificates.iter().filter_map(|one| Some((one.secret.into(), one.problem.as_ref()?.reason().to_string())));
         self.show(PROBLEM, PROBLEM_HELP, "certificate", problems.collect());
         let earlier = certificates.iter().filter(|one| one.by_earlier).count();
         let earlier = f64::from(u32::try_from(earlier).unwrap_or(u32::MAX));
@@ -164,6 +189,37 @@ impl OperatorMetrics {
         self.count(blockers.iter().map(Blocker::code));
     }
 
+    /// How the newest change of version goes or went, and when it is expected to be over.
+    pub fn upgrade(&self, status: &UpgradePlanStatus, estimate: Option<Estimate>) {
+        let is_over = status.state.is_over();
+        // The change before may have had other steps.
+        self.metrics.forget(UPGRADE_STEP);
+        let current = status.steps.iter().find(|step| step.state != StepProgress::Done).filter(|_| !is_over);
+        for step in &status.steps {
+            let number = current.filter(|current| current.number == step.number).map_or(0, |step| step.number);
+            self.metrics.gauge(UPGRADE_STEP, UPGRADE_STEP_HELP, &[("step", &step.name)]).set(f64::from(number));
+        }
+        let steps = if is_over { 0 } else { u32::try_from(status.steps.len()).unwrap_or(u32::MAX) };
+        self.metrics.gauge(UPGRADE_STEPS, UPGRADE_STEPS_HELP, &[]).set(f64::from(steps));
+        self.known_or_not(UPGRADE_STARTED, UPGRADE_STARTED_HELP, status.started.as_ref().map(|time| time.0));
+        self.known_or_not(UPGRADE_FINISHED, UPGRADE_FINISHED_HELP, status.finished.as_ref().map(|time| time.0));
+        self.known_or_not(UPGRADE_END, UPGRADE_END_HELP, estimate.map(|estimate| estimate.ends));
+        let held = current
+            .into_iter()
+            .flat_map(|step| step.blocked_by.iter().map(|code| (step.name.clone().into(), code.clone())));
+        let whole = status.reason.clone().filter(|_| !is_over);
+        let whole = whole.map(|code| (current.map(|step| step.name.clone()).unwrap_or_default().into(), code));
+        self.show(UPGRADE_BLOCKED, UPGRADE_BLOCKED_HELP, "step", held.chain(whole).collect());
+    }
+
+    /// Shows a moment, or that none is known.
+    fn known_or_not(&self, name: &'static str, help: &'static str, at: Option<Timestamp>) {
+        match at {
+            Some(at) => self.metrics.gauge(name, help, &[]).set(seconds(at)),
+            None => self.metrics.forget(name),
+        }
+    }
+
     fn count(&self, codes: impl Iterator<Item = &'static str>) {
         let mut counts: BTreeMap<&'static str, u32> = BTreeMap::new();
         for code in codes {
@@ -195,9 +251,78 @@ impl OperatorMetrics {
         let needs_attention = |kind: &ConditionType| {
             let condition = find_condition(conditions, *kind)?;
             let good = if *kind == ConditionType::UpgradeBlocked { "False" } else { "True" };
-            (condition.status != good).then(|| (kind.as_str(), condition.reason.clone().unwrap_or_default()))
+            (condition.status != good).then(|| (kind.as_str().into(), condition.reason.clone().unwrap_or_default()))
         };
         let now = BEYOND.iter().filter_map(needs_attention).collect();
         self.show(NOT_READY, NOT_READY_HELP, "condition", now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use kubevirt_api::upgrade::{PlanState, StepStatus};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn status(state: PlanState, names: &[&str], done: usize) -> UpgradePlanStatus {
+        let progress = |index: usize| if index < done { StepProgress::Done } else { StepProgress::InProgress };
+        let step = |(index, name): (usize, &&str)| StepStatus {
+            number: u32::try_from(index).expect("a few") + 1,
+            name: (*name).to_owned(),
+            state: progress(index),
+            ..StepStatus::default()
+        };
+        let steps = names.iter().enumerate().map(step).collect();
+        UpgradePlanStatus { state, steps, started: Some(Time(at(10))), ..UpgradePlanStatus::default() }
+    }
+
+    #[test]
+    fn a_change_is_shown_with_its_step_its_times_and_what_holds_it() {
+        let metrics = Metrics::new();
+        let own = OperatorMetrics::new(metrics.clone());
+        let shown = || {
+            let all = metrics.render();
+            let lines = all.lines().filter(|line| line.starts_with("kubevirt_virt_operator_upgrade_"));
+            lines.map(|line| line.replace("kubevirt_virt_operator_upgrade_", "")).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(), [""; 0], "there was none yet");
+        let under_way = status(PlanState::InProgress, &["crds", "images", "virt-handler"], 1);
+        own.upgrade(&under_way, Some(Estimate { seconds_left: 5, ends: at(99) }));
+        let expected = [
+            "estimated_end_timestamp_seconds 99",
+            "started_timestamp_seconds 10",
+            "step{step=\"crds\"} 0",
+            "step{step=\"images\"} 2",
+            "step{step=\"virt-handler\"} 0",
+            "steps 3",
+        ];
+        assert_eq!(shown(), expected);
+
+        let mut held = status(PlanState::Blocked, &["crds", "virt-handler"], 1);
+        held.reason = Some("PreflightFailed".to_owned());
+        held.steps[1].blocked_by = vec!["Soaking".to_owned()];
+        own.upgrade(&held, None);
+        let blocked = |reason: &str, value: u8| format!("blocked{{step=\"virt-handler\",reason=\"{reason}\"}} {value}");
+        assert!(shown().contains(&blocked("PreflightFailed", 1)) && shown().contains(&blocked("Soaking", 1)));
+        assert!(!shown().iter().any(|line| line.contains("images") || line.starts_with("estimated")), "{:?}", shown());
+
+        let mut over = status(PlanState::Succeeded, &["crds", "virt-handler"], 2);
+        over.finished = Some(Time(at(50)));
+        own.upgrade(&over, None);
+        let expected = [
+            blocked("PreflightFailed", 0),
+            blocked("Soaking", 0),
+            "finished_timestamp_seconds 50".to_owned(),
+            "started_timestamp_seconds 10".to_owned(),
+            "step{step=\"crds\"} 0".to_owned(),
+            "step{step=\"virt-handler\"} 0".to_owned(),
+            "steps 0".to_owned(),
+        ];
+        assert_eq!(shown(), expected);
     }
 }

@@ -1,6 +1,7 @@
 //! The plan for another version or for the removal, as the operator would make it, without carrying anything out. Reads only.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Client;
@@ -12,8 +13,9 @@ pub use kubevirt_apply::Difference;
 use kubevirt_apply::differences;
 use kubevirt_release::{Kind, Object, ObjectKey, certificates};
 use kubevirt_upgrade::{Plan, Policy, Report};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use crate::before;
 use crate::cache::{Live, text};
 use crate::instances::{self, Depth};
 use crate::reconcile::uninstall::{self, Blocker, Instances, Stage};
@@ -70,13 +72,8 @@ pub struct Change {
     /// The step of the plan; none for what follows once nothing of the older version runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<usize>,
-    #[serde(serialize_with = "as_text")]
     pub object: ObjectKey,
     pub differences: Vec<Difference>,
-}
-
-fn as_text<S: Serializer>(key: &ObjectKey, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(key)
 }
 
 /// What the operator in the cluster would do if the CR named version `to` now.
@@ -86,10 +83,13 @@ fn as_text<S: Serializer>(key: &ObjectKey, serializer: S) -> Result<S::Ok, S::Er
 pub async fn preview(client: &Client, to: &str) -> Result<Preview, Error> {
     let crs = Api::<KubeVirt>::all(client.clone()).list(&ListParams::default()).await?;
     let namespace = crs.items.first().and_then(|cr| cr.metadata.namespace.clone()).ok_or(Error::NoCr)?;
-    let settings = operator_settings(client, &namespace).await?;
+    let (settings, account) = operator(client, &namespace).await?;
     let mut world = watches::look(client, &namespace, &[Kind::Secret]).await?;
     // The rest of the policy concerns how the steps go, not which there are.
     world.upgrades.policy.pulls_images = policy(client).await?.pulls_images;
+    let secrets = crs.items.first().and_then(|cr| cr.spec.image_pull_secrets.as_deref()).unwrap_or_default();
+    let secrets: Vec<String> = secrets.iter().filter_map(|secret| secret.name.clone()).collect();
+    world.before = Arc::new(before::from_outside(client, &namespace, &account, &secrets).await);
     let built = built(&mut world, &settings, to)?;
     let change = |step: Option<usize>, object: &Object| {
         let differences = differences(object, world.objects.get(&object.key())?);
@@ -105,7 +105,7 @@ pub async fn preview(client: &Client, to: &str) -> Result<Preview, Error> {
 }
 
 /// The policy for changes of version, as far as there is one and it may be read.
-async fn policy(client: &Client) -> kube::Result<Policy> {
+pub(crate) async fn policy(client: &Client) -> kube::Result<Policy> {
     match Api::<UpgradePolicy>::all(client.clone()).get_opt(POLICY_NAME).await {
         Ok(policy) => Ok(policy.map(|policy| Policy::from(&policy.spec)).unwrap_or_default()),
         Err(kube::Error::Api(status)) if status.code == 403 => Ok(Policy::default()),
@@ -181,20 +181,21 @@ fn stamped(name: &str) -> serde_json::Value {
     serde_json::json!({"metadata": {"name": name, "annotations": {annotation::STRATEGY_IDENTIFIER: ""}}})
 }
 
-/// What the operator in the cluster was started with: its environment is in its Deployment.
-async fn operator_settings(client: &Client, namespace: &str) -> Result<Settings, Error> {
+/// What the operator in the cluster was started with, and its account: both are in its Deployment.
+async fn operator(client: &Client, namespace: &str) -> Result<(Settings, String), Error> {
     let selector = format!("{}=virt-operator", label::KUBEVIRT);
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let found = deployments.list(&ListParams::default().labels(&selector)).await?;
     let no_operator = || Error::NoOperator { namespace: namespace.to_owned() };
     let spec = found.items.into_iter().next().and_then(|deployment| deployment.spec).ok_or_else(no_operator)?;
-    let containers = spec.template.spec.map(|pod| pod.containers).unwrap_or_default();
-    let container = containers.into_iter().next().ok_or_else(no_operator)?;
+    let pod = spec.template.spec.unwrap_or_default();
+    let account = pod.service_account_name.unwrap_or_else(|| "default".to_owned());
+    let container = pod.containers.into_iter().next().ok_or_else(no_operator)?;
     let env: BTreeMap<String, String> = container
         .env
         .unwrap_or_default()
         .into_iter()
         .filter_map(|variable| Some((variable.name, variable.value?)))
         .collect();
-    Ok(Settings::new(namespace.to_owned(), env)?)
+    Ok((Settings::new(namespace.to_owned(), env)?, account))
 }

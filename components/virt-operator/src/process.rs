@@ -23,6 +23,7 @@ use crate::absent::Absent;
 use crate::accounts::Accounts;
 use crate::admission;
 use crate::admission::serve::CERTIFICATES;
+use crate::before::Before;
 use crate::endpoints::Endpoints;
 use crate::metrics::{OperatorMetrics, REST_REQUESTS};
 use crate::reconcile::{Judged, Next, Progress, Reconciler, Storage, Troubles};
@@ -163,6 +164,7 @@ async fn stand(
         verbosity: host.verbosity.clone(),
         upgrades,
         absent: Absent::default(),
+        before: Before::default(),
     };
     let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
     tokio::select! {

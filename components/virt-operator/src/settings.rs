@@ -23,7 +23,8 @@ pub struct Arguments {
     /// Do nothing until asked to end: what is left of a pod that only brings images onto its node
     #[arg(long, hide = true)]
     pub idle: bool,
-    /// Directory with install strategies of other versions, VERSION/install-strategy.yaml: what `xtask release` writes
+    /// Directory with install strategies of other versions: VERSION/install-strategy.yaml as `xtask release` writes it, or an
+    /// OCI image layout
     #[arg(long, value_name = "DIR", env = "STRATEGY_DIR")]
     pub strategy_dir: Option<String>,
     /// Accepted for manifests of other releases; this operator makes too few requests to need a limit

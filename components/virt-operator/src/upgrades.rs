@@ -2,7 +2,7 @@
 //! neither: then there is no history, the policy is the default one, and nothing is undone by itself, because nobody could
 //! remember that it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -28,6 +28,8 @@ pub struct History {
     /// The cluster has the definitions.
     pub served: bool,
     pub plans: BTreeMap<String, Arc<UpgradePlan>>,
+    /// UpgradePlans that this release cannot read, by name. They are left alone, and their names are taken.
+    pub unread: BTreeSet<String>,
     pub policy: Policy,
 }
 
@@ -59,12 +61,41 @@ impl History {
 }
 
 impl History {
+    /// The plan that was made last.
+    pub fn newest(&self) -> Option<&Arc<UpgradePlan>> {
+        self.plans.values().max_by_key(|plan| number(plan))
+    }
+
+    /// The number of the next plan.
+    pub fn next_number(&self) -> u64 {
+        let unread = self.unread.iter().map(|name| number_in(name));
+        self.plans.values().map(|plan| number(plan)).chain(unread).max().unwrap_or_default() + 1
+    }
+
+    fn take(&mut self, plan: DynamicObject) {
+        let name = plan.name_any();
+        match read::<UpgradePlan>(&plan) {
+            Some(plan) => {
+                self.unread.remove(&name);
+                self.plans.insert(name, Arc::new(plan));
+            }
+            None => {
+                self.plans.remove(&name);
+                self.unread.insert(name);
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.plans.remove(name);
+        self.unread.remove(name);
+    }
+
     /// Whether this very change came to its end and nothing has changed the version since: all that is missing is that the
     /// CR's status says so, which is written after the plan's.
     pub fn is_over(&self, change: Change<'_>) -> bool {
         let Change { from, to, generation, operator_version } = change;
-        let newest = self.plans.values().max_by_key(|plan| number(plan));
-        newest.is_some_and(|plan| {
+        self.newest().is_some_and(|plan| {
             let status = status_of(plan);
             status.state == PlanState::Succeeded
                 && status.generation == generation
@@ -82,7 +113,10 @@ pub fn status_of(plan: &UpgradePlan) -> UpgradePlanStatus {
 
 /// Plans are numbered; the number is in their name.
 pub fn number(plan: &UpgradePlan) -> u64 {
-    let name = plan.metadata.name.as_deref().unwrap_or_default();
+    number_in(plan.metadata.name.as_deref().unwrap_or_default())
+}
+
+fn number_in(name: &str) -> u64 {
     name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
@@ -119,18 +153,14 @@ impl Upgrades {
 
     /// Takes note of a plan that was just written.
     pub fn wrote(&self, plan: &Value) {
-        if let Some(plan) = read::<UpgradePlan>(plan) {
-            self.change(|known| {
-                known.plans.insert(plan.name_any(), Arc::new(plan));
-            });
+        if let Ok(plan) = DynamicObject::deserialize(plan) {
+            self.change(|known| known.take(plan));
         }
     }
 
     /// Takes note of a plan that was just deleted.
     pub fn forgot(&self, name: &str) {
-        self.change(|known| {
-            known.plans.remove(name);
-        });
+        self.change(|known| known.forget(name));
     }
 
     fn change(&self, change: impl FnOnce(&mut History)) {
@@ -165,31 +195,27 @@ impl Upgrades {
     }
 
     async fn follow_plans(&self, client: Client) {
-        let entry = |object: DynamicObject| {
-            let plan = read::<UpgradePlan>(&serde_json::to_value(object).unwrap_or_default())?;
-            Some((plan.name_any(), Arc::new(plan)))
-        };
         follow(api(client, Kind::UpgradePlan), all(), "UpgradePlan", |seen| match seen {
             Seen::All(plans) => {
                 self.change(|known| {
                     known.served = true;
-                    known.plans = plans.into_iter().filter_map(entry).collect();
+                    (known.plans, known.unread) = Default::default();
+                    plans.into_iter().for_each(|plan| known.take(plan));
                 });
                 self.listed();
             }
-            Seen::Changed(plan) => self.change(|known| known.plans.extend(entry(plan))),
-            Seen::Gone(plan) => self.change(|known| {
-                known.plans.remove(&plan.name_any());
-            }),
+            Seen::Changed(plan) => self.change(|known| known.take(plan)),
+            Seen::Gone(plan) => self.change(|known| known.forget(&plan.name_any())),
         })
         .await;
     }
 
     async fn follow_policies(&self, client: Client) {
         let named = all().fields(&format!("metadata.name={POLICY_NAME}"));
-        let policy = |object: DynamicObject| {
-            let policy = read::<UpgradePolicy>(&serde_json::to_value(object).unwrap_or_default());
-            policy.map(|policy| Policy::from(&policy.spec)).unwrap_or_default()
+        // Whoever wrote one wanted changes to be more careful than usual; how, nobody knows.
+        let policy = |object: DynamicObject| match read::<UpgradePolicy>(&object) {
+            Some(policy) => Policy::from(&policy.spec),
+            None => Policy { unread: true, ..Policy::default() },
         };
         follow(api(client, Kind::UpgradePolicy), named, "UpgradePolicy", |seen| match seen {
             Seen::All(found) => {
@@ -213,12 +239,12 @@ fn api(client: Client, kind: Kind) -> Api<DynamicObject> {
     Api::all_with(client, &ApiResource::from_gvk_with_plural(&gvk, kind.plural()))
 }
 
-/// An object that cannot be read is passed over: its definition's schema admits none, so another version wrote it.
-fn read<K: for<'a> Deserialize<'a>>(value: &Value) -> Option<K> {
-    match K::deserialize(value) {
+/// None of what cannot be read: its definition's schema admits none, so another version wrote it.
+fn read<K: for<'a> Deserialize<'a>>(object: &DynamicObject) -> Option<K> {
+    match K::deserialize(serde_json::to_value(object).unwrap_or_default()) {
         Ok(object) => Some(object),
         Err(error) => {
-            tracing::warn!(%error, "an object of changes of version cannot be read");
+            tracing::warn!(name = object.name_any(), %error, "an object of changes of version cannot be read");
             None
         }
     }
@@ -247,7 +273,7 @@ mod tests {
             plan(10, "new", PlanState::RolledBack, 5),
             plan(11, "other", PlanState::InProgress, 5),
         ];
-        let history = History { served: true, plans: plans.into(), policy: Policy::default() };
+        let history = History { served: true, plans: plans.into(), ..History::default() };
         let found = |generation, operator_version| {
             let change = Change { from: "old", to: "new", generation, operator_version };
             history.of(change).map(|plan| number(plan))
@@ -262,7 +288,7 @@ mod tests {
     fn a_change_that_came_to_its_end_is_over_until_anything_else_changes() {
         let is_over = |plans: &[(String, Arc<UpgradePlan>)], generation, operator_version| {
             let plans = plans.iter().cloned().collect();
-            let history = History { served: true, plans, policy: Policy::default() };
+            let history = History { served: true, plans, ..History::default() };
             history.is_over(Change { from: "old", to: "new", generation, operator_version })
         };
         let done = plan(10, "new", PlanState::Succeeded, 3);
@@ -277,9 +303,30 @@ mod tests {
 
     #[test]
     fn a_change_under_way_goes_on_under_another_generation() {
-        let history =
-            History { served: true, plans: [plan(1, "new", PlanState::Paused, 3)].into(), policy: Policy::default() };
+        let plans = [plan(1, "new", PlanState::Paused, 3)].into();
+        let history = History { served: true, plans, ..History::default() };
         let change = Change { from: "old", to: "new", generation: 7, operator_version: "newer" };
         assert_eq!(history.of(change).map(|plan| number(plan)), Some(1));
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_read_is_no_change_and_keeps_its_name() {
+        let mut history = History::default();
+        let object = |number: u64, state: &str| -> DynamicObject {
+            serde_json::from_value(
+                serde_json::json!({"apiVersion": "upgrade.kubevirt.io/v1alpha1", "kind": "UpgradePlan",
+                "metadata": {"name": format!("upgrade-{number}")}, "spec": {}, "status": {"state": state}}),
+            )
+            .expect("an object")
+        };
+        history.take(object(2, "InProgress"));
+        history.take(object(3, "Hibernating"));
+        assert_eq!((history.plans.len(), history.unread.len(), history.next_number()), (1, 1, 4));
+        history.take(object(2, "Hibernating"));
+        history.take(object(3, "Succeeded"));
+        assert_eq!((history.plans.contains_key("upgrade-3"), history.unread.contains("upgrade-2")), (true, true));
+        history.forget("upgrade-2");
+        history.forget("upgrade-3");
+        assert_eq!(history.next_number(), 1);
     }
 }

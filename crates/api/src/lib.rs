@@ -6,10 +6,12 @@
 //! | [`kubevirt`] | the KubeVirt custom resource, typed, with its CRD and its conditions |
 //! | [`crds`] | every other CRD of the suite as one table (open schemas) |
 //! | [`gates`] | feature gates and how far each has come |
+//! | [`deprecated`] | what of a KubeVirt spec is on its way out, and what to write instead |
 //! | [`upgrade`] | the history of changes of version, and how careful they are |
 //! | [`names`] | labels, annotations and finalizers that other programs look for |
 
 pub mod crds;
+pub mod deprecated;
 pub mod gates;
 pub mod kubevirt;
 pub mod names;

@@ -7,8 +7,10 @@
 mod drift;
 mod quantity;
 mod rehearse;
+mod rights;
 mod writer;
 
 pub use drift::{Difference, Drift, DriftKind, FIELD_MANAGER, drift, pack};
 pub use rehearse::{RehearsalError, rehearse};
+pub use rights::own_rights;
 pub use writer::{Error, Outcome, Seen, Writer, Written, differences, differs};

@@ -16,7 +16,7 @@ pub enum RehearsalError {
 }
 
 /// What makes a creation a rehearsal.
-fn rehearsed() -> PostParams {
+pub(crate) fn rehearsed() -> PostParams {
     PostParams { dry_run: true, ..PostParams::default() }
 }
 

@@ -67,9 +67,120 @@ pub fn reference(registry: &str, name: &str, tag: &str) -> String {
     format!("{registry}/{name}{separator}{tag}")
 }
 
+/// The longest name that registries take, without tag and digest.
+const LONGEST_NAME: usize = 255;
+/// The longest tag that registries take.
+const LONGEST_TAG: usize = 128;
+
+/// Why no container runtime would take a reference; `None` for one that may be taken.
+pub fn flaw(reference: &str) -> Option<&'static str> {
+    if reference.is_empty() {
+        return Some("there is none");
+    }
+    if !reference.chars().all(|c| c.is_ascii_graphic()) {
+        return Some("it has a space or another character that no reference may have");
+    }
+    let (rest, digest) = match reference.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (reference, None),
+    };
+    if digest.is_some_and(|digest| !is_digest(digest)) {
+        return Some("its digest is none");
+    }
+    let (name, tag) = match rest.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (rest, None),
+    };
+    if tag.is_some_and(|tag| !is_tag(tag)) {
+        return Some("its tag is none: up to 128 letters, digits, `_`, `.` and `-`");
+    }
+    if name.len() > LONGEST_NAME {
+        return Some("its name is longer than 255 characters");
+    }
+    // What looks like a host is one; registries are not asked about here.
+    let path = match name.split_once('/') {
+        Some((host, path)) if is_host(host) => path,
+        _ => name,
+    };
+    let is_path = path.split('/').all(is_component);
+    (!is_path).then_some("its name is none: parts of small letters and digits, joined by `.`, `_`, `__` or `-`")
+}
+
+fn is_host(first: &str) -> bool {
+    first == "localhost"
+        || (first.len() > 1 && first.contains(|c: char| matches!(c, '.' | ':') || c.is_ascii_uppercase()))
+}
+
+/// Of algorithms that are not known only the form is asked for.
+fn is_digest(digest: &str) -> bool {
+    let Some((algorithm, hex)) = digest.split_once(':') else { return false };
+    let is_hex = hex.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'));
+    match algorithm {
+        "sha256" => hex.len() == 64 && is_hex,
+        "sha512" => hex.len() == 128 && is_hex,
+        other => !other.is_empty() && !hex.is_empty(),
+    }
+}
+
+fn is_tag(tag: &str) -> bool {
+    let begins = tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    begins && tag.len() <= LONGEST_TAG && tag.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.-".contains(&it))
+}
+
+/// Small letters and digits, with separators between them.
+fn is_component(part: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let ends_plain = part.starts_with(is_plain) && part.ends_with(is_plain);
+    ends_plain
+        && part
+            .split(is_plain)
+            .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reference_that_no_runtime_would_take_has_a_flaw() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        for good in [
+            "virt-api",
+            "virt-api:v1.9.0",
+            "localhost/kubevirt/virt-api:v0.1.0",
+            "localhost:5000/k/virt-api",
+            "quay.io/kubevirt/virt-api:devel_1-x.Y",
+            "Registry/a/b",
+            "[fd00::1]:5000/a/b:v1",
+            "r/a__b/c--d.e_f:1",
+            &format!("quay.io/kubevirt/virt-api@{digest}"),
+            &format!("quay.io/kubevirt/virt-api:v1@{digest}"),
+            "r.io/a@other+x:abc",
+        ] {
+            assert_eq!(flaw(good), None, "{good}");
+        }
+        for bad in [
+            "",
+            "quay.io/kubevirt/virt-api:v1 ",
+            "quay.io/kubevirt/virt-api:",
+            "quay.io/kubevirt/virt-api:-1",
+            "quay.io/kubevirt/virt-api:v1+build",
+            "quay.io/KubeVirt/virt-api",
+            "quay.io//virt-api",
+            "quay.io/kubevirt/",
+            "quay.io/a._b",
+            "quay.io/a___b",
+            "quay.io/-a",
+            "https://quay.io/kubevirt/virt-api:v1",
+            "quay.io/kubevirt/virt-api@sha256:abc",
+            "quay.io/kubevirt/virt-api@v1",
+            &format!("quay.io/a@{digest}@{digest}"),
+            &format!("quay.io/{}", "a".repeat(256)),
+            &format!("quay.io/a:{}", "a".repeat(129)),
+        ] {
+            assert!(flaw(bad).is_some(), "{bad}");
+        }
+    }
 
     #[test]
     fn images_are_taken_apart() {

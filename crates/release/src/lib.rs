@@ -13,6 +13,7 @@ pub mod config;
 pub mod customize;
 pub mod desired;
 pub mod extras;
+pub mod gate;
 pub mod image;
 pub mod images;
 pub mod index;

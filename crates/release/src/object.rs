@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -43,6 +43,13 @@ pub struct ObjectKey {
 impl ObjectKey {
     pub fn new(kind: Kind, namespace: Option<&str>, name: &str) -> Self {
         Self { kind, namespace: namespace.filter(|_| kind.namespaced()).map(Into::into), name: name.into() }
+    }
+}
+
+/// As people and manifests write it.
+impl Serialize for ObjectKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -32,6 +32,12 @@ pub const GENERATE_NAME: &str = "kubevirt-install-strategy-";
 /// The value of the encoding annotation; without it the data is plain YAML.
 pub const ENCODING: &str = "gzip+base64";
 
+/// What a strategy is called as an artifact of a registry or of an OCI image layout.
+pub const ARTIFACT_TYPE: &str = "application/vnd.kubevirt.install-strategy.v1";
+/// The ConfigMap in such an artifact, its one layer: as YAML or as JSON.
+pub const ARTIFACT_LAYERS: [&str; 2] =
+    ["application/vnd.kubevirt.install-strategy.v1+yaml", "application/vnd.kubevirt.install-strategy.v1+json"];
+
 /// Sixteen times what the strategies of today's suite unpack to; what is larger is not a strategy but an attack.
 const LARGEST_TEXT: u64 = 64 << 20;
 

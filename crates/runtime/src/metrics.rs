@@ -72,6 +72,13 @@ impl Metrics {
         self.lock().entry(name).or_insert_with(|| Family { help, kind, series: BTreeMap::new() });
     }
 
+    /// Takes back every value of a metric: what is not known any more must not be shown as it last was.
+    pub fn forget(&self, name: &'static str) {
+        if let Some(family) = self.lock().get_mut(name) {
+            family.series.clear();
+        }
+    }
+
     /// Everything in the text format.
     pub fn render(&self) -> String {
         let mut out = String::new();
@@ -120,6 +127,19 @@ fn render_labels(labels: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_forgotten_is_not_shown_until_it_is_known_again() {
+        let metrics = Metrics::new();
+        let lines = || metrics.render().lines().filter(|line| line.starts_with("end")).count();
+        metrics.gauge("end", "When.", &[]).set(1.0);
+        assert_eq!(lines(), 1);
+        metrics.forget("end");
+        metrics.forget("other");
+        assert_eq!(lines(), 0);
+        metrics.gauge("end", "When.", &[]).set(2.0);
+        assert_eq!(lines(), 1);
+    }
 
     #[test]
     fn the_text_format() {

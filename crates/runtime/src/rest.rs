@@ -4,12 +4,16 @@ use std::task::{Context, Poll};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::header::InvalidHeaderValue;
+use http::{HeaderName, HeaderValue, Request, Response};
 use kube::Client;
 use kube::client::Body;
 use tower::{BoxError, Service};
 
 use crate::metrics::Metrics;
+
+/// Says on whose behalf a request is made.
+const IMPERSONATE: HeaderName = HeaderName::from_static("impersonate-user");
 
 const HELP: &str = "Requests to the API server by method and the answer's code; <error> when none came";
 
@@ -17,6 +21,36 @@ const HELP: &str = "Requests to the API server by method and the answer's code; 
 pub fn counted(client: &Client, metrics: &Metrics, name: &'static str) -> Client {
     metrics.announce_counter(name, HELP);
     Client::new(Counted { inner: client.clone(), metrics: metrics.clone(), name }, client.default_namespace())
+}
+
+/// The same client, asking on behalf of a user; the server refuses it to whoever may not.
+///
+/// # Errors
+/// The name cannot be sent.
+pub fn on_behalf_of(client: &Client, user: &str) -> Result<Client, InvalidHeaderValue> {
+    let user = HeaderValue::from_str(user)?;
+    Ok(Client::new(OnBehalf { inner: client.clone(), user }, client.default_namespace()))
+}
+
+struct OnBehalf {
+    inner: Client,
+    user: HeaderValue,
+}
+
+impl Service<Request<Body>> for OnBehalf {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        request.headers_mut().insert(IMPERSONATE, self.user.clone());
+        let inner = self.inner.clone();
+        async move { inner.send(request).await.map_err(Into::into) }.boxed()
+    }
 }
 
 struct Counted {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::invariants::{NAMESPACE, certificates, is_managed, text};
 use crate::story::Act;
+use crate::upgrade;
 use crate::world::World;
 
 /// The replicas that [`crate::story`] asks for.
@@ -58,12 +59,21 @@ pub(crate) fn wrong(act: Act, world: &World) -> Vec<String> {
                 look.expect(is_short, || format!("the certificate in {secret} lives for another {left} s"));
             }
         }
-        Act::Install | Act::Revert | Act::Restart | Act::HandOver | Act::NewOperator | Act::Upgrade | Act::Undo(_) => {
+        Act::Install
+        | Act::Revert
+        | Act::Restart
+        | Act::HandOver
+        | Act::NewOperator
+        | Act::Upgrade
+        | Act::Undo(_)
+        | Act::Again
+        | Act::UpgradeAtRenewal(_)
+        | Act::UpgradeBeside(_) => {
             installed(&mut look);
             configured(&mut look, false);
         }
         Act::Edit | Act::Expire | Act::Rotate => installed(&mut look),
-        Act::Uninstall => uninstalled(&mut look, &world.before()),
+        Act::Uninstall | Act::Leave(_) => uninstalled(&mut look, &world.before()),
     }
     look.wrong
 }
@@ -161,6 +171,11 @@ fn configured(look: &mut Look<'_>, are_set: bool) {
 
 /// Nothing that was not there before, whoever made it and whatever it is labelled as, and no label on any node.
 fn uninstalled(look: &mut Look<'_>, before: &BTreeSet<String>) {
+    // What is told as under way would be looked for in vain.
+    for record in look.api.stored_all(Kind::UpgradePlan.group(), Kind::UpgradePlan.plural()) {
+        let (name, state) = (text(&record, "/metadata/name"), text(&record, "/status/state"));
+        look.expect(upgrade::is_over(&record), || format!("nothing is left, and UpgradePlan {name} says {state}"));
+    }
     let left: Vec<String> = present(look.api).into_iter().filter(|key| !before.contains(key)).collect();
     look.expect(left.is_empty(), || format!("left behind: {}", left.join(", ")));
     for node in look.api.stored_all("", "nodes") {
@@ -175,10 +190,11 @@ fn uninstalled(look: &mut Look<'_>, before: &BTreeSet<String>) {
     }
 }
 
-/// Every object there is, but for what comes and goes with time: events, and what belongs to pods.
+/// Every object there is, but for what comes and goes with time: events, what belongs to pods, and the history of changes
+/// of version, which belongs to the operator and not to what it installed.
 pub(crate) fn present(api: &Nanokube) -> BTreeSet<String> {
-    const PASSING: [&str; 7] =
-        ["ControllerRevision", "EndpointSlice", "Endpoints", "Event", "Lease", "Pod", "ReplicaSet"];
+    const PASSING: [&str; 8] =
+        ["ControllerRevision", "EndpointSlice", "Endpoints", "Event", "Lease", "Pod", "ReplicaSet", "UpgradePlan"];
     let all = api.objects();
     let lasting = all.iter().filter(|object| {
         // The API server publishes its authorities here for aggregated servers.

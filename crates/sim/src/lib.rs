@@ -6,12 +6,15 @@
 //! users would see. The same script gives the same trace.
 
 mod aim;
+mod chronicle;
+mod compare;
 mod course;
 mod expect;
 mod invariants;
 mod lead;
 mod log;
 mod monkey;
+mod outage;
 mod pool;
 mod process;
 mod referee;
@@ -26,12 +29,16 @@ pub mod sweep;
 pub mod upgrade;
 mod world;
 
+pub use chronicle::{Chronicle, Cue, Telling};
 pub use course::{Branches, Point};
 pub use invariants::{Writer, statements};
 pub use monkey::{Prank, Victim};
+pub use outage::{Backends, Outage};
 pub use referee::{Findings, Tally, Violation};
 pub use registry::Sickness;
 pub use run::{Done, Outcome, Script, run, run_parting};
 pub use story::{Act, Error};
 pub use strike::{Blow, CUT_OFF, Strike, Target};
+pub use upgrade::renewal::Renewal;
+pub use upgrade::unread::Unread;
 pub use world::{Mischief, Moment, TooLate, Trouble};

@@ -106,9 +106,18 @@ fn main() -> ExitCode {
         }
     }
     let summary = Summary::of(&finished, began);
+    if arguments.upgrade {
+        print_turned(&reference, &finished);
+    }
     print(&summary, &finished, all);
     if finished.len() < total {
         println!("{} of {total} runs were not played, because so many had failed", total - finished.len());
+        return ExitCode::FAILURE;
+    }
+    // U2: a table that shows rollbacks at some steps only is no proof.
+    let unhit = if arguments.upgrade && is_whole { upgrade::unhit(&reference, &finished) } else { Vec::new() };
+    if !unhit.is_empty() {
+        println!("no change turned back at {}, although each was under way at some moment", unhit.join(", "));
         return ExitCode::FAILURE;
     }
     let limit = arguments.within.map(std::time::Duration::from_secs);
@@ -124,7 +133,8 @@ fn apart(arguments: &Arguments, reference: &Outcome) -> Vec<Job> {
     let exhaustive = |jobs: fn(&Outcome) -> Vec<Job>| if arguments.no_exhaustive { vec![] } else { jobs(reference) };
     let (first, count) = (arguments.seed, arguments.seeds);
     if arguments.upgrade {
-        return [exhaustive(upgrade::exhaustive), upgrade::seeded(first, count)].concat();
+        let written = [exhaustive(upgrade::exhaustive), exhaustive(upgrade::mischief)].concat();
+        return [written, upgrade::special(reference), upgrade::seeded(first, count)].concat();
     }
     let written = [exhaustive(sweep::exhaustive), exhaustive(sweep::mischief)].concat();
     [written, sweep::special(), sweep::seeded(first, count)].concat()
@@ -163,6 +173,14 @@ fn complain(outcome: &Outcome) {
     }
     for complaint in outcome.complaints() {
         println!("    {:<4} {:>8.3} s  {}", complaint.id, complaint.at.as_secs_f64(), complaint.what);
+    }
+}
+
+/// U2: how often the way back was taken at each step.
+fn print_turned(reference: &Outcome, finished: &[Finished]) {
+    println!("\nturned back while this step was under way, and then came to its end again");
+    for (step, count) in upgrade::turned(reference, finished) {
+        println!("  {step:<22}  {count:>8}");
     }
 }
 

@@ -9,9 +9,11 @@ use kubevirt_runtime::clock::Clock;
 use nanokube::{After, Before, Call, Faults, Injector, Nanokube, OnEvent, Read};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::aim::{Aim, When, what};
+use crate::chronicle::{Chronicle, Reached};
 use crate::course::{Course, Point};
 use crate::invariants::{self, Invariant, OPERATOR, Sight, Verdict, Writer};
 use crate::process::Lives;
@@ -22,6 +24,10 @@ const POD: &str = "authentication.kubernetes.io/pod-name";
 
 /// A reply that nobody waits for any more.
 const NEVER: Duration = Duration::from_secs(86_400);
+
+/// How late an answer comes that lingers: what somebody does meanwhile has reached everybody, and a lease lasts seven times
+/// as long.
+const LINGERS: Duration = Duration::from_secs(2);
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +57,9 @@ struct State {
     checked: BTreeMap<String, u64>,
     violations: Vec<Violation>,
     tally: Tally,
+    chronicle: Chronicle,
+    /// The write whose answer comes late, so that somebody can act in the middle of a pass.
+    lingers: Option<u32>,
     hash: Sha256,
     lines: Option<Vec<String>>,
     struck: Vec<String>,
@@ -70,6 +79,8 @@ pub(crate) struct Referee {
     /// Every write is a point at which runs part.
     course: Course,
     state: Mutex<State>,
+    /// Raised at each write of the operator and at each telling of a change of version.
+    reached: watch::Sender<Reached>,
 }
 
 impl Referee {
@@ -88,13 +99,17 @@ impl Referee {
             checked: BTreeMap::new(),
             violations: Vec::new(),
             tally: Tally::default(),
+            chronicle: Chronicle::default(),
+            lingers: None,
             hash: Sha256::new(),
             lines: script.keeps_lines.then(Vec::new),
             struck: Vec::new(),
             struck_at: None,
             is_calm: false,
         };
-        Self { api: OnceLock::new(), clock, began: Instant::now(), lives, injector, course, state: Mutex::new(state) }
+        let reached = watch::channel(Reached::default()).0;
+        let state = Mutex::new(state);
+        Self { api: OnceLock::new(), clock, began: Instant::now(), lives, injector, course, state, reached }
     }
 
     /// Gives it the server to look into, once that exists.
@@ -111,6 +126,27 @@ impl Referee {
     /// The operator's writes so far.
     pub(crate) fn writes(&self) -> u32 {
         self.lock().writes
+    }
+
+    /// How far the run is.
+    pub(crate) fn reached(&self) -> Reached {
+        *self.reached.borrow()
+    }
+
+    /// The answer to the write of this number will come late.
+    pub(crate) fn linger_at(&self, write: u32) {
+        self.lock().lingers = Some(write);
+    }
+
+    /// Waits until the run is so far.
+    pub(crate) async fn reaches(&self, far: Reached) {
+        // The sender lives as long as this, so waiting cannot fail.
+        let _ = self.reached.subscribe().wait_for(|reached| reached.is_at_least(far)).await;
+    }
+
+    /// Whether drawn faults keep the API server from reaching webhooks and aggregated APIs now.
+    pub(crate) fn backends_are_down(&self) -> bool {
+        self.injector().is_some_and(|injector| injector.backend_is_down())
     }
 
     /// Whether the exact fault, if there is one, has struck and its consequences are over.
@@ -165,12 +201,7 @@ impl Referee {
         self.observe(None);
         let state = self.lock();
         let mut struck = state.struck.clone();
-        if let Some(injector) = &self.injector {
-            // Nobody here carries out that backends are out of reach (F15).
-            let injected = injector.injected();
-            let carried_out = injected.iter().filter(|fault| fault.what.class() != "F15");
-            struck.extend(carried_out.map(ToString::to_string));
-        }
+        struck.extend(self.injector.iter().flat_map(|injector| injector.injected()).map(|fault| fault.to_string()));
         Findings {
             violations: state.violations.clone(),
             checked: state.checked.clone(),
@@ -180,6 +211,7 @@ impl Referee {
             hash: state.hash.clone().finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
             lines: state.lines.clone().unwrap_or_default(),
             struck,
+            chronicle: state.chronicle.clone(),
         }
     }
 
@@ -205,6 +237,10 @@ impl Referee {
         let now = self.clock.now();
         for transition in &transitions {
             state.seen = transition.revision();
+            if let Some(told) = state.chronicle.see(transition, self.began.elapsed()) {
+                self.write_down(&mut state, format!("TOLD {told}"));
+                self.reached.send_modify(|reached| reached.told += 1);
+            }
             let is_calls = call.is_some_and(|(call, _)| {
                 call.request.resource.as_ref().is_some_and(|path| {
                     let resource = if path.group.is_empty() {
@@ -250,13 +286,16 @@ impl Referee {
     fn strike(&self, call: &Call<'_>, writer: &Writer) -> After {
         let mut state = self.lock();
         state.writes += 1;
+        self.reached.send_modify(|reached| reached.writes += 1);
         state.written.push(what(call));
         state.moments.write(Instant::now());
         if let Some(script) = self.course.reach(Point::Write(state.writes)) {
             state.aim.follow(&script);
         }
         let number = state.writes;
-        let Some(strike) = state.aim.at(When::Write, number, call) else { return After::Reply };
+        let Some(strike) = state.aim.at(When::Write, number, call) else {
+            return if state.lingers == Some(number) { After::Delay(LINGERS) } else { After::Reply };
+        };
         state.struck_at = Some(Instant::now());
         let pod = writer.pod.clone().unwrap_or_default();
         let line = format!("{strike}: {} {} by {pod}", call.request.verb, call.request.path);
@@ -336,6 +375,8 @@ pub struct Findings {
     pub lines: Vec<String>,
     /// The faults that struck.
     pub struck: Vec<String>,
+    /// What was told of changes of version.
+    pub chronicle: Chronicle,
 }
 
 fn writer(call: &Call<'_>) -> Writer {
@@ -351,11 +392,14 @@ fn is_event(call: &Call<'_>) -> bool {
     call.request.resource.as_ref().is_some_and(|path| path.plural == "events")
 }
 
+/// What is written for others than those the operator is for; a review is sent for its answer, and nothing is stored.
+const ASIDE: [&str; 3] = ["leases", "events", "selfsubjectrulesreviews"];
+
 /// The writes that are counted: those that change what the operator is for.
 fn counts(call: &Call<'_>) -> bool {
     call.user.name == OPERATOR
         && call.request.is_write()
-        && call.request.resource.as_ref().is_some_and(|path| path.plural != "leases" && path.plural != "events")
+        && call.request.resource.as_ref().is_some_and(|path| !ASIDE.contains(&path.plural.as_str()))
 }
 
 impl Faults for Referee {

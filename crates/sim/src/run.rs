@@ -13,10 +13,10 @@ use crate::course::{Branches, Course, Point};
 use crate::expect;
 use crate::log::Errors;
 use crate::monkey::{self, Prank, Victim, is_marked};
+use crate::outage;
 use crate::referee::{Findings, Tally, Violation};
 use crate::state::{self, EndState};
 use crate::story::{Act, Error, PATIENCE};
-use crate::upgrade;
 use crate::world::{Moment, Trouble, VERSIONS, World};
 
 /// How long nothing may happen once an act is done: two periodic passes of the operator.
@@ -100,83 +100,6 @@ impl Outcome {
     pub fn complaints(&self) -> impl Iterator<Item = &Violation> {
         self.findings.violations.iter().chain(&self.objections)
     }
-
-    /// O1: at the end of each act the cluster is as after a run without trouble.
-    ///
-    /// How often something was written is compared only if nobody else wrote (`is_undisturbed`).
-    pub fn compare(&mut self, reference: &Self, is_undisturbed: bool) {
-        let mut differing = Vec::new();
-        for own in &self.done {
-            let Some(wanted) = reference.done.iter().find(|wanted| wanted.act == own.act) else { continue };
-            let mut lines = state::differences(&wanted.managed, &own.managed, 5);
-            lines.extend(state::differences(&wanted.told, &own.told, 5));
-            if !lines.is_empty() {
-                let what = format!(
-                    "after {} the cluster differs from an undisturbed run: {}",
-                    own.act.name(),
-                    lines.join("; ")
-                );
-                differing.push(what);
-            }
-        }
-        differing.into_iter().for_each(|what| self.object("O1", what));
-        self.compare_reverted();
-        let left = upgrade::left_behind(self);
-        if !left.is_empty() {
-            self.object("O5", format!("a change that was undone left something behind: {}", left.join("; ")));
-        }
-        if is_undisturbed {
-            self.compare_writes(reference);
-        }
-    }
-
-    /// O5: settings that were changed and changed back leave nothing behind.
-    fn compare_reverted(&mut self) {
-        let of = |act: Act| self.done.iter().find(|done| done.act == act);
-        let (Some(installed), Some(reverted)) = (of(Act::Install), of(Act::Revert)) else { return };
-        let mut lines = state::differences(&installed.managed, &reverted.managed, 5);
-        // The generation counts the two changes.
-        let told = |done: &Done| {
-            let mut told = done.told.clone();
-            told.values_mut()
-                .filter_map(Value::as_object_mut)
-                .for_each(|status| drop(status.remove("observedGeneration")));
-            told
-        };
-        lines.extend(state::differences(&told(installed), &told(reverted), 5));
-        if !lines.is_empty() {
-            self.object("O5", format!("settings left something behind: {}", lines.join("; ")));
-        }
-    }
-
-    /// O2: an object is made and removed as often as without trouble, and not rewritten over and over.
-    fn compare_writes(&mut self, reference: &Self) {
-        /// A write is repeated when its answer was lost or its writer died; more than that is fighting.
-        const MORE_UPDATES: u32 = 3;
-        let mut objections = Vec::new();
-        for own in &self.done {
-            let Some(wanted) = reference.done.iter().find(|wanted| wanted.act == own.act) else { continue };
-            let mut object = |what: String| objections.push(format!("after {}: {what}", own.act.name()));
-            let same =
-                [("made", &own.tally.made, &wanted.tally.made), ("removed", &own.tally.removed, &wanted.tally.removed)];
-            for (verb, own, wanted) in same {
-                // Events are told again; that is no harm.
-                for (key, count) in own.iter().filter(|(key, _)| !key.starts_with("events")) {
-                    let usual = wanted.get(key).copied().unwrap_or(0);
-                    if *count > usual {
-                        object(format!("{key} was {verb} {count} times, without trouble {usual} times"));
-                    }
-                }
-            }
-            for (key, count) in &own.tally.updated {
-                let usual = wanted.tally.updated.get(key).copied().unwrap_or(0);
-                if *count > usual * 2 + MORE_UPDATES && !key.starts_with("leases") && !key.starts_with("events") {
-                    object(format!("{key} was written {count} times, without trouble {usual} times"));
-                }
-            }
-        }
-        objections.into_iter().for_each(|what| self.object("O2", what));
-    }
 }
 
 /// Runs a script on this thread, in simulated time.
@@ -231,13 +154,18 @@ async fn live(course: &Course) -> Outcome {
 async fn play(act: Act, course: &Course, world: &World, outcome: &mut Outcome) -> Result<(), Error> {
     let (writes, tally) = (world.referee.writes(), world.referee.tally());
     let contents = state::contents(&world.cluster.api);
+    let asked = world.referee.reached();
     act.begin(world).await?;
     let script = course.reach(Point::Begun(act)).unwrap_or_else(|| course.script());
     let moment = match act {
         Act::Install => Some(Moment::Installing),
         Act::Configure => Some(Moment::Configuring),
+        Act::Upgrade => Some(Moment::Upgrading),
         _ => None,
     };
+    if let Some(outage) = script.trouble.outage.filter(|_| act == Act::Upgrade) {
+        outage::play(outage, asked, world).await?;
+    }
     if let Some(mischief) = script.trouble.mischief.as_ref().filter(|mischief| Some(mischief.moment) == moment) {
         for victim in &mischief.victims {
             // Some objects come late, or not at all when an earlier prank keeps them away.
@@ -306,8 +234,7 @@ async fn play(act: Act, course: &Course, world: &World, outcome: &mut Outcome) -
     for what in expect::wrong(act, world) {
         outcome.object("O11", format!("after {}: {what}", act.name()));
     }
-    // What was undone was written twice, to be as it was.
-    if script.trouble.is_none() && !matches!(act, Act::Undo(_)) {
+    if script.trouble.is_none() && act.asks_once() {
         needless(act, world, &contents, &tally, outcome);
     }
     if act == Act::Edit {
@@ -317,9 +244,12 @@ async fn play(act: Act, course: &Course, world: &World, outcome: &mut Outcome) -
         }
     }
     let script = course.reach(Point::Ended(act)).unwrap_or(script);
-    if act == Act::Install
-        && let Some(mischief) = script.trouble.mischief.as_ref().filter(|mischief| mischief.moment == Moment::Settled)
-    {
+    let settled = match act {
+        Act::Install => Some(Moment::Settled),
+        Act::Upgrade => Some(Moment::Upgraded),
+        _ => None,
+    };
+    if let Some(mischief) = script.trouble.mischief.as_ref().filter(|mischief| Some(mischief.moment) == settled) {
         for victim in &mischief.victims {
             let before = state::managed(&world.cluster.api);
             if monkey::play(mischief.prank, victim, world).await?.is_some() {

@@ -2,7 +2,7 @@
 //!
 //! A run of the whole story is struck at every so many writes, and as many runs as that together at every write. What no run
 //! of a series has struck is struck in a run of its own. Of the kinds whose objects suffer a prank at a moment several share
-//! a run; at the settled moment each object is repaired before the next one suffers.
+//! a run; at a settled moment each object is repaired before the next one suffers.
 //!
 //! Whether a lease can't be renewed from one write on or from the next makes no difference as long as nobody asks about the
 //! lease between them: of the writes of one moment one stands for all ([`Findings::moments`](crate::referee::Findings)).
@@ -18,6 +18,12 @@ use crate::world::{Mischief, Moment, Trouble};
 
 /// Kinds that share a run: few enough to see what a failed one is about.
 const KINDS: usize = 4;
+
+/// How many kinds share a run at a moment. Once the version has changed, each object is repaired before the next one suffers,
+/// as after an installation, where a run has few kinds; what is left to find needs no more than one run for each prank.
+fn kinds(moment: Moment) -> usize {
+    if moment == Moment::Upgraded { usize::MAX } else { KINDS }
+}
 
 /// A run of its own, and whom its prank hits.
 type Suffered = (Job, Vec<Victim>);
@@ -72,7 +78,7 @@ pub fn joined(jobs: Vec<Job>, story: &[Act], reference: &Outcome) -> Vec<Job> {
     }
     rest.extend(series.into_values());
     for ((prank, moment), of_kinds) in pranks {
-        rest.extend(of_kinds.chunks(KINDS).filter_map(|chunk| together(prank, moment, chunk)));
+        rest.extend(of_kinds.chunks(kinds(moment)).filter_map(|chunk| together(prank, moment, chunk)));
     }
     rest
 }
@@ -100,7 +106,8 @@ fn together(prank: Prank, moment: Moment, chunk: &[Suffered]) -> Option<Job> {
     let victims: Vec<Victim> = chunk.iter().flat_map(|(_, victims)| victims.clone()).collect();
     let mut kinds: Vec<&str> = victims.iter().map(|victim| victim.kind.name()).collect();
     kinds.dedup();
-    let name = format!("{prank}+@{moment:?}/{}", kinds.join(","));
+    let of = if kinds.len() > KINDS { "all".to_owned() } else { kinds.join(",") };
+    let name = format!("{prank}+@{moment:?}/{of}");
     let trouble = Trouble { mischief: Some(Mischief { moment, prank, victims }), ..first.script.trouble.clone() };
     Some(Job { name, script: Script { trouble, ..first.script.clone() }, ..first.clone() })
 }

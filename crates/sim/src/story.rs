@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::chronicle::Cue;
 use crate::invariants::{NAMESPACE, certificates};
 use crate::registry::REGISTRY;
 use crate::state;
+use crate::upgrade::renewal::Renewal;
+use crate::upgrade::unread::Unread;
 use crate::upgrade::{self, Undoing};
 use crate::world::{TooLate, World};
 
@@ -25,7 +28,7 @@ const LEASE_RUNS_OUT: Duration = Duration::from_secs(20);
 const HANDED_OVER: Duration = Duration::from_secs(8);
 
 /// Longer than a new authority is published before it signs.
-const PUBLISHED: Duration = Duration::from_secs(90);
+pub(crate) const PUBLISHED: Duration = Duration::from_secs(90);
 
 /// Longer than the certificates of [`brief_certificates`] live.
 const AWAY: Duration = Duration::from_secs(40 * 60);
@@ -60,6 +63,14 @@ pub enum Act {
     Upgrade,
     /// Names the newer version, and it is undone.
     Undo(Undoing),
+    /// Mends what was the matter, and asks for the newer version again after the change to it was undone.
+    Again,
+    /// Names the newer version, and deletes the custom resource in the middle of the change.
+    Leave(Cue),
+    /// Lets certificates live for minutes, and names the newer version right before some are due.
+    UpgradeAtRenewal(Renewal),
+    /// Names the newer version while there is something that the newer operator cannot read, and mends that.
+    UpgradeBeside(Unread),
 }
 
 /// The custom resource of every world. The common instance types are left out: with a fault at every write, 119 writes of
@@ -85,7 +96,25 @@ impl Act {
             Self::NewOperator => "new operator",
             Self::Upgrade => "upgrade",
             Self::Undo(_) => "undo",
+            Self::Again => "again",
+            Self::Leave(_) => "leave in the middle",
+            Self::UpgradeAtRenewal(_) => "upgrade at a renewal",
+            Self::UpgradeBeside(_) => "upgrade beside unread",
         }
+    }
+
+    /// The act after which the cluster has to be as after this one.
+    pub(crate) fn ends_as(self) -> Self {
+        match self {
+            Self::Again | Self::UpgradeAtRenewal(_) | Self::UpgradeBeside(_) => Self::Upgrade,
+            other => other,
+        }
+    }
+
+    /// Whether the administrator asks for one thing alone, so that nothing has to be written more than once.
+    pub(crate) fn asks_once(self) -> bool {
+        let twice = matches!(self, Self::Undo(_) | Self::Again | Self::Leave(_));
+        !twice && !matches!(self, Self::UpgradeAtRenewal(_) | Self::UpgradeBeside(_))
     }
 }
 
@@ -96,6 +125,8 @@ pub enum Error {
     Refused(#[from] kube::Error),
     #[error(transparent)]
     TooLate(#[from] TooLate),
+    #[error("an object could not be put into storage: {0}")]
+    NotStored(#[from] nanokube::ImportError),
 }
 
 /// Settings that change replicas and budgets, a component's command line, placement, labels of everything, the lifetime of
@@ -143,11 +174,11 @@ fn no_settings() -> Value {
     }})
 }
 
-fn usual_certificates() -> Value {
+pub(crate) fn usual_certificates() -> Value {
     json!({"spec": {"certificateRotateStrategy": {"selfSigned": null}}})
 }
 
-fn brief_certificates() -> Value {
+pub(crate) fn brief_certificates() -> Value {
     json!({"spec": {"certificateRotateStrategy": {"selfSigned": {
         "ca": {"duration": "30m", "renewBefore": "10m"}, "server": {"duration": "10m", "renewBefore": "5m"},
     }}}})
@@ -217,6 +248,10 @@ impl Act {
             Self::NewOperator => upgrade::new_operator(world).await?,
             Self::Upgrade => upgrade::begin(world).await?,
             Self::Undo(why) => upgrade::undo(why, world).await?,
+            Self::Again => upgrade::again(world).await?,
+            Self::Leave(cue) => upgrade::leave(cue, world).await?,
+            Self::UpgradeAtRenewal(what) => upgrade::renewal::begin(what, world).await?,
+            Self::UpgradeBeside(what) => upgrade::unread::begin(what, world).await?,
         }
         Ok(())
     }
@@ -228,9 +263,10 @@ impl Act {
                 is_settled(world)
             }
             Self::Expire | Self::Rotate => is_settled(world).and_then(|()| are_certificates_valid(world)),
-            Self::Uninstall => is_gone(world),
+            Self::Uninstall | Self::Leave(_) => is_gone(world),
             Self::NewOperator => upgrade::is_served(world),
-            Self::Upgrade => upgrade::is_upgraded(world),
+            Self::Upgrade | Self::Again | Self::UpgradeBeside(_) => upgrade::is_upgraded(world),
+            Self::UpgradeAtRenewal(_) => upgrade::is_upgraded(world).and_then(|()| are_certificates_valid(world)),
             Self::Undo(why) => upgrade::is_undone(why, world),
         }
     }

@@ -1,55 +1,65 @@
-//! Worlds in which the version changes: every blow at every write from the newer operator on, the way back asked for at
-//! moments all over the change, and releases of which one component is of no use.
+//! Worlds in which the version changes: what the administrator asks for, and how the cluster must look then. The runs
+//! themselves are in [`jobs`].
+//!
+//! Where each check on a change of version of the catalogue (U1 to U13) is shown is in docs/testing.md. Here: U1 (the run
+//! without trouble), U2 (`undo@K`, `missing`, `crashing`, then [`again`]), U3 (S9), U7 (S11), U11 (`missing`, `crashing`), U13
+//! (`leave@K`, `uninstall`).
 
+pub mod jobs;
+pub(crate) mod renewal;
+pub(crate) mod unread;
+
+pub use jobs::{exhaustive, mischief, reference, seeded, special, turned, unhit};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kubevirt_release::Kind;
 use kubevirt_release::operator_manifest::{ManifestOptions, operator_manifest};
-use nanokube::{FaultPlan, Scope};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::course::Point;
-use crate::invariants::{NAMESPACE, OPERATOR, text};
+use crate::chronicle::Cue;
+use crate::invariants::{NAMESPACE, text};
 use crate::registry::{REGISTRY, Sickness};
 use crate::releases;
-use crate::run::{Outcome, Script, run};
+use crate::run::Outcome;
 use crate::state;
 use crate::story::{Act, Error, PATIENCE, is_settled};
-use crate::sweep::{Job, SEED, blows};
-use crate::world::{Trouble, VERSIONS, World};
+use crate::world::{VERSIONS, World};
 
 /// The story that every run of a sweep begins with.
 pub const STORY: [Act; 3] = [Act::Install, Act::NewOperator, Act::Upgrade];
 
-/// Faults of one drawn plan, and about as many requests of each kind as installation and change have.
-const FAULTS_PER_PLAN: u32 = 8;
-const HORIZON: u32 = 160;
-
 /// The components, in the order of a change.
 const COMPONENTS: [&str; 3] = ["virt-handler", "virt-controller", "virt-api"];
 
-/// In what the moments are counted at which the way back is asked for.
-const TENTH: Duration = Duration::from_millis(100);
+/// Longer than a pass, in which no time goes by but where the server is slow.
+const PASS: Duration = Duration::from_secs(1);
 
 /// Why a change is undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Undoing {
-    /// The administrator asks for the way back so many tenths of a second after the change was asked for.
-    Asked(u32),
+    /// The administrator asks for the way back at this moment.
+    Asked(Cue),
     /// The new image of this component, in the order of a change, is of no use.
     Sick(usize, Sickness),
 }
 
-/// The change of version that the world has a record of.
+/// Records are numbered; the number is in their name.
+fn number(plan: &Value) -> u64 {
+    text(plan, "/metadata/name").rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// The newest change of version that the world has a record of.
 fn plan(world: &World) -> Option<Value> {
     let kind = Kind::UpgradePlan;
     let plans = world.cluster.api.stored_all(kind.group(), kind.plural());
-    plans.into_iter().next().map(|plan| Value::clone(&plan))
+    plans.into_iter().max_by_key(|plan| number(plan)).map(|plan| Value::clone(&plan))
 }
 
-fn is_over(plan: &Value) -> bool {
+/// Whether nothing more will come of what is recorded.
+pub(crate) fn is_over(plan: &Value) -> bool {
     matches!(text(plan, "/status/state"), "Succeeded" | "RolledBack" | "Aborted" | "Superseded")
 }
 
@@ -76,17 +86,54 @@ pub(crate) async fn undo(why: Undoing, world: &World) -> Result<(), Error> {
             world.registry.set(COMPONENTS[component], VERSIONS[1], Some(sickness));
             begin(world).await
         }
-        Undoing::Asked(tenths) => {
+        Undoing::Asked(cue) => {
+            let asked = world.ready(cue);
             begin(world).await?;
-            sleep(TENTH * tenths).await;
+            world.cue(cue, asked).await?;
+            // What is finished at this moment can't be undone any more, although nobody has said so yet.
+            let is_complete = of_another(world, VERSIONS[1]).is_empty() && releases::is_of(world, false).is_ok();
+            world.is_too_late.store(is_complete, Ordering::Relaxed);
             let is_recorded = |world: &World| plan(world).map(drop).ok_or_else(|| "no record".to_owned());
             world.until("recorded", PATIENCE, is_recorded).await?;
-            let Some(plan) = plan(world).filter(|plan| !is_over(plan)) else { return Ok(()) };
-            let ask = json!({"spec": {"request": "Rollback"}});
-            world.referee.note(&format!("the way back is asked for at {}", text(&plan, "/status/step")));
-            Ok(world.merge(Kind::UpgradePlan, text(&plan, "/metadata/name"), &ask).await?)
+            if let Some(plan) = plan(world).filter(|plan| !is_over(plan)) {
+                let ask = json!({"spec": {"request": "Rollback"}});
+                world.referee.note(&format!("the way back is asked for at {}", text(&plan, "/status/step")));
+                world.merge(Kind::UpgradePlan, text(&plan, "/metadata/name"), &ask).await?;
+            }
+            // Whoever looks at this very instant sees a pass that is half done.
+            sleep(PASS).await;
+            Ok(())
         }
     }
+}
+
+/// Mends what was the matter with the newer release, and asks for it again: by another spec, and then the one that was
+/// undone.
+pub(crate) async fn again(world: &World) -> Result<(), Error> {
+    for component in COMPONENTS {
+        world.registry.set(component, VERSIONS[1], None);
+    }
+    if plan(world).is_some_and(|plan| text(&plan, "/status/state") == "RolledBack") {
+        world.merge(Kind::KubeVirt, "kubevirt", &tag(VERSIONS[0])).await?;
+        world.until("content with the version before", PATIENCE, is_served).await?;
+        begin(world).await?;
+        let is_tried = |world: &World| match plan(world) {
+            Some(plan) if text(&plan, "/status/state") != "RolledBack" => Ok(()),
+            _ => Err("no other record".to_owned()),
+        };
+        world.until("tried again", PATIENCE, is_tried).await?;
+    }
+    Ok(())
+}
+
+/// Asks for the change, and has the suite removed in the middle of it.
+pub(crate) async fn leave(cue: Cue, world: &World) -> Result<(), Error> {
+    let asked = world.ready(cue);
+    begin(world).await?;
+    world.cue(cue, asked).await?;
+    let step = plan(world).map(|plan| text(&plan, "/status/step").to_owned()).unwrap_or_default();
+    world.referee.note(&format!("the suite is removed at {step}"));
+    Ok(world.delete(Kind::KubeVirt, "kubevirt").await?)
 }
 
 /// The pods of the suite that are not of a version.
@@ -135,22 +182,26 @@ pub(crate) fn is_upgraded(world: &World) -> Result<(), String> {
     runs(world, VERSIONS[1]).and_then(|()| is_settled(world))
 }
 
+/// What a condition of the custom resource says, as a text; empty when there is none.
+fn condition(world: &World, kind: &str, field: &str) -> String {
+    let cr = world.kubevirt().unwrap_or_default();
+    let conditions = cr.pointer("/status/conditions").and_then(Value::as_array);
+    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == kind);
+    found.map(|condition| text(condition, field).to_owned()).unwrap_or_default()
+}
+
 /// The old version runs, the record and the conditions say why, and the wish is still what the administrator wrote. A
 /// change that was over before the way back was asked for is as good as any other.
 pub(crate) fn is_undone(why: Undoing, world: &World) -> Result<(), String> {
     let plan = plan(world).ok_or("there is no record of the change")?;
-    if matches!(why, Undoing::Asked(_)) && text(&plan, "/spec/request").is_empty() {
+    let is_too_late = text(&plan, "/spec/request").is_empty() || world.is_too_late.load(Ordering::Relaxed);
+    if matches!(why, Undoing::Asked(_)) && is_too_late && text(&plan, "/status/state") == "Succeeded" {
         return is_upgraded(world);
     }
     if text(&plan, "/status/state") != "RolledBack" {
         return Err(format!("the record says {}", plan["status"]));
     }
     let cr = world.kubevirt().ok_or("there is no custom resource")?;
-    let condition = |kind: &str, field: &str| {
-        let conditions = cr.pointer("/status/conditions").and_then(Value::as_array);
-        let found = conditions.into_iter().flatten().find(|condition| condition["type"] == kind);
-        found.map(|condition| text(condition, field).to_owned()).unwrap_or_default()
-    };
     let wanted = [
         ("Synchronized", "/reason", "UpgradeRolledBack"),
         ("Available", "/status", "True"),
@@ -158,7 +209,7 @@ pub(crate) fn is_undone(why: Undoing, world: &World) -> Result<(), String> {
         ("Degraded", "/status", "False"),
     ];
     for (kind, field, value) in wanted {
-        let found = condition(kind, field);
+        let found = condition(world, kind, field);
         if found != value {
             return Err(format!("{kind} says {found:?}, not {value}"));
         }
@@ -183,42 +234,4 @@ pub(crate) fn left_behind(outcome: &Outcome) -> Vec<String> {
         of.iter().filter(|(key, _)| !kept(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
     };
     state::differences(&without(&before.managed), &without(&undone.managed), 5)
-}
-
-/// What a change without trouble looks like.
-pub fn reference() -> Outcome {
-    run(&Script::undisturbed(SEED, &STORY))
-}
-
-/// Every run of a sweep but those drawn from seeds. What is written in one pass is written at one instant, so the way back
-/// is asked for at every other tenth of a second that the change takes.
-pub fn exhaustive(reference: &Outcome) -> Vec<Job> {
-    let writes = |act: Act| reference.done.iter().find(|done| done.act == act).map_or(0, |done| done.writes);
-    let first = writes(Act::Install) + 1;
-    let mut jobs = blows(reference, &STORY, first);
-    let took = reference.done.iter().find(|done| done.act == Act::Upgrade).map_or(Duration::ZERO, |done| done.took);
-    let tenths = u32::try_from(took.as_millis() / TENTH.as_millis()).unwrap_or_default();
-    let asked = (0..=tenths).step_by(2).map(|at| (format!("undo@{at}"), "asked", Undoing::Asked(at)));
-    let sick = COMPONENTS.iter().enumerate().flat_map(|(place, component)| {
-        [("missing", Sickness::Missing), ("crashing", Sickness::Crashes)]
-            .map(|(name, sickness)| (format!("{name} {component}"), "F17", Undoing::Sick(place, sickness)))
-    });
-    jobs.extend(asked.chain(sick).map(|(name, class, why)| Job {
-        name,
-        class,
-        script: Script::undisturbed(SEED, &[Act::Install, Act::NewOperator, Act::Undo(why)]),
-        parts: Some(Point::Ended(Act::NewOperator)),
-    }));
-    jobs
-}
-
-/// Changes under faults drawn from `count` seeds, beginning with `first`.
-pub fn seeded(first: u64, count: u64) -> Vec<Job> {
-    let scope = Scope { users: vec![OPERATOR.to_owned()], faults: FAULTS_PER_PLAN, horizon: HORIZON };
-    let jobs = (first..first + count).map(|seed| {
-        let trouble = Trouble { plan: Some(FaultPlan::draw(seed, scope.clone())), ..Trouble::default() };
-        let script = Script { trouble, ..Script::undisturbed(seed, &STORY) };
-        Job { name: format!("seed {seed}"), class: "F2-F8", script, parts: None }
-    });
-    jobs.collect()
 }

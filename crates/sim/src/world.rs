@@ -3,6 +3,7 @@
 //! The administrator is never hit by faults: he stands for what people asked for, not for how it went.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,21 +17,25 @@ use nanokube_cli::{Cluster, Options};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use crate::chronicle::{Cue, Reached};
 use crate::course::Course;
 use crate::expect;
 use crate::invariants::{NAMESPACE, text};
 use crate::monkey::{Prank, Victim};
+use crate::outage::{Cable, Outage};
 use crate::process::Lives;
 use crate::referee::Referee;
 use crate::registry::{Registry, Sickness};
 use crate::run::Script;
+use crate::story::PATIENCE;
 use crate::strike::{Strike, Target};
 
 /// How often the administrator looks at the cluster; far below anything a run measures.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// After a failure of the server a person asks again, a few times.
-const TRIES: u32 = 10;
+/// After a failure of the server a person asks again, for two minutes: a drawn fault ends after twenty requests of the
+/// operator, which renews its lease every five seconds.
+const TRIES: u32 = 40;
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 
 /// The releases whose images exist.
@@ -47,12 +52,14 @@ pub struct Trouble {
     /// A component's image is of no use until it is mended.
     pub sick: Option<(&'static str, Sickness)>,
     pub mischief: Option<Mischief>,
+    /// Webhooks and aggregated APIs are out of reach for a while.
+    pub outage: Option<Outage>,
 }
 
 impl Trouble {
     pub(crate) fn is_none(&self) -> bool {
-        let Self { strike, series: _, plan, sick, mischief } = self;
-        strike.is_none() && plan.is_none() && sick.is_none() && mischief.is_none()
+        let Self { strike, series: _, plan, sick, mischief, outage } = self;
+        strike.is_none() && plan.is_none() && sick.is_none() && mischief.is_none() && outage.is_none()
     }
 }
 
@@ -65,6 +72,10 @@ pub enum Moment {
     Settled,
     /// Right after settings have changed.
     Configuring,
+    /// Right after a newer version was named.
+    Upgrading,
+    /// When the newer version runs and nothing else happens.
+    Upgraded,
 }
 
 /// What third parties do.
@@ -80,11 +91,29 @@ pub(crate) struct World {
     pub(crate) registry: Registry,
     pub(crate) lives: Lives,
     pub(crate) referee: Arc<Referee>,
+    /// What lies between the API server and those it calls.
+    pub(crate) cable: Cable,
     /// True time.
     pub(crate) clock: Clock,
     client: Client,
     /// What there was before the custom resource.
     before: Mutex<BTreeSet<String>>,
+    /// The way back was asked for when the change was complete.
+    pub(crate) is_too_late: AtomicBool,
+}
+
+/// Asks again as long as the server fails, as a person does.
+async fn asked_again(ask: impl AsyncFn() -> Result<(), kube::Error>) -> Result<(), kube::Error> {
+    let mut tries = 0;
+    loop {
+        match ask().await {
+            Err(kube::Error::Api(status)) if status.code >= 500 && tries < TRIES => {
+                tries += 1;
+                sleep(ASK_AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Something the administrator waited for did not come.
@@ -118,8 +147,19 @@ impl World {
         });
         cluster.api.keep_trees();
         referee.attach(cluster.api.clone());
+        let cable = Cable::lay(&cluster.network, &referee);
         let client = cluster.admin();
-        Self { cluster, registry, lives, referee, clock, client, before: Mutex::default() }
+        Self {
+            cluster,
+            registry,
+            lives,
+            referee,
+            cable,
+            clock,
+            client,
+            before: Mutex::default(),
+            is_too_late: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
@@ -140,10 +180,11 @@ impl World {
             // A kind whose definition was just applied is served a moment later.
             while let Err(error) = api.patch(object.name(), &parameters, &Patch::Apply(object.value())).await {
                 tries += 1;
-                if tries > 50 {
+                let fails = matches!(&error, kube::Error::Api(status) if status.code >= 500);
+                if tries > if fails { TRIES } else { 50 } {
                     return Err(error);
                 }
-                sleep(LOOK).await;
+                sleep(if fails { ASK_AGAIN } else { LOOK }).await;
             }
         }
         Ok(())
@@ -152,20 +193,38 @@ impl World {
     /// Merges a change into an object. A webhook whose process has just died fails the request; a person asks again.
     pub(crate) async fn merge(&self, kind: Kind, name: &str, change: &Value) -> Result<(), kube::Error> {
         let api = self.api(kind, Some(NAMESPACE));
-        let mut tries = 0;
-        loop {
-            match api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await {
-                Err(kube::Error::Api(status)) if status.code >= 500 && tries < TRIES => {
-                    tries += 1;
-                    sleep(ASK_AGAIN).await;
-                }
-                answer => return answer.map(drop),
-            }
-        }
+        let merge = async || api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.map(drop);
+        asked_again(merge).await
     }
 
     pub(crate) async fn delete(&self, kind: Kind, name: &str) -> Result<(), kube::Error> {
-        self.api(kind, Some(NAMESPACE)).delete(name, &DeleteParams::default()).await.map(drop)
+        let api = self.api(kind, Some(NAMESPACE));
+        asked_again(async || api.delete(name, &DeleteParams::default()).await.map(drop)).await
+    }
+
+    /// Gets ready for a moment of a change of version that is about to be asked for: how far the run is. Within a pass no time
+    /// goes by, so a write that is waited for is answered late.
+    pub(crate) fn ready(&self, cue: Cue) -> Reached {
+        let asked = self.referee.reached();
+        if let Cue::Wrote(nth) = cue {
+            self.referee.linger_at(asked.writes + nth);
+        }
+        asked
+    }
+
+    /// Waits for a moment of the change of version that was asked for when the run was as far as `asked`.
+    pub(crate) async fn cue(&self, cue: Cue, asked: Reached) -> Result<(), TooLate> {
+        let (far, wait) = cue.from(asked);
+        let reached = tokio::time::timeout(PATIENCE, self.referee.reaches(far)).await;
+        let last = || format!("{:?}", self.referee.reached());
+        reached.map_err(|_| TooLate { what: format!("at {cue:?}"), within: PATIENCE, last: last() })?;
+        sleep(wait).await;
+        Ok(())
+    }
+
+    /// Puts an object into storage as it is: nobody admits it and nobody checks its schema.
+    pub(crate) fn store(&self, object: &Value) -> Result<(), nanokube::ImportError> {
+        self.cluster.api.import_yaml(&object.to_string()).map(drop)
     }
 
     /// Remembers what there is before the custom resource: what has to be left when it is gone.

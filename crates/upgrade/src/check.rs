@@ -44,9 +44,12 @@ pub(crate) fn edges(mode: Mode) -> Result<Vec<(String, String)>, Violation> {
     section(mode.code())
 }
 
-/// What a step that is there only where the policy asks for it adds to them.
-fn edges_with_images(mode: Mode) -> Result<Vec<(String, String)>, Violation> {
-    section(&format!("{}+{}", mode.code(), Slot::Images))
+/// Steps that are not in every plan of their mode.
+const OPTIONAL: [Slot; 2] = [Slot::Gate, Slot::Images];
+
+/// What one of them adds.
+fn edges_with(slot: Slot, mode: Mode) -> Result<Vec<(String, String)>, Violation> {
+    section(&format!("{}+{slot}", mode.code()))
 }
 
 fn section(wanted: &str) -> Result<Vec<(String, String)>, Violation> {
@@ -81,10 +84,10 @@ pub fn check(plan: &Plan, desired: &BTreeSet<ObjectKey>) -> Result<(), Vec<Viola
         Ok(edges) => check_order(plan.steps(), &edges, &mut found),
         Err(unreadable) => found.push(unreadable),
     }
-    if plan.steps().iter().any(|step| step.slot == Slot::Images) {
-        match edges_with_images(plan.mode()) {
+    for slot in OPTIONAL.into_iter().filter(|slot| plan.steps().iter().any(|step| step.slot == *slot)) {
+        match edges_with(slot, plan.mode()) {
             Ok(edges) if edges.is_empty() => {
-                found.push(Violation::NoPlace { step: Slot::Images, mode: plan.mode() });
+                found.push(Violation::NoPlace { step: slot, mode: plan.mode() });
             }
             Ok(edges) => check_order(plan.steps(), &edges, &mut found),
             Err(unreadable) => found.push(unreadable),

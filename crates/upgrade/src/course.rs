@@ -62,6 +62,7 @@ pub fn stands_still(policy: &Policy, request: Option<Request>) -> Option<Reason>
     match request {
         Some(Request::Pause) => Some(Reason::Paused { by: PausedBy::Request }),
         Some(Request::Abort) => Some(Reason::Aborted),
+        _ if policy.unread => Some(Reason::Paused { by: PausedBy::UnreadPolicy }),
         _ if policy.paused => Some(Reason::Paused { by: PausedBy::Policy }),
         Some(Request::Rollback) | None => None,
     }
@@ -108,10 +109,11 @@ pub fn decide(plan: &Plan, snapshot: &Snapshot, asked: &Asked<'_>) -> Decision {
     }
 }
 
-/// What is written even while a change is held: certificates run out whether or not somebody thinks, and a roll-out over
-/// nodes has to be told to stop.
-fn goes_on(key: &ObjectKey, snapshot: &Snapshot, target: &str) -> bool {
+/// What is written even while a change is held: certificates run out whether or not somebody thinks, the API server has to
+/// trust those that take their place, and a roll-out over nodes has to be told to stop.
+fn goes_on(key: &ObjectKey, slot: Slot, snapshot: &Snapshot, target: &str) -> bool {
     match key.kind {
+        _ if slot == Slot::RbacOpen => slot_of(key) == Slot::Admission,
         Kind::Secret | Kind::ConfigMap => true,
         Kind::DaemonSet => slot_of(key) == Slot::Handler && snapshot.is_of(key, target),
         _ => false,
@@ -136,8 +138,10 @@ impl Plan {
         let takes_away = |step: &Step| step.slot == Slot::Images && !step.delete.is_empty();
         let due = |step: &&mut Step| step.state == StepState::Now && !takes_away(step);
         for step in self.steps_mut().iter_mut().filter(due) {
-            if step.apply.iter().any(|key| goes_on(key, snapshot, &target)) {
-                step.apply.retain(|key| goes_on(key, snapshot, &target));
+            let slot = step.slot;
+            let goes_on = |key: &ObjectKey| goes_on(key, slot, snapshot, &target);
+            if step.apply.iter().any(goes_on) {
+                step.apply.retain(goes_on);
                 step.delete.clear();
             } else {
                 step.state = StepState::Waiting(vec![reason.clone()]);

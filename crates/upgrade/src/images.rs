@@ -25,7 +25,8 @@ pub fn asked_for(policy: &Policy, request: Option<Request>, returning: bool) -> 
 /// an update until virt-handler begins to go over the nodes. From then on it would only be in the way: a node that comes
 /// meanwhile pulls by itself, and nothing waits for it.
 pub fn wanted(input: &Input) -> bool {
-    let Input { observed: _, target, desired, snapshot, releases: _, pulls_images, images_overdue: _ } = input;
+    let Input { observed: _, target, desired, snapshot, releases: _, closes: _, pulls_images, images_overdue: _ } =
+        input;
     let handler = desired.iter().find(|key| is_handler(key));
     *pulls_images
         && planner::mode(input) == Mode::Update

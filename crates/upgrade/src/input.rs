@@ -27,6 +27,9 @@ pub struct Input {
     pub snapshot: Snapshot,
     /// Versions that are not semantic, oldest first, as far as their order is known.
     pub releases: Vec<String>,
+    /// Whether the version brings kinds that stay closed until its virt-api serves. What closes them is among the desired
+    /// objects as long as [`crate::gate::wanted`].
+    pub closes: bool,
     /// Whether the images of the new virt-handler are to be on the nodes before the first one is replaced. The object that
     /// sees to it is among the desired ones as long as [`crate::images::wanted`].
     pub pulls_images: bool,
@@ -82,7 +85,8 @@ impl Absence {
 pub struct Existing {
     /// The content is what the target version wants.
     pub same: bool,
-    /// For roles and bindings: the content also holds everything the old and the new version need together.
+    /// For roles and bindings: the content also holds everything the old and the new version need together. For registrations:
+    /// the API server trusts whoever answers them.
     pub same_transitional: bool,
     /// The deployment ID the object is stamped with.
     pub id: Option<String>,

@@ -9,11 +9,14 @@
 pub mod canary;
 pub mod check;
 mod course;
+pub mod estimate;
+pub mod gate;
 mod health;
 pub mod hops;
 pub mod images;
 mod input;
 mod order;
+pub mod permissions;
 mod plan;
 mod planner;
 mod policy;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kubevirt_release::{Kind, ObjectKey, Phase, images};
+use kubevirt_release::{Kind, ObjectKey, Phase, gate, images};
 use serde::Serialize;
 
 use self::Begins::{Afterwards, Together};
@@ -34,9 +34,10 @@ impl Mode {
 }
 
 /// The kinds of step. An object belongs to exactly one (roles and bindings to `RbacShrink`; `RbacOpen` writes them in
-/// their wider, transitional form before).
+/// their wider, transitional form before, and registrations as they are with the trust of the day).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Slot {
+    Gate,
     Crds,
     RbacOpen,
     Configuration,
@@ -54,6 +55,7 @@ impl Slot {
     /// The machine-readable name, also the one in the oracle's file.
     pub fn code(self) -> &'static str {
         match self {
+            Self::Gate => "gate",
             Self::Crds => "crds",
             Self::RbacOpen => "rbac-open",
             Self::Configuration => "configuration",
@@ -71,6 +73,7 @@ impl Slot {
     /// What the step does, for people.
     pub fn title(self) -> &'static str {
         match self {
+            Self::Gate => "new kinds stay closed until virt-api serves them",
             Self::Crds => "custom resource definitions",
             Self::RbacOpen => "roles of old and new version together",
             Self::Configuration => "accounts, services, certificates, budgets",
@@ -119,7 +122,9 @@ pub(crate) enum Begins {
 
 /// A change to a newer version.
 const UPDATE: &[(Slot, Begins)] = &[
-    (Slot::Crds, Together),
+    // There only where the version brings kinds. From the moment they are defined nobody may make an object of one.
+    (Slot::Gate, Together),
+    (Slot::Crds, Afterwards),
     (Slot::RbacOpen, Together),
     (Slot::Configuration, Together),
     // There only where the policy asks for it. What takes long is over before a node is without virt-handler.
@@ -128,7 +133,8 @@ const UPDATE: &[(Slot, Begins)] = &[
     (Slot::Handler, Afterwards),
     (Slot::Controller, Afterwards),
     (Slot::Others, Afterwards),
-    // Users reach new features through virt-api: it opens the door when everything behind it is new.
+    // Users reach new features through virt-api: it opens the door when everything behind it is new. The gate goes with what
+    // is obsolete.
     (Slot::Api, Afterwards),
     (Slot::Admission, Afterwards),
     (Slot::Prune, Afterwards),
@@ -185,6 +191,7 @@ pub(crate) fn slot_of(key: &ObjectKey) -> Slot {
             "virt-api" => Slot::Api,
             _ => Slot::Others,
         },
+        Kind::ValidatingWebhookConfiguration if key.name == gate::NAME => Slot::Gate,
         kind if matches!(kind.phase(), Phase::Admission) => Slot::Admission,
         _ => Slot::Configuration,
     }

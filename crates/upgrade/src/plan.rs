@@ -1,7 +1,7 @@
 //! The plan: what is written in which order, and how far each step is. Immutable, serialisable, comparable.
 
 use kubevirt_release::ObjectKey;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::input::Identity;
 use crate::order::{Mode, Slot};
@@ -14,17 +14,9 @@ use crate::report::Report;
 pub enum Form {
     /// What the target version says.
     Final,
-    /// For roles and bindings: what the old and the new version say, together.
+    /// For roles and bindings: what the old and the new version say, together. For a registration of the old version: as it is,
+    /// but for whom the API server trusts.
     Transitional,
-}
-
-/// A key as people and manifests write it.
-pub(crate) fn key_text<S: Serializer>(key: &ObjectKey, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(key)
-}
-
-fn key_texts<S: Serializer>(keys: &[ObjectKey], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(keys.iter().map(ToString::to_string))
 }
 
 /// How far a step is.
@@ -47,13 +39,10 @@ pub struct Step {
     pub slot: Slot,
     pub form: Form,
     /// All objects of the step, those that need no write included.
-    #[serde(serialize_with = "key_texts")]
     pub objects: Vec<ObjectKey>,
     /// The objects to write, in order. Not empty in a waiting step: it is what the step will write when its turn comes.
-    #[serde(serialize_with = "key_texts")]
     pub apply: Vec<ObjectKey>,
     /// The objects to delete, in order.
-    #[serde(serialize_with = "key_texts")]
     pub delete: Vec<ObjectKey>,
     /// How many running pods it replaces.
     pub pods: usize,
@@ -76,7 +65,6 @@ pub struct Plan {
     target: Identity,
     steps: Vec<Step>,
     /// Definitions that the target version lacks and that stay, because users' objects are stored under them.
-    #[serde(serialize_with = "key_texts")]
     kept: Vec<ObjectKey>,
 }
 

@@ -16,7 +16,7 @@ use crate::rollout;
 /// The plan for a target version on what exists, and the report that says why whatever waits does wait.
 #[must_use = "an unread report explains nothing"]
 pub fn plan(input: &Input) -> (Plan, Report) {
-    let Input { observed, target, desired, snapshot, releases: _, pulls_images: _, images_overdue: _ } = input;
+    let Input { observed, target, desired, snapshot, releases: _, closes, pulls_images: _, images_overdue: _ } = input;
     let mode = mode(input);
     let obsolete: Vec<&ObjectKey> = snapshot.objects.keys().filter(|key| !desired.contains(*key)).collect();
     let (kept, obsolete): (Vec<&ObjectKey>, Vec<&ObjectKey>) =
@@ -27,7 +27,12 @@ pub fn plan(input: &Input) -> (Plan, Report) {
         obsolete.into_iter().partition(|key| has_images && order::slot_of(key) == Slot::Images);
 
     let mut steps: Vec<Step> = Vec::new();
-    let rows = order::rows(mode).iter().filter(|(slot, _)| has_images || *slot != Slot::Images);
+    let is_there = |slot: Slot| match slot {
+        Slot::Gate => *closes,
+        Slot::Images => has_images,
+        _ => true,
+    };
+    let rows = order::rows(mode).iter().filter(|(slot, _)| is_there(*slot));
     for (index, (slot, begins)) in rows.enumerate() {
         let number = index + 1;
         let step = match slot {
@@ -49,7 +54,7 @@ pub fn plan(input: &Input) -> (Plan, Report) {
 /// Which way the suite moves. While anything of another version is left, the order of a change of version holds, even
 /// when the target is (again) the version that was last complete.
 pub(crate) fn mode(input: &Input) -> Mode {
-    let Input { observed, target, desired, snapshot, releases, pulls_images: _, images_overdue: _ } = input;
+    let Input { observed, target, desired, snapshot, releases, closes: _, pulls_images: _, images_overdue: _ } = input;
     let Some(observed) = observed.as_ref().filter(|observed| !observed.version.is_empty()) else {
         return Mode::Install;
     };
@@ -75,7 +80,8 @@ fn runs_another(target: &Identity, desired: &BTreeSet<ObjectKey>, snapshot: &Sna
 /// Roles and bindings in their wider form, for as long as pods of the old version run or may still be started.
 /// Afterwards there is nothing to open; were it otherwise, opening and shrinking would take turns for ever.
 fn rbac_open_step(number: usize, input: &Input) -> Step {
-    let Input { observed: _, target, desired, snapshot, releases: _, pulls_images: _, images_overdue: _ } = input;
+    let Input { observed: _, target, desired, snapshot, releases: _, closes: _, pulls_images: _, images_overdue: _ } =
+        input;
     let is_workload = |key: &ObjectKey| order::slot_of(key).is_workload();
     let may_start_old = desired
         .iter()
@@ -111,7 +117,15 @@ fn write_step(number: usize, slot: Slot, form: Form, input: &Input) -> Step {
         state: StepState::Done,
     };
     let mut reasons = Vec::new();
-    for key in input.desired.iter().filter(|key| order::slot_of(key) == home) {
+    // Registrations have their own step near the end, but whom the API server trusts when it calls what is registered already
+    // changes when an authority does.
+    let is_registered = |key: &ObjectKey| {
+        order::slot_of(key) == Slot::Admission
+            && input.snapshot.objects.contains_key(key)
+            && !input.snapshot.is_of(key, &input.target.id)
+    };
+    let belongs = |key: &&ObjectKey| order::slot_of(key) == home || (form == Form::Transitional && is_registered(key));
+    for key in input.desired.iter().filter(belongs) {
         step.objects.push(key.clone());
         if let Some(workload) = input.snapshot.workloads.get(key).filter(|_| slot.is_workload()) {
             step.pods += workload.pods.iter().filter(|pod| pod.id.as_deref() != Some(input.target.id.as_str())).count();

@@ -45,6 +45,8 @@ impl Share {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     pub paused: bool,
+    /// There is one, and this release cannot read it.
+    pub unread: bool,
     /// Labels of the nodes of which one goes first.
     pub canary: Option<BTreeMap<String, String>>,
     /// Whether the images of the new virt-handler are on the nodes before the first one is replaced.
@@ -71,6 +73,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             paused: false,
+            unread: false,
             canary: None,
             pulls_images: false,
             soak: SignedDuration::ZERO,
@@ -102,6 +105,7 @@ impl From<&UpgradePolicySpec> for Policy {
         let waves = waves.clone().unwrap_or_default();
         Self {
             paused: paused.unwrap_or_default(),
+            unread: false,
             canary: canary_node_selector.clone().filter(|labels| !labels.is_empty()),
             pulls_images: pull_images.unwrap_or(default.pulls_images),
             soak: seconds(soak_seconds, default.soak),

@@ -1,15 +1,22 @@
 //! What speaks against a change of version before anything of it is written (pure): findings with codes. Those that block
 //! would make the server refuse a write half-way; the others are told and nothing more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use kubevirt_api::deprecated::Deprecated;
+use kubevirt_release::image::flaw;
 use kubevirt_release::{Kind, ObjectKey};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::hops::skips;
 use crate::input::Absence;
+use crate::permissions::{self, Written};
+
+/// How many rules of a role are named: enough to recognize which it is about; a condition has to stay readable.
+const NAMED_RULES: usize = 4;
 
 /// One thing that speaks against a change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -19,14 +26,29 @@ pub enum Finding {
     StoredVersionLost { definition: String, version: String },
     /// The new version changes a field that the server never lets anybody change.
     ImmutableField { object: String, field: &'static str },
+    /// A role or binding grants what the operator does not hold and may not give; the server refuses to write it.
+    PermissionMissing {
+        object: String,
+        /// The right that would do instead of all of them.
+        unless: String,
+        rules: Vec<String>,
+    },
+    /// A workload names an image that no container runtime would take.
+    ImageReferenceInvalid { object: String, image: String, why: &'static str },
     /// Versions between the two are left out; releases are tested from one to the next.
     VersionsSkipped { from: String, to: String },
     /// Webhooks or aggregated APIs of the suite are not answered even before the change.
     Unanswered { registration: String, why: String },
     /// A node is not there; it will catch up.
     NodeMissing { node: String, absence: Absence },
+    /// A Secret to pull images with is not there; images that need none are pulled all the same.
+    PullSecretMissing { secret: String },
+    /// The custom resource sets what a later release will not know.
+    DeprecatedField { field: String, instead: &'static str },
     /// A certificate has run out or will not do; the change renews it first.
     CertificateUnfit { secret: String, why: String },
+    /// The history has a record that this release cannot read.
+    RecordUnread { record: String },
 }
 
 impl Finding {
@@ -35,21 +57,32 @@ impl Finding {
         match self {
             Self::StoredVersionLost { .. } => "StoredVersionLost",
             Self::ImmutableField { .. } => "ImmutableField",
+            Self::PermissionMissing { .. } => "PermissionMissing",
+            Self::ImageReferenceInvalid { .. } => "ImageReferenceInvalid",
             Self::VersionsSkipped { .. } => "VersionsSkipped",
             Self::Unanswered { .. } => "Unanswered",
             Self::NodeMissing { .. } => "NodeMissing",
             Self::CertificateUnfit { .. } => "CertificateUnfit",
+            Self::PullSecretMissing { .. } => "PullSecretMissing",
+            Self::DeprecatedField { .. } => "DeprecatedField",
+            Self::RecordUnread { .. } => "RecordUnread",
         }
     }
 
     /// Whether nothing may be written because of it.
     pub fn blocks(&self) -> bool {
         match self {
-            Self::StoredVersionLost { .. } | Self::ImmutableField { .. } => true,
+            Self::StoredVersionLost { .. }
+            | Self::ImmutableField { .. }
+            | Self::PermissionMissing { .. }
+            | Self::ImageReferenceInvalid { .. } => true,
             Self::VersionsSkipped { .. }
             | Self::Unanswered { .. }
             | Self::NodeMissing { .. }
-            | Self::CertificateUnfit { .. } => false,
+            | Self::CertificateUnfit { .. }
+            | Self::PullSecretMissing { .. }
+            | Self::DeprecatedField { .. }
+            | Self::RecordUnread { .. } => false,
         }
     }
 }
@@ -66,6 +99,17 @@ impl fmt::Display for Finding {
             Self::ImmutableField { object, field } => {
                 write!(f, "{object}: {field} would change, which the server never allows; delete the object first")
             }
+            Self::PermissionMissing { object, unless, rules } => {
+                write!(f, "{object} grants what the operator does not hold and may not give: ")?;
+                write!(f, "{}", rules[..rules.len().min(NAMED_RULES)].join("; "))?;
+                if rules.len() > NAMED_RULES {
+                    write!(f, "; and {} more", rules.len() - NAMED_RULES)?;
+                }
+                write!(f, ". Apply the manifest of a newer operator, or allow its account these or `{unless}`")
+            }
+            Self::ImageReferenceInvalid { object, image, why } => {
+                write!(f, "{object}: no container runtime would take the image `{image}`: {why}")
+            }
             Self::VersionsSkipped { from, to } => {
                 write!(
                     f,
@@ -77,6 +121,13 @@ impl fmt::Display for Finding {
                 write!(f, "node {node} is not there ({}), it will catch up", absence.code())
             }
             Self::CertificateUnfit { secret, why } => write!(f, "the certificate in {secret} will be renewed: {why}"),
+            Self::PullSecretMissing { secret } => {
+                write!(f, "Secret {secret}, with which images are to be pulled, is not there")
+            }
+            Self::DeprecatedField { field, instead } => write!(f, "{field} is deprecated: {instead}"),
+            Self::RecordUnread { record } => {
+                write!(f, "UpgradePlan {record} cannot be read by this release; it is left as it is")
+            }
         }
     }
 }
@@ -86,23 +137,34 @@ impl fmt::Display for Finding {
 pub struct Before<'a> {
     pub from: &'a str,
     pub to: &'a str,
-    /// Each object of the new version, with what is live under its key.
-    pub objects: Vec<(&'a ObjectKey, &'a Value, Option<&'a Value>)>,
+    /// Each object of the new version as it is written first, with what is live under its key.
+    pub objects: Vec<Written<'a>>,
+    /// What the operator may do, as far as the server told all of it.
+    pub rights: Option<&'a [PolicyRule]>,
     /// Registrations of the suite that nobody answers now, and why.
     pub unanswered: BTreeMap<ObjectKey, String>,
     pub absent_nodes: &'a BTreeMap<String, Absence>,
     /// Certificates that are not fit, and why.
     pub unfit: Vec<(&'a str, String)>,
+    /// Secrets to pull images with that are not there.
+    pub missing_secrets: &'a BTreeSet<String>,
+    /// What the custom resource sets and a later release will not know.
+    pub deprecated: Vec<Deprecated>,
+    /// UpgradePlans that cannot be read, by name.
+    pub unread: &'a BTreeSet<String>,
 }
 
 /// Everything that speaks against a change, what blocks it first.
 pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
-    let Before { from, to, objects, unanswered, absent_nodes, unfit } = before;
+    let Before { from, to, objects, rights, unanswered, absent_nodes, unfit, missing_secrets, deprecated, unread } =
+        before;
     let mut found = Vec::new();
     for (key, new, live) in objects.iter().filter_map(|(key, new, live)| Some((*key, *new, (*live)?))) {
         found.extend(lost_versions(key, new, live));
         found.extend(fixed_fields(key, new, live));
     }
+    found.extend(objects.iter().flat_map(|(key, new, live)| unfit_images(key, new, *live)));
+    found.extend(rights.iter().flat_map(|rights| permissions::refused(objects, rights)));
     if skips(from, to) {
         found.push(Finding::VersionsSkipped { from: (*from).to_owned(), to: (*to).to_owned() });
     }
@@ -114,6 +176,14 @@ pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
     );
     found.extend(
         unfit.iter().map(|(secret, why)| Finding::CertificateUnfit { secret: (*secret).to_owned(), why: why.clone() }),
+    );
+    found.extend(unread.iter().map(|record| Finding::RecordUnread { record: record.clone() }));
+    found.extend(missing_secrets.iter().map(|secret| Finding::PullSecretMissing { secret: secret.clone() }));
+    // Last: they concern some release to come, and not all findings are told.
+    found.extend(
+        deprecated
+            .iter()
+            .map(|Deprecated { field, instead }| Finding::DeprecatedField { field: field.clone(), instead }),
     );
     found.sort_by_key(|finding| !finding.blocks());
     found
@@ -149,6 +219,26 @@ fn fixed_fields(key: &ObjectKey, new: &Value, live: &Value) -> Vec<Finding> {
     fields.iter().filter(changes).map(|field| Finding::ImmutableField { object: key.to_string(), field }).collect()
 }
 
+/// Images of a workload that cannot even be asked for. What is live already is nobody's hindrance.
+fn unfit_images(key: &ObjectKey, new: &Value, live: Option<&Value>) -> Vec<Finding> {
+    if !matches!(key.kind, Kind::Deployment | Kind::DaemonSet) {
+        return Vec::new();
+    }
+    let has = live.map(images).unwrap_or_default();
+    let flawed = |image: &str| {
+        let why = flaw(image)?;
+        Some(Finding::ImageReferenceInvalid { object: key.to_string(), image: image.to_owned(), why })
+    };
+    images(new).difference(&has).filter_map(|image| flawed(image)).collect()
+}
+
+/// The images of a workload's pods, each once; an empty text for a container without one.
+fn images(workload: &Value) -> BTreeSet<&str> {
+    let containers = |list: &'static str| workload.pointer(list).and_then(Value::as_array).into_iter().flatten();
+    let all = containers("/spec/template/spec/initContainers").chain(containers("/spec/template/spec/containers"));
+    all.map(|container| container.get("image").and_then(Value::as_str).unwrap_or_default()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -165,9 +255,13 @@ mod tests {
             from,
             to,
             objects: vec![(key, new, Some(live))],
+            rights: None,
             unanswered: BTreeMap::new(),
             absent_nodes: &BTreeMap::new(),
             unfit: Vec::new(),
+            missing_secrets: &BTreeSet::new(),
+            deprecated: Vec::new(),
+            unread: &BTreeSet::new(),
         };
         preflight(&before).iter().map(Finding::code).collect()
     }
@@ -189,6 +283,50 @@ mod tests {
         let look = |new: &str| look(&key, &workload(new), &workload("virt-api"), "v1.0.0", "v1.1.0");
         assert_eq!(look("virt-api"), [""; 0]);
         assert_eq!(look("other"), ["ImmutableField"]);
+    }
+
+    #[test]
+    fn an_image_that_no_runtime_would_take_blocks_unless_it_is_there_already() {
+        let key = ObjectKey::new(Kind::DaemonSet, Some("kubevirt"), "virt-handler");
+        let workload = |image: Value| {
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}],
+                "initContainers": [{"name": "b", "image": "r.io/launcher:v1"}]}}}})
+        };
+        let look = |new: Value| look(&key, &workload(new), &workload(json!("r.io/Old:v1")), "v1.0.0", "v1.1.0");
+        assert_eq!(look(json!("r.io/virt-handler:v2")), [""; 0]);
+        assert_eq!(look(json!("r.io/virt-handler:v 2")), ["ImageReferenceInvalid"]);
+        assert_eq!(look(Value::Null), ["ImageReferenceInvalid"]);
+        assert_eq!(look(json!("r.io/Old:v1")), [""; 0]);
+    }
+
+    #[test]
+    fn what_blocks_comes_first_and_what_can_wait_last() {
+        let key = ObjectKey::new(Kind::Deployment, Some("kubevirt"), "virt-api");
+        let new = json!({"spec": {"template": {"spec": {"containers": [{"image": "r.io/a:"}]}}}});
+        let deprecated = vec![Deprecated { field: "spec.x".to_owned(), instead: "leave it out" }];
+        let found = preflight(&Before {
+            from: "v1.0.0",
+            to: "v1.9.0",
+            objects: vec![(&key, &new, None)],
+            rights: None,
+            unanswered: BTreeMap::new(),
+            absent_nodes: &BTreeMap::from([("node".to_owned(), Absence::Cordoned)]),
+            unfit: Vec::new(),
+            missing_secrets: &BTreeSet::from(["pull".to_owned()]),
+            deprecated,
+            unread: &BTreeSet::from(["upgrade-7".to_owned()]),
+        });
+        let codes: Vec<&str> = found.iter().map(Finding::code).collect();
+        let expected = [
+            "ImageReferenceInvalid",
+            "VersionsSkipped",
+            "NodeMissing",
+            "RecordUnread",
+            "PullSecretMissing",
+            "DeprecatedField",
+        ];
+        assert_eq!(codes, expected);
+        assert!(found[0].blocks() && found[1..].iter().all(|finding| !finding.blocks()));
     }
 
     #[test]

@@ -17,48 +17,19 @@ pub enum Reason {
     /// An earlier step is not finished.
     After { number: usize, slot: Slot },
     /// An object is written but does not serve yet.
-    NotServing {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-        why: String,
-    },
+    NotServing { object: ObjectKey, why: String },
     /// An object makes the API server call something that does not answer yet; it is written when that does.
-    NoBackend {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-        why: String,
-    },
+    NoBackend { object: ObjectKey, why: String },
     /// An object that must exist is on its way out; it is written again when it is gone.
-    BeingDeleted {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-    },
+    BeingDeleted { object: ObjectKey },
     /// An object that must go is on its way out.
-    StillThere {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-    },
+    StillThere { object: ObjectKey },
     /// The workload's controller has not acted on the newest spec.
-    NotObserved {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-    },
+    NotObserved { object: ObjectKey },
     /// Not all pods are made from the newest template.
-    NotUpdated {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-        kind: WorkloadKind,
-        updated: i64,
-        wanted: i64,
-    },
+    NotUpdated { object: ObjectKey, kind: WorkloadKind, updated: i64, wanted: i64 },
     /// Not all pods are ready.
-    NotReady {
-        #[serde(serialize_with = "crate::plan::key_text")]
-        object: ObjectKey,
-        kind: WorkloadKind,
-        ready: i64,
-        wanted: i64,
-    },
+    NotReady { object: ObjectKey, kind: WorkloadKind, ready: i64, wanted: i64 },
     /// A pod of the target version is not ready.
     PodNotReady { pod: String, why: String },
     /// A pod of another version still runs.
@@ -88,6 +59,8 @@ pub enum PausedBy {
     Request,
     /// In the UpgradePolicy.
     Policy,
+    /// By nobody: what the UpgradePolicy asks for cannot be read.
+    UnreadPolicy,
 }
 
 impl Reason {
@@ -162,6 +135,10 @@ impl fmt::Display for Reason {
             Self::Paused { by: PausedBy::Policy } => {
                 f.write_str("paused by the UpgradePolicy: nothing further is changed")
             }
+            Self::Paused { by: PausedBy::UnreadPolicy } => f.write_str(
+                "paused because the UpgradePolicy cannot be read by this release: nothing further is changed until it is \
+                 mended or deleted",
+            ),
             Self::Aborted => f.write_str("aborted on request: everything stays as it is until spec or operator change"),
             Self::Failed { failure } => {
                 write!(f, "the new version does not work and the policy forbids going back by itself: {failure}")

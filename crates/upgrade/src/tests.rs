@@ -2,6 +2,7 @@
 
 mod courses;
 mod documented;
+mod gate;
 mod images;
 mod properties;
 mod stories;

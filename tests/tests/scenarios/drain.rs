@@ -1,10 +1,13 @@
 //! Somebody who never stops asking virt-api while the version changes is always answered, however slowly endpoints follow
-//! their pods; and is not, when virt-api is denied the time to drain.
+//! their pods; and is not, when virt-api is denied the time to drain. U4 (the control plane's half: webhooks and aggregated
+//! API answer in each mixture of versions) and U5.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::Request;
+use kube::ResourceExt as _;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kubevirt_tests::{NAMESPACE, World, quiet_for, simulate, until};
 use serde_json::{Value, json};
@@ -40,17 +43,44 @@ async fn ask(world: &World, failed: &mut Vec<String>) {
     }
 }
 
-/// Changes the version while somebody asks; gives how many rounds there were, and why questions failed.
-async fn change(world: &World) -> (u32, Vec<String>) {
+/// Every so many rounds it is seen which versions run: several times in each step, which takes seconds.
+const LOOK: u32 = 8;
+
+/// The versions of which pods of virt-handler, virt-controller and virt-api run.
+type Mixture = [BTreeSet<String>; 3];
+
+async fn mixture(world: &World) -> Mixture {
+    let pods = world.api_of("", "v1", "Pod", "pods", Some(NAMESPACE)).list(&Default::default()).await.expect("pods");
+    ["virt-handler", "virt-controller", "virt-api"].map(|component| {
+        let ours = pods.items.iter().filter(|pod| pod.labels().get("kubevirt.io").is_some_and(|of| of == component));
+        let image = |pod: &DynamicObject| pod.data["spec"]["containers"][0]["image"].as_str().map(str::to_owned);
+        ours.filter_map(image).filter_map(|image| Some(image.rsplit_once(':')?.1.to_owned())).collect()
+    })
+}
+
+/// How somebody fared who asked all the time.
+struct Asked {
+    rounds: u32,
+    /// Why questions failed.
+    failed: Vec<String>,
+    /// In which mixtures they were asked.
+    mixtures: BTreeSet<Mixture>,
+}
+
+/// Changes the version while somebody asks.
+async fn change(world: &World) -> Asked {
     world.patch_kubevirt(json!({"imageTag": "v0.1.0"})).await;
     world.apply(&operator("v0.2.0")).await;
     let is_new = |kubevirt: &Value| kubevirt["status"]["operatorVersion"] == "v0.2.0";
     world.kubevirt_until("served by the new operator", is_new).await;
     settled(world, "v0.1.0").await;
     world.patch_kubevirt(json!({"imageTag": "v0.2.0"})).await;
-    let (mut rounds, mut failed) = (0, Vec::new());
+    let (mut rounds, mut failed, mut mixtures) = (0, Vec::new(), BTreeSet::new());
     let asking = async {
         loop {
+            if rounds % LOOK == 0 {
+                mixtures.insert(mixture(world).await);
+            }
             ask(world, &mut failed).await;
             rounds += 1;
             sleep(PAUSE).await;
@@ -65,7 +95,7 @@ async fn change(world: &World) -> (u32, Vec<String>) {
         () = asking => unreachable!("it never ends"),
         () = changed => {}
     }
-    (rounds, failed)
+    Asked { rounds, failed, mixtures }
 }
 
 #[test]
@@ -74,9 +104,18 @@ fn whoever_asks_meanwhile_is_always_answered_however_slow_endpoints_are() {
         simulate(async {
             let world = World::start_lagging(3, seed, lag);
             install(&world, "v0.1.0").await;
-            let (rounds, failed) = change(&world).await;
+            let Asked { rounds, failed, mixtures } = change(&world).await;
             assert!(rounds > 100, "{rounds} rounds are not a change of version");
             assert_eq!(failed, Vec::<String>::new(), "seed {seed}, {rounds} rounds");
+            // The neighbours of the order beside each other, in which somebody was answered too.
+            let (old, new) = ("v0.1.0", "v0.2.0");
+            let mixed = |place: usize, version: &str, other: usize, than: &str| {
+                mixtures.iter().any(|mixture| mixture[place].contains(version) && mixture[other].contains(than))
+            };
+            assert!(mixed(0, new, 1, old), "a new virt-handler beside an old virt-controller: {mixtures:?}");
+            assert!(mixed(1, new, 2, old), "a new virt-controller beside an old virt-api: {mixtures:?}");
+            assert!(mixed(2, new, 2, old), "virt-api of both versions: {mixtures:?}");
+            assert!(!mixed(1, new, 0, old) && !mixed(2, new, 1, old), "against the order: {mixtures:?}");
         });
     }
 }
@@ -139,7 +178,7 @@ fn whoever_asks_a_virt_api_that_may_not_drain_is_left_without_an_answer() {
             let api = world.api(kubevirt_release::Kind::Deployment, Some(NAMESPACE)).get("virt-api").await;
             let grace = &api.expect("virt-api").data["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
             assert_eq!(*grace, 0, "the pods may not drain");
-            unanswered.push(change(&world).await.1.len());
+            unanswered.push(change(&world).await.failed.len());
         });
     }
     println!("simulated: questions without an answer, by seed: {unanswered:?}");

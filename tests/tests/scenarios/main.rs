@@ -5,6 +5,7 @@ mod customize;
 mod drain;
 mod edits;
 mod fields;
+mod gate;
 mod hops;
 mod images;
 mod installation;

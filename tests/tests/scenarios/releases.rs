@@ -1,4 +1,4 @@
-//! The contract's tests in which the version changes, as far as they need no virtual machine: their ids are in the names, and
+//! The contract's tests in which the version changes, as far as they need no virtual machine: 3145, 3148, 3149, 3150, 3151.
 //! docs/operator-tests.md says what is left out.
 
 use kube::api::ListParams;

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kubevirt_release::{Kind, Strategy};
+use kubevirt_release::Kind;
 use kubevirt_tests::{NAMESPACE, OPERATOR, World, condition_of, simulate, until};
 use serde_json::{Value, json};
 
-use super::support::{install, policy, settled};
+use super::support::{ask_for, change_strategy, install, policy, settled};
 
 const DEFINITION: &str = "virtualmachines.kubevirt.io";
 
@@ -44,20 +43,11 @@ async fn seen(world: &World) -> BTreeMap<String, DynamicObject> {
 
 /// Changes a definition's versions in the strategy of a release that is in the cluster.
 async fn change_versions(world: &World, release: &str, definition: &str, change: impl Fn(&mut Vec<Value>)) {
-    let maps = world.api(Kind::ConfigMap, Some(NAMESPACE));
-    let labelled = ListParams::default().labels("kubevirt.io/install-strategy");
-    let found = maps.list(&labelled).await.expect("a list").items;
-    let is_it = |map: &&DynamicObject| {
-        map.annotations().get("kubevirt.io/install-strategy-version").is_some_and(|version| version == release)
-    };
-    let map = found.iter().find(is_it).expect("the strategy of the release");
-    let value = serde_json::to_value(map).expect("plain data");
-    let mut strategy =
-        Strategy::decode(&serde_json::from_value::<ConfigMap>(value).expect("a ConfigMap")).expect("read");
-    let definition = strategy.objects.iter_mut().find(|object| object.name() == definition).expect("a definition");
-    change(definition.value_mut()["spec"]["versions"].as_array_mut().expect("versions"));
-    let change = Patch::Merge(json!({"data": strategy.encode(NAMESPACE).data}));
-    maps.patch(&map.name_any(), &PatchParams::default(), &change).await.expect("an edit");
+    change_strategy(world, release, |strategy| {
+        let definition = strategy.objects.iter_mut().find(|object| object.name() == definition).expect("a definition");
+        change(definition.value_mut()["spec"]["versions"].as_array_mut().expect("versions"));
+    })
+    .await;
 }
 
 /// A further version, in which objects are stored from now on.
@@ -67,18 +57,6 @@ fn store_in(versions: &mut Vec<Value>, name: &str) {
     versions.iter_mut().for_each(|version| version["storage"] = false.into());
     versions.push(newest);
     versions.last_mut().expect("it was added")["storage"] = true.into();
-}
-
-/// Asks for a release while nothing may begin, so that its strategy can be changed.
-async fn ask_for(world: &World, release: &str) {
-    policy(world, json!({"paused": true})).await;
-    world.patch_kubevirt(json!({"imageTag": release})).await;
-    world
-        .kubevirt_until("paused", |kubevirt| {
-            kubevirt["status"]["targetKubeVirtVersion"] == release
-                && condition_of(kubevirt, "Synchronized")["reason"] == "UpgradePaused"
-        })
-        .await;
 }
 
 /// v0.1.0 is installed and has machines; v0.3.0, which stores them in another version, is asked for and may begin.

@@ -1,8 +1,10 @@
 //! What several scenarios begin with.
 
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt as _;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kubevirt_release::operator_manifest::{ManifestOptions, cr_manifest, operator_manifest};
-use kubevirt_release::{Kind, Object};
+use kubevirt_release::{Kind, Object, Strategy};
 use kubevirt_tests::{NAMESPACE, World, condition_of};
 use serde_json::{Value, json};
 
@@ -40,6 +42,35 @@ pub(crate) async fn policy(world: &World, spec: Value) {
         "metadata": {"name": "default"}, "spec": spec});
     let policies = world.api(Kind::UpgradePolicy, None);
     policies.patch("default", &PatchParams::apply("test").force(), &Patch::Apply(policy)).await.expect("a policy");
+}
+
+/// Asks for a release while nothing may begin, so that its strategy can be changed.
+pub(crate) async fn ask_for(world: &World, release: &str) {
+    policy(world, json!({"paused": true})).await;
+    world.patch_kubevirt(json!({"imageTag": release})).await;
+    world
+        .kubevirt_until("paused", |kubevirt| {
+            kubevirt["status"]["targetKubeVirtVersion"] == release
+                && condition_of(kubevirt, "Synchronized")["reason"] == "UpgradePaused"
+        })
+        .await;
+}
+
+/// Changes the strategy of a release that is in the cluster.
+pub(crate) async fn change_strategy(world: &World, release: &str, change: impl FnOnce(&mut Strategy)) {
+    let maps = world.api(Kind::ConfigMap, Some(NAMESPACE));
+    let labelled = ListParams::default().labels("kubevirt.io/install-strategy");
+    let found = maps.list(&labelled).await.expect("a list").items;
+    let is_it = |map: &&DynamicObject| {
+        map.annotations().get("kubevirt.io/install-strategy-version").is_some_and(|version| version == release)
+    };
+    let map = found.iter().find(is_it).expect("the strategy of the release");
+    let value = serde_json::to_value(map).expect("plain data");
+    let mut strategy =
+        Strategy::decode(&serde_json::from_value::<ConfigMap>(value).expect("a ConfigMap")).expect("read");
+    change(&mut strategy);
+    let change = Patch::Merge(json!({"data": strategy.encode(NAMESPACE).data}));
+    maps.patch(&map.name_any(), &PatchParams::default(), &change).await.expect("an edit");
 }
 
 /// Whether it is told that v0.30, which nobody has, is not brought about.

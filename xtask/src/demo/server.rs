@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::back::{BAD, BROKEN_IMAGE};
-use super::{NEXT, Options};
+use super::{NEW, NEXT, OLD, Options};
 use crate::nanokube::Running;
-use crate::{paths, term};
+use crate::{paths, release, term};
 
 pub(super) struct Server {
     /// Held for their end, in the order in which they are stopped.
@@ -22,13 +22,15 @@ impl Server {
     pub(super) fn start(scratch: &Path, options: &Options) -> Result<Self> {
         let (kubeconfig, audit_log) = (scratch.join("kubeconfig"), scratch.join("audit.log"));
         let kind = if options.process { "--process" } else { "--simulated" };
+        let images = scratch.join("images").display().to_string();
         if options.process {
-            build_components()?;
+            lay_out(Path::new(&images))?;
         }
+        let from: &[&str] = if options.process { &["--image-dir", &images] } else { &[] };
         let (nodes, seed) = (options.nodes.to_string(), options.seed.to_string());
         let own = if options.remote_nodes { "0" } else { nodes.as_str() };
         let files = [kubeconfig.display().to_string(), audit_log.display().to_string()];
-        let further = ["--release", BAD, "--release", NEXT, "--crashing-image", BROKEN_IMAGE];
+        let further = [from, &["--release", BAD, "--release", NEXT, "--crashing-image", BROKEN_IMAGE]].concat();
         let up = ["up", kind, "--nodes", own, "--seed", &seed, "--kubeconfig", &files[0], "--audit-log", &files[1]];
         let mut programs = vec![start(&[&up[..], &further].concat(), &scratch.join("nanokube.log"))?];
         if options.remote_nodes {
@@ -48,12 +50,22 @@ fn start(arguments: &[&str], log: &Path) -> Result<Running> {
     Ok(running)
 }
 
-/// The programs of the images, which lie beside `nanokube`.
-fn build_components() -> Result<()> {
-    let packages = ["virt-operator", "virt-api", "virt-controller", "virt-handler"];
-    let arguments: Vec<&str> = packages.iter().flat_map(|package| ["--package", package]).collect();
+/// The programs of the images of each release. Those of the first one are of another build than those that take their
+/// place, as they are in a cluster: two builds run side by side while the version changes.
+fn lay_out(images: &Path) -> Result<()> {
+    let arguments: Vec<&str> = release::PROGRAMS.iter().flat_map(|package| ["--package", *package]).collect();
     term::command(&format!("cargo build {}", arguments.join(" ")));
     let status = paths::cargo().arg("build").args(&arguments).status()?;
     ensure!(status.success(), "the build of the components failed");
+    let (first, later) = (paths::target()?.join("debug"), release::build(release::PROGRAMS.iter().copied())?);
+    for (version, programs) in [(OLD, &first), (NEW, &later), (BAD, &later), (NEXT, &later)] {
+        let place = images.join(version);
+        std::fs::create_dir_all(&place).with_context(|| format!("create {}", place.display()))?;
+        for component in release::PROGRAMS {
+            let link = place.join(component);
+            std::os::unix::fs::symlink(programs.join(component), &link)
+                .with_context(|| format!("link {}", link.display()))?;
+        }
+    }
     Ok(())
 }

@@ -18,6 +18,8 @@ use self::rules::placed;
 pub const CREATE: &str = "/kubevirt-validate-create";
 pub const UPDATE: &str = "/kubevirt-validate-update";
 pub const DELETE: &str = "/kubevirt-validate-delete";
+/// The path of the registration that keeps new kinds closed.
+pub use kubevirt_release::gate::PATH as CLOSED;
 
 /// Kinds whose objects keep an installation that blocks its removal: the plural, and the name in the refusal.
 pub const WORKLOADS: [(&str, &str); 3] = [
@@ -129,6 +131,17 @@ pub fn admit(review: &Review, facts: &Facts) -> Judgement {
         Operation::Delete => delete(review, facts),
         Operation::Connect => Judgement::allow(),
     }
+}
+
+/// The judgement on an object of a kind that a change of version under way brings. Which kinds those are is in the
+/// registration; whoever is asked refuses.
+pub fn closed(review: &Review) -> Judgement {
+    let Review { group, resource, .. } = review;
+    let message = format!(
+        "{resource}.{group} comes with the version of KubeVirt that is being rolled out, and opens when its virt-api serves. \
+         kubectl get upgradeplans says how far that is; try again then"
+    );
+    Judgement::deny(Denial::ServiceUnavailable, message)
 }
 
 fn create(review: &Review, facts: &Facts) -> Judgement {

@@ -2,6 +2,7 @@
 //! again before it acts on one that was stored without the webhook.
 
 use kubevirt_api::AsGiven;
+use kubevirt_api::deprecated::{self, Deprecated};
 use kubevirt_api::gates::{self, State, name};
 use kubevirt_api::kubevirt::{
     ComponentConfig, KubeVirtConfiguration, KubeVirtSpec, SeccompConfiguration, SelfSigned, TlsConfiguration,
@@ -228,8 +229,7 @@ fn downtime(spec: &KubeVirtSpec, old: &KubeVirtSpec, found: &mut Vec<Fault>) {
 /// What a client is warned of, although it is taken.
 pub fn warnings(spec: &KubeVirtSpec) -> Vec<String> {
     let mut found = Vec::new();
-    let configuration = spec.configuration.as_ref();
-    let (on, off) = gates::listed(configuration);
+    let (on, off) = gates::listed(spec.configuration.as_ref());
     for name in on.iter().chain(off) {
         let Some(gate) = gates::find(name) else { continue };
         match gate.state {
@@ -239,20 +239,7 @@ pub fn warnings(spec: &KubeVirtSpec) -> Vec<String> {
             State::Alpha | State::Beta => {}
         }
     }
-    let mediated = configuration.and_then(|c| c.mediated_devices_configuration.as_ref());
-    let mut spelling = |field: String, old: bool| {
-        if old {
-            found.push(format!("{field}.mediatedDevicesTypes is deprecated: use mediatedDeviceTypes"));
-        }
-    };
-    let base = "spec.configuration.mediatedDevicesConfiguration";
-    spelling(base.into(), mediated.is_some_and(|m| m.mediated_devices_types.is_some()));
-    let nodes = mediated.and_then(|m| m.node_mediated_device_types.as_deref()).unwrap_or_default();
-    for (index, node) in nodes.iter().enumerate() {
-        spelling(format!("{base}.nodeMediatedDeviceTypes[{index}]"), node.mediated_devices_types.is_some());
-    }
-    if configuration.and_then(|c| c.architecture_configuration.as_ref()).is_some_and(|a| a.ppc64le.is_some()) {
-        found.push("spec.configuration.architectureConfiguration.ppc64le is deprecated: no release runs on it".into());
-    }
+    let fields = deprecated::fields(spec).into_iter();
+    found.extend(fields.map(|Deprecated { field, instead }| format!("{field} is deprecated: {instead}")));
     found
 }

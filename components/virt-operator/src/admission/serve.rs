@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::customized::{Customized, customized};
 use super::trust::{self, OwnSecret};
-use super::{CREATE, DELETE, Denial, Judgement, UPDATE, admit, lookup, needs};
+use super::{CLOSED, CREATE, DELETE, Denial, Judgement, UPDATE, admit, closed, lookup, needs};
 use crate::metrics::OperatorMetrics;
 use crate::settings::Settings;
 
@@ -71,7 +71,7 @@ pub fn endpoints(client: Client, metrics: OperatorMetrics, settings: Settings) -
 async fn answer(client: &Client, metrics: &OperatorMetrics, settings: &Settings, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let operation = match path.as_str() {
-        CREATE => Operation::Create,
+        CREATE | CLOSED => Operation::Create,
         UPDATE => Operation::Update,
         DELETE => Operation::Delete,
         _ => return serve::text(StatusCode::NOT_FOUND, format!("{path} is not served here\n")),
@@ -91,7 +91,10 @@ async fn answer(client: &Client, metrics: &OperatorMetrics, settings: &Settings,
     if review.operation != operation {
         return bad(format!("{} is not judged here", review.operation));
     }
-    let Judgement { verdict, warnings } = judge(client, settings, &review).await;
+    let Judgement { verdict, warnings } = match path.as_str() {
+        CLOSED => closed(&review),
+        _ => judge(client, settings, &review).await,
+    };
     if let Verdict::Deny { message, .. } = &verdict {
         tracing::info!(operation = %review.operation, name = review.name, user = review.user, message, "refused");
     }

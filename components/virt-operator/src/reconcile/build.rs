@@ -21,7 +21,7 @@ use super::over_nodes::{OverNodes, over_nodes};
 use super::snapshot::{existing, identifier, snapshot, workload, workloads};
 use super::status::Ended;
 use super::validate::Target;
-use super::{World, held, registrations, rollout, secrets, statuses};
+use super::{World, gate, held, registrations, rollout, secrets, statuses};
 use crate::cache::Live;
 use crate::certificates::Unfit;
 use crate::settings::Settings;
@@ -180,7 +180,9 @@ fn plan(
     let inputs = inputs(cr, world, &target.id, &none);
     let old = target.observed_strategy.as_ref().and_then(|strategy| desired(strategy, &inputs).ok());
     let old = old.map(by_key).unwrap_or_default();
-    let transitional = transitional(&finals, &old, world)?;
+    let mut transitional = transitional(&finals, &old, world)?;
+    let trusted = registrations::trusted_meanwhile(&finals, world, &target.id);
+    transitional.extend(trusted.into_iter().map(|object| (object.key(), object)));
     let mut snapshot = snapshot(world, &finals, &transitional, workloads);
     // Strategies of other versions are the way back to them; Jobs that get one are no part of any version.
     let is_beside = |key: &ObjectKey| is_strategy(key) || is_extra(key) || key.kind == Kind::Job;
@@ -191,12 +193,14 @@ fn plan(
         desired: finals.keys().cloned().collect(),
         snapshot,
         releases: Vec::new(),
+        closes: false,
         pulls_images: images::asked_for(&world.upgrades.policy, case.request(), target.returns.is_some()),
         images_overdue: images::overdue(&world.upgrades.policy, case.record(), now),
     };
     if images::wanted(&input) {
         add_images(&mut input, &mut finals, case);
     }
+    close_new_kinds(&mut input, &mut finals, &old, case);
     let contested = world.contests.iter().filter_map(|(key, contest)| {
         let (wanted, live) = (finals.get(key)?, world.objects.get(key)?);
         contest.goes_on(wanted, live).then(|| format!("{key} at {}", contest.path))
@@ -217,7 +221,7 @@ fn plan(
         (plan, _) = kubevirt_upgrade::plan(&input);
     }
     let point = point_of_no_return(&old, &finals, world);
-    let findings = case.findings(&finals, renewed);
+    let findings = case.findings(&finals, &transitional, renewed);
     let decision = case.course(&plan, &input.snapshot, point.as_ref(), &findings, now);
     let plan = plan.on(&decision.course, &input.snapshot).waiting_on_nodes(over_nodes.reason.as_ref());
     check::check(&plan, &input.desired).map_err(Error::Plan)?;
@@ -255,6 +259,28 @@ fn add_images(input: &mut Input, finals: &mut BTreeMap<ObjectKey, Object>, case:
     }
     input.desired.insert(key.clone());
     finals.insert(key, puller);
+}
+
+/// Adds what keeps the kinds closed that the version brings.
+fn close_new_kinds(
+    input: &mut Input,
+    finals: &mut BTreeMap<ObjectKey, Object>,
+    old: &BTreeMap<ObjectKey, Object>,
+    case: Case<'_>,
+) {
+    let definitions = gate::new_definitions(finals, old, case.world, case.began());
+    let Some(registration) = gate::registration(finals, &definitions) else { return };
+    input.closes = true;
+    if !kubevirt_upgrade::gate::wanted(input) {
+        return;
+    }
+    let key = registration.key();
+    if let Some(live) = case.world.objects.get(&key) {
+        let existing = existing(&key, live, case.world, Some(&registration), None);
+        input.snapshot.objects.insert(key.clone(), existing);
+    }
+    input.desired.insert(key.clone());
+    finals.insert(key, registration);
 }
 
 fn by_key(objects: Vec<Object>) -> BTreeMap<ObjectKey, Object> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kubevirt_api::deprecated;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::upgrade::{PlanState, PointOfNoReturn, Request, UpgradePlan, UpgradePlanStatus};
 use kubevirt_release::{Kind, Object, ObjectKey};
@@ -53,6 +54,11 @@ impl<'a> Case<'a> {
         self.recorded()?.status.as_ref()
     }
 
+    /// When the change under way was put on record, by the server's clock. That is before anything of it is written.
+    pub(super) fn began(self) -> Option<Timestamp> {
+        self.recorded()?.metadata.creation_timestamp.as_ref().map(|at| at.0)
+    }
+
     /// The recorded change that was undone, or is being undone, if that holds for what the CR asks now.
     pub(super) fn undone(self) -> Option<&'a UpgradePlan> {
         let plan = self.recorded()?;
@@ -86,23 +92,29 @@ impl<'a> Case<'a> {
     pub(super) fn findings(
         self,
         finals: &BTreeMap<ObjectKey, Object>,
+        transitional: &BTreeMap<ObjectKey, Object>,
         renewed: &[(&'static str, Unfit)],
     ) -> Vec<Finding> {
         let Self { cr, target, world, settings: _ } = self;
         let Some(from) = observed(cr).filter(|from| from.id != target.id && target.returns.is_none()) else {
             return Vec::new();
         };
-        let objects = finals
-            .iter()
-            .map(|(key, object)| (key, object.value(), world.objects.get(key).map(AsRef::as_ref)))
-            .collect();
+        let first = |(key, object)| {
+            let written: &Object = transitional.get(key).unwrap_or(object);
+            (key, written.value(), world.objects.get(key).map(AsRef::as_ref))
+        };
+        let objects = finals.iter().map(first).collect();
         preflight(&Before {
             from: &from.version,
             to: &target.config.kubevirt_version,
             objects,
+            rights: world.before.rights.as_deref(),
+            missing_secrets: &world.before.missing_secrets,
             unanswered: unanswered(world),
             absent_nodes: &world.absent,
             unfit: renewed.iter().map(|(secret, why)| (*secret, why.to_string())).collect(),
+            deprecated: deprecated::fields(&cr.spec).into_iter().chain(deprecated::listed_gates(&cr.spec)).collect(),
+            unread: &world.upgrades.unread,
         })
     }
 

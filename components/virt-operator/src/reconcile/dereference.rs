@@ -10,6 +10,7 @@ use kubevirt_release::{CertificateSpec, Kind, ObjectKey};
 use kubevirt_upgrade::Absence;
 
 use super::uninstall::Instances;
+use crate::before::Looked;
 use crate::cache::{Cache, Live, Nodes, Objects};
 use crate::catalogue::Entries;
 use crate::contest::Contests;
@@ -49,6 +50,8 @@ pub struct World {
     pub kept: Kept,
     /// Changes of version, and how careful they are.
     pub upgrades: History,
+    /// What was looked at before a change of version.
+    pub before: Arc<Looked>,
     /// Nodes that are not there, as far as a roll-out asked about them.
     pub absent: BTreeMap<String, Absence>,
     /// The nodes of which one goes first, where the policy says so.

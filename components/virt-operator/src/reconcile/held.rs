@@ -51,7 +51,7 @@ pub(crate) fn metadata(object: &mut Object, world: &World) {
 }
 
 /// An object without what the server writes: it may be applied.
-fn unserved(live: &Live) -> Value {
+pub(super) fn unserved(live: &Live) -> Value {
     let mut value = Value::clone(live);
     if let Some(fields) = value.as_object_mut() {
         fields.remove("status");

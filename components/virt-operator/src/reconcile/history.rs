@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_api::upgrade::{PlanState, Release, UpgradePlan, UpgradePlanSpec, UpgradePlanStatus};
 use kubevirt_release::{Kind, Object, ObjectKey};
+use kubevirt_upgrade::estimate::{estimate, progress, step_with_pods};
 use kubevirt_upgrade::record::{self, Facts, HISTORY};
-use kubevirt_upgrade::{Plan, Reason};
+use kubevirt_upgrade::{Plan, Reason, Snapshot};
 use serde_json::{Map, Value, json};
 
 use super::build::{Built, observed};
@@ -35,8 +36,7 @@ impl Reconciler {
         let name = match current {
             Some(plan) => plan.metadata.name.clone().unwrap_or_default(),
             None => {
-                let next = history.plans.values().map(|plan| number(plan)).max().unwrap_or_default() + 1;
-                format!("upgrade-{next}")
+                format!("upgrade-{}", history.next_number())
             }
         };
         self.close(Some(&name), None, now).await?;
@@ -64,6 +64,17 @@ impl Reconciler {
         self.say(&name, old.as_ref(), &new).await
     }
 
+    /// Shows in numbers how the newest change goes or went, with its expected end where a pass saw how far the pods are.
+    pub(super) fn show_history(&self, seen: Option<&Snapshot>) {
+        let history = self.upgrades.now();
+        let Some(plan) = history.newest() else { return };
+        let status = status_of(plan);
+        let progress = step_with_pods(&status)
+            .and_then(|step| seen.map(|seen| progress(seen, &step.name, &plan.spec.to.deployment_id)));
+        let expected = seen.and_then(|_| estimate(&status, progress, &history.policy, self.clock.now()));
+        self.metrics.upgrade(&status, expected);
+    }
+
     /// Tells how the way back goes.
     pub(super) async fn tell_return(&self, name: &str, back: &Plan, held: Option<&Reason>) -> Result<(), Error> {
         let history = self.upgrades.now();
@@ -73,6 +84,11 @@ impl Reconciler {
         }
         let new = record::returned(&old, back, held, self.clock.now());
         self.say(name, Some(&old), &new).await
+    }
+
+    /// Ends what is recorded as under way when the suite is removed.
+    pub(super) async fn leave_history(&self) -> Result<(), Error> {
+        self.close(None, None, self.clock.now()).await
     }
 
     /// Ends what is recorded as under way, is not the present change, and was overtaken by another wish. What leads to the

@@ -11,6 +11,7 @@ mod courses;
 mod dereference;
 mod extras;
 mod fetch;
+mod gate;
 mod health;
 mod held;
 mod history;
@@ -39,6 +40,7 @@ use kubevirt_release::{DeploymentConfig, Kind, Object, ObjectKey};
 use kubevirt_runtime::clock::Clock;
 use kubevirt_runtime::log::Verbosity;
 use kubevirt_runtime::net::Net;
+use kubevirt_upgrade::preflight::Finding;
 use kubevirt_upgrade::{Course, Mode, Plan, Reason};
 use serde::Deserialize;
 use serde_json::Value;
@@ -50,7 +52,7 @@ pub use dereference::{World, dereference};
 pub use self::beside::Troubles;
 pub(crate) use self::build::Built;
 pub use self::build::Error as BuildError;
-use self::build::build;
+use self::build::{build, observed};
 pub use self::health::Judged;
 pub use self::pace::Progress;
 use self::status::{Ended, status};
@@ -60,6 +62,7 @@ use self::validate::{Followed, Refusal, Target, Validated, Wanted, validate};
 use crate::absent::Absent;
 use crate::accounts::Accounts;
 use crate::backends;
+use crate::before::{Before, Looked};
 use crate::cache::{Cache, Live};
 use crate::endpoints::Endpoints;
 use crate::metrics::OperatorMetrics;
@@ -157,6 +160,8 @@ pub struct Reconciler {
     pub upgrades: Arc<Upgrades>,
     /// Nodes that are not there.
     pub absent: Absent,
+    /// What is looked at before a change of version.
+    pub before: Before,
 }
 
 /// When to look again although nothing has happened.
@@ -197,7 +202,7 @@ impl Reconciler {
             Wanted::Install(target) => self.install(&target, &live).await,
             Wanted::Refused { refusal, kept } => self.refuse(&cr, &live, refusal, kept.as_deref()).await,
             Wanted::Undone { refusal, kept } => self.refuse(&cr, &live, refusal, Some(&kept)).await,
-            Wanted::Uninstall => self.uninstall(&live).await,
+            Wanted::Uninstall => self.uninstall(&cr, &live).await,
         }
     }
 
@@ -219,8 +224,9 @@ impl Reconciler {
         self.clear_jobs(&jobs, &world).await?;
         let mut rounds = 0;
         let mute = self.mute().await;
+        let before = self.before(&cr, target).await;
         let (result, world) = loop {
-            let world = World { mute: mute.clone(), ..self.world() };
+            let world = World { mute: mute.clone(), before: Arc::clone(&before), ..self.world() };
             let built = match build(&cr, target, &world, &self.settings, self.clock.now()) {
                 Ok(built) => built,
                 Err(error) => break (Err(Error::from(error)), world),
@@ -253,7 +259,11 @@ impl Reconciler {
             Ok(built) => {
                 tracing::debug!(report = %built.report, "planned");
                 self.metrics.waiting(&built.report);
+                if built.report.findings().iter().any(|finding| matches!(finding, Finding::PermissionMissing { .. })) {
+                    self.before.doubt();
+                }
                 self.tell_history(&cr, target, &built).await?;
+                self.show_history(Some(&built.snapshot));
                 for (of, pod, uid) in built.over_nodes.replace.iter().filter(|_| !built.goes_back()) {
                     tracing::info!(pod, "its turn has come");
                     self.writer.replace_pod(of, pod, uid).await?;
@@ -290,12 +300,16 @@ impl Reconciler {
         refusal: &mut Refusal,
     ) -> Result<Option<Timestamp>, Error> {
         let world = dereference(&self.cache);
-        if let Some(map) = self.shelf.strategy(config)
-            && !world.objects.contains_key(&map.key())
-        {
-            tracing::info!(config_map = map.name(), "putting a strategy from the directory into the cluster");
-            self.put(&map, &world).await?;
-            return Ok(Some(self.clock.now()));
+        match self.shelf.strategy(config) {
+            Ok(Some(map)) if !world.objects.contains_key(&map.key()) => {
+                tracing::info!(config_map = map.name(), "putting a strategy from the directory into the cluster");
+                self.put(&map, &world).await?;
+                return Ok(Some(self.clock.now()));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                refusal.message = format!("{}. The strategy directory is of no use for it: {error}.", refusal.message);
+            }
         }
         let fetch::Fetch { make, delete, says, failed, due } = fetch::fetch(cr, config, &world, self.clock.now());
         self.clear_jobs(&delete, &world).await?;
@@ -353,6 +367,7 @@ impl Reconciler {
             };
             self.tell_return(name, &built.plan, held).await?;
         }
+        self.show_history(None);
         let ended = Ended::Refused {
             config: refusal.config.as_deref(),
             reason: refusal.reason,
@@ -385,6 +400,15 @@ impl Reconciler {
             shelf: self.shelf.versions(),
             ..dereference(&self.cache)
         }
+    }
+
+    /// What no watch tells, where a change of version is about to begin.
+    async fn before(&self, cr: &KubeVirt, target: &Target) -> Arc<Looked> {
+        if observed(cr).is_none_or(|from| from.id == target.id) || target.returns.is_some() {
+            return Arc::default();
+        }
+        let secrets = target.config.image_pull_secrets();
+        self.before.look(&self.client, &self.settings.namespace, &target.id, &secrets, self.clock.now()).await
     }
 
     /// The services that do not answer as the API server expects, asked once in a pass.

@@ -10,6 +10,8 @@ use kubevirt_release::{Kind, Object, ObjectKey};
 use serde_json::Value;
 
 use super::World;
+use super::held::unserved;
+use super::snapshot::{identifier, is_stamped};
 use crate::backends::registers;
 use crate::cache::text;
 
@@ -24,6 +26,22 @@ pub(crate) fn trust(finals: &mut BTreeMap<ObjectKey, Object>, namespace: &str) {
 /// Leaves every registration the bundle it has: for whoever may not read what is published.
 pub(crate) fn keep_trust(finals: &mut BTreeMap<ObjectKey, Object>, world: &World) {
     fill(finals, |key, pointer| world.objects.get(key)?.pointer(pointer).cloned());
+}
+
+/// The registrations of another version that are there, each as it is, but for the bundle of the wanted one: until its step
+/// comes, near the end of a change, authorities may have changed. Certificates that the newest signed are trusted
+/// nowhere else.
+pub(crate) fn trusted_meanwhile(finals: &BTreeMap<ObjectKey, Object>, world: &World, id: &str) -> Vec<Object> {
+    let wanted = finals.iter().filter(|(key, _)| registers(key.kind));
+    let of_another = wanted.filter_map(|(key, wanted)| {
+        let live = world.objects.get(key).filter(|live| is_stamped(live) && identifier(live) != Some(id))?;
+        let bundle = parents(wanted.value()).iter().find_map(|at| wanted.at(&format!("{at}/caBundle")).cloned())?;
+        let as_it_is = Object::from_value(unserved(live)).ok()?;
+        let mut filled = BTreeMap::from([(key.clone(), as_it_is)]);
+        fill(&mut filled, |_, _| Some(bundle.clone()));
+        filled.remove(key)
+    });
+    of_another.collect()
 }
 
 fn fill(finals: &mut BTreeMap<ObjectKey, Object>, bundle: impl Fn(&ObjectKey, &str) -> Option<Value>) {
@@ -82,6 +100,26 @@ mod tests {
         assert_eq!(bundles(&wanted), [json!("UEVN"), json!("UEVN"), json!("UEVN")]);
         let other = wanted.values().find_map(|object| object.value().pointer("/webhooks/2/clientConfig").cloned());
         assert_eq!(other, Some(json!({"url": "https://x"})), "an address outside the cluster has its own trust");
+    }
+
+    #[test]
+    fn what_another_version_registered_stays_as_it_is_and_is_trusted_anew() {
+        let stamped = |id: &str, of: &str| {
+            json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+                "metadata": {"name": "w", "uid": "u", "annotations": {"kubevirt.io/install-strategy-identifier": id}},
+                "webhooks": [{"name": of, "clientConfig": {"service": {"name": "virt-api"}, "caBundle": "b2xk"}}]})
+        };
+        let mut wanted = finals();
+        trust(&mut wanted, "ns");
+        let key = ObjectKey::new(Kind::ValidatingWebhookConfiguration, None, "w");
+        let world =
+            |id: &str| World { objects: [(key.clone(), Arc::new(stamped(id, "before")))].into(), ..World::default() };
+        let found = trusted_meanwhile(&wanted, &world("old"), "new");
+        assert_eq!(found.len(), 1, "the APIService is not there yet");
+        assert_eq!(found[0].at("/webhooks/0/clientConfig/caBundle"), Some(&json!("UEVN")));
+        assert_eq!(found[0].at("/webhooks/0/name"), Some(&json!("before")));
+        assert_eq!(found[0].at("/metadata/uid"), None, "it can be written");
+        assert_eq!(trusted_meanwhile(&wanted, &world("new"), "new"), Vec::new(), "it has its final form");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Carries out an uninstallation (client required): one part after another, each from what is there now.
 
+use kubevirt_api::kubevirt::KubeVirt;
 use kubevirt_release::{Kind, ObjectKey, certificates, namespace};
 
 use super::apply::{self, Outcomes};
@@ -7,17 +8,15 @@ use super::dereference::{find_strategies, find_unlabelled};
 use super::status::Ended;
 use super::uninstall::{self, Part, Stage};
 use super::update_status::{self, Finalizer, update_metadata};
-use super::{Error, Next, Reconciler, World, read};
+use super::{Error, Next, Reconciler, World};
 use crate::cache::{Live, text};
 use crate::instances::{self, Depth, definitions};
 use crate::{nodes, watches};
 
 impl Reconciler {
     /// Removes what can be removed now, and says what holds up the rest.
-    pub(super) async fn uninstall(&self, live: &Live) -> Result<Next, Error> {
-        let Some(cr) = read(live) else {
-            return Ok(Next::default());
-        };
+    pub(super) async fn uninstall(&self, cr: &KubeVirt, live: &Live) -> Result<Next, Error> {
+        self.leave_history().await?;
         let mut outcomes = Outcomes::new();
         let mut looked = false;
         let result = loop {
@@ -45,11 +44,11 @@ impl Reconciler {
         match result {
             Ok(Some(stage)) => {
                 self.metrics.held_up(&stage.blockers);
-                self.end(&cr, live, &Ended::Deleting { message: stage.message() }, &world).await?;
+                self.end(cr, live, &Ended::Deleting { message: stage.message() }, &world).await?;
             }
             Ok(None) => {
                 self.metrics.held_up(&[]);
-                self.end(&cr, live, &Ended::Deleted, &world).await?;
+                self.end(cr, live, &Ended::Deleted, &world).await?;
                 // The status has just been written: the finalizer goes from what the cache has now.
                 let key = update_status::key(live);
                 let newest = self.cache.objects().get(&key).map_or_else(|| Live::clone(live), Live::clone);
@@ -57,7 +56,7 @@ impl Reconciler {
             }
             Err(error) if error.is_passing() => return Err(error),
             Err(error) => {
-                self.end(&cr, live, &Ended::NotDeleted { message: error.to_string() }, &world).await?;
+                self.end(cr, live, &Ended::NotDeleted { message: error.to_string() }, &world).await?;
                 return Err(error);
             }
         }

@@ -122,15 +122,23 @@ fn is_served(cr: &Live) -> bool {
 }
 
 fn follow(live: &Live, world: &World, settings: &Settings, ignored: &mut Vec<(Live, String)>) -> Option<Followed> {
-    let cr = match KubeVirt::deserialize(live.as_ref()) {
-        Ok(cr) => cr,
+    let (cr, unread) = match KubeVirt::deserialize(live.as_ref()) {
+        Ok(cr) => (cr, None),
         Err(error) => {
-            ignored.push((Live::clone(live), format!("This object cannot be read: {error}")));
-            return None;
+            let message = format!("This object cannot be read: {error}");
+            let Some(cr) = without_spec(live) else {
+                ignored.push((Live::clone(live), message));
+                return None;
+            };
+            (cr, Some(message))
         }
     };
     let wanted = if cr.metadata.deletion_timestamp.is_some() {
         Wanted::Uninstall
+    } else if let Some(message) = unread {
+        // How many replicas, and where: nobody knows what is to be kept.
+        let refusal = Refusal { reason: Reason::InvalidSpec, message, config: None };
+        Wanted::Refused { refusal, kept: None }
     } else {
         match target(&cr, world, settings) {
             Ok(target) => undone(&cr, target, world, settings),
@@ -138,6 +146,13 @@ fn follow(live: &Live, world: &World, settings: &Settings, ignored: &mut Vec<(Li
         }
     };
     Some(Followed { cr, live: Live::clone(live), wanted })
+}
+
+/// A CR without its spec: it can be told why nothing is done, and it can be deleted.
+fn without_spec(live: &Live) -> Option<KubeVirt> {
+    let mut rest = Value::clone(live);
+    rest.as_object_mut()?.insert("spec".to_owned(), Value::Object(serde_json::Map::new()));
+    KubeVirt::deserialize(&rest).ok()
 }
 
 /// Whether the target is to be brought about, or was tried in vain.
@@ -383,5 +398,49 @@ fn observed_strategy(strategies: &[Arc<Stored>], status: &KubeVirtStatus, target
             None
         }
         None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use kubevirt_release::OwnImage;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What becomes of a CR whose spec has a length of time that is none, deleted or not.
+    fn unreadable(deleted: bool) -> Validated {
+        let settings = Settings {
+            namespace: "kubevirt".to_owned(),
+            env: BTreeMap::new(),
+            own: OwnImage::parse("registry.example/suite/virt-operator:v0.2.0", None),
+            runbooks: Default::default(),
+            architecture: "amd64",
+        };
+        let mut cr = json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "KubeVirt",
+            "metadata": {"name": "kubevirt", "namespace": "kubevirt", "uid": "u"},
+            "spec": {"workloadUpdateStrategy": {"batchEvictionInterval": "a fortnight"}},
+            "status": {"observedDeploymentID": "x"},
+        });
+        if deleted {
+            cr["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        validate(&World { crs: vec![Live::new(cr)], ..World::default() }, &settings)
+    }
+
+    #[test]
+    fn a_spec_that_cannot_be_read_is_refused_with_a_reason_and_can_be_deleted() {
+        let Validated { followed, ignored } = unreadable(false);
+        assert!(ignored.is_empty(), "nobody is told of what is ignored and cannot be read");
+        let Some(Wanted::Refused { refusal, kept: None }) = followed.map(|followed| followed.wanted) else {
+            panic!("it is refused, and nothing is kept by a guess");
+        };
+        assert_eq!(refusal.reason, Reason::InvalidSpec);
+        assert!(refusal.message.starts_with("This object cannot be read"), "{}", refusal.message);
+        let deleted = unreadable(true).followed.map(|followed| followed.wanted);
+        assert!(matches!(deleted, Some(Wanted::Uninstall)));
     }
 }

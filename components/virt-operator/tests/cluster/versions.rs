@@ -2,12 +2,13 @@ use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kubevirt_api::names::annotation;
+use kubevirt_release::operator_manifest::{ManifestOptions, operator_manifest};
 use kubevirt_release::{Kind, Object, Strategy};
 use kubevirt_upgrade::Mode;
 use serde_json::{Value, json};
 use virt_operator::preview::{Change, Preview, preview};
 
-use super::support::{Cluster, condition, tag};
+use super::support::{Cluster, REGISTRY, condition, tag};
 
 const SUITE: [&str; 3] = ["virt-api", "virt-controller", "virt-handler"];
 
@@ -199,24 +200,76 @@ async fn a_leader_that_dies_in_the_middle_is_succeeded_and_the_order_holds() {
     assert_eq!(workloads(&cluster.writes()[writes..]), ["virt-handler", "virt-controller", "virt-api"]);
 }
 
-/// Takes the status subresource of a definition out of the kept strategy of a version.
-async fn strip_status(cluster: &Cluster, version: &str, definition: &str) {
+/// Changes an object of the kept strategy of a version.
+async fn change_kept(cluster: &Cluster, version: &str, kind: Kind, name: &str, change: impl Fn(&mut Value)) {
     let maps = cluster.names(Kind::ConfigMap, "kubevirt.io/install-strategy").await;
-    for name in maps {
-        let live = cluster.get(Kind::ConfigMap, &name).await.expect("a strategy");
+    for map in maps {
+        let live = cluster.get(Kind::ConfigMap, &map).await.expect("a strategy");
         if live["metadata"]["annotations"][annotation::STRATEGY_VERSION] != version {
             continue;
         }
         let mut strategy = Strategy::decode(&serde_json::from_value(live).expect("a ConfigMap")).expect("a strategy");
-        let is_it =
-            |object: &&mut Object| object.kind() == Kind::CustomResourceDefinition && object.name() == definition;
-        let object = strategy.objects.iter_mut().find(is_it).expect("the definition");
-        for version in object.value_mut()["spec"]["versions"].as_array_mut().expect("versions") {
+        let is_it = |object: &&mut Object| object.kind() == kind && object.name() == name;
+        change(strategy.objects.iter_mut().find(is_it).expect("the object").value_mut());
+        let patch = Patch::Merge(json!({"data": strategy.encode("kubevirt").data}));
+        cluster.api(Kind::ConfigMap).patch(&map, &PatchParams::default(), &patch).await.expect("patched");
+    }
+}
+
+/// Takes the status subresource of a definition out of the kept strategy of a version.
+async fn strip_status(cluster: &Cluster, version: &str, definition: &str) {
+    change_kept(cluster, version, Kind::CustomResourceDefinition, definition, |object| {
+        for version in object["spec"]["versions"].as_array_mut().expect("versions") {
             version.as_object_mut().expect("a version").remove("subresources").expect("it has a status subresource");
         }
-        let patch = Patch::Merge(json!({"data": strategy.encode("kubevirt").data}));
-        cluster.api(Kind::ConfigMap).patch(&name, &PatchParams::default(), &patch).await.expect("patched");
-    }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_that_the_operator_may_not_give_stops_a_change_before_its_first_write_until_it_may() {
+    const ROLE: &str = "kubevirt.io:view";
+    let cluster = pinned().await;
+    change_kept(&cluster, "v0.1.0", Kind::ClusterRole, ROLE, |role| role["rules"] = json!([])).await;
+    cluster
+        .until("the older version's role is narrow", async || {
+            let live = cluster.get(Kind::ClusterRole, ROLE).await.expect("the role");
+            live["rules"].as_array().is_none_or(Vec::is_empty).then_some(())
+        })
+        .await;
+    cluster.settled("v0.1.0").await;
+    let manifest = operator_manifest(&ManifestOptions::new(REGISTRY, "v0.2.0"));
+    let is_own = |object: &&Object| object.kind() == Kind::ClusterRole && object.name() == "kubevirt-operator";
+    let whole = manifest.into_iter().find(|object| is_own(&object)).expect("the operator has a role");
+    let mut narrow = whole.clone();
+    let fills = |rule: &Value| rule["verbs"].as_array().is_some_and(|verbs| verbs.contains(&json!("escalate")));
+    narrow.value_mut()["rules"].as_array_mut().expect("rules").retain(|rule| !fills(rule));
+    cluster.apply(&[narrow]).await;
+
+    let Preview { report, .. } = preview(&cluster.client, "v0.2.0").await.expect("it can be planned");
+    let told: Vec<String> = report.findings().iter().map(ToString::to_string).collect();
+    assert!(told.len() == 1 && told[0].starts_with(&format!("ClusterRole {ROLE} grants")), "{told:?}");
+
+    let (writes, refused) = (cluster.writes().len(), cluster.refused().len());
+    cluster.patch_cr(tag("v0.2.0")).await;
+    cluster.cr_until("it is blocked", |cr| condition(cr, "Synchronized") == "False UpgradeBlocked").await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let plan = cluster.get(Kind::UpgradePlan, "upgrade-1").await.expect("the plan");
+    let status = &plan["status"];
+    assert_eq!((&status["state"], &status["reason"]), (&json!("Blocked"), &json!("PreflightFailed")), "{status:#}");
+    assert_eq!(status["findings"][0]["code"], "PermissionMissing", "{status:#}");
+    assert_eq!(status["findings"][0]["blocks"], true);
+    // Certificates are looked after whatever is held.
+    let beside = ["kubevirts/", "events/", "upgradeplans/", "configmaps/", "secrets/"];
+    let is_beside = |target: &str| beside.iter().any(|kind| target.starts_with(kind));
+    let written = cluster.writes().split_off(writes);
+    assert!(written.iter().all(|(_, target)| is_beside(target)), "{written:?}");
+    assert_eq!(cluster.refused().split_off(refused), [""; 0], "nothing was tried in vain");
+
+    cluster.apply(&[whole]).await;
+    cluster.settled("v0.2.0").await;
+    let live = cluster.get(Kind::ClusterRole, ROLE).await.expect("the role");
+    assert!(!live["rules"].as_array().expect("rules").is_empty(), "it has its rules again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,4 +305,23 @@ async fn a_status_subresource_is_given_once_nothing_of_the_older_version_runs() 
     let last = |target: &str| writes.iter().rposition(|(_, written)| written == target).expect("it was written");
     assert!(last("deployments/virt-api") < last(&format!("customresourcedefinitions/{DEFINITION}")), "{writes:?}");
     assert!(has_status().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_no_runtime_would_take_stops_a_change_and_a_missing_pull_secret_is_told() {
+    let cluster = pinned().await;
+    let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "r.io/virt:v 2"}]);
+    let patches = json!([{"resourceType": "Deployment", "resourceName": "virt-controller", "type": "json",
+        "patch": image.to_string()}]);
+    let spec = json!({"imageTag": "v0.2.0", "imagePullSecrets": [{"name": "pull"}],
+        "customizeComponents": {"patches": patches}});
+    cluster.patch_cr(json!({ "spec": spec })).await;
+    cluster.cr_until("it is blocked", |cr| condition(cr, "Synchronized") == "False UpgradeBlocked").await;
+    let plan = cluster.get(Kind::UpgradePlan, "upgrade-1").await.expect("the plan");
+    let findings = plan["status"]["findings"].as_array().expect("findings");
+    let told: Vec<&str> = findings.iter().filter_map(|finding| finding["code"].as_str()).collect();
+    assert_eq!(told, ["ImageReferenceInvalid", "PullSecretMissing"], "{findings:#?}");
+    assert!(suite(&cluster).await.iter().all(|(_, image, _)| image.ends_with(":v0.1.0")));
+    cluster.patch_cr(json!({"spec": {"customizeComponents": null}})).await;
+    cluster.settled("v0.2.0").await;
 }

@@ -12,6 +12,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kubevirt_api::upgrade::{PlanState, Request, UpgradePlan};
+use kubevirt_runtime::clock::Clock;
+use kubevirt_upgrade::estimate::Estimate;
+use virt_operator::outlook::outlook;
 
 use crate::cluster::ClusterArgs;
 use crate::{NOT_POSSIBLE, Output};
@@ -75,7 +78,7 @@ pub(crate) async fn run(cluster: &ClusterArgs, command: &UpgradeCommand) -> anyh
     match command {
         UpgradeCommand::Plan(arguments) => plan::run(&client, arguments).await,
         UpgradeCommand::Status(StatusArgs { name, output }) => match find(&client, name.as_deref()).await? {
-            Ok(plan) => show::print(&plan, *output).map(|()| ExitCode::SUCCESS),
+            Ok(plan) => show::print(&plan, expected(&client, &plan).await, *output).map(|()| ExitCode::SUCCESS),
             Err(refusal) => refusal.print(*output == Picture::Json),
         },
         UpgradeCommand::Watch(WatchArgs { name, output }) => match find(&client, name.as_deref()).await? {
@@ -143,6 +146,11 @@ async fn find(client: &Client, name: Option<&str>) -> anyhow::Result<Result<Upgr
         },
     };
     Ok(found.ok_or_else(|| Refusal::NoUpgrade { name: name.map(str::to_owned) }))
+}
+
+/// When the change will be over. Who may not read what that takes is told the rest.
+async fn expected(client: &Client, plan: &UpgradePlan) -> Option<Estimate> {
+    outlook(client, plan, Clock::System.now()).await.ok().flatten()
 }
 
 async fn ask(client: &Client, request: Option<Request>, output: Output) -> anyhow::Result<ExitCode> {

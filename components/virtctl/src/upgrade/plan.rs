@@ -75,12 +75,16 @@ fn text(Preview { plan, report, changes }: &Preview) -> String {
     lines
 }
 
-/// An object, and each place that changes.
+/// An object, and each place that changes. Of which version it is stands in every object; that is told only where nothing
+/// else changes.
 fn written(Change { step: _, object, differences }: &Change) -> String {
+    const OF_WHICH: &str = "metadata.annotations.kubevirt.io/install-strategy-";
     let place = |Difference { path, from, to }: &Difference| {
         format!("           {path}: {} -> {}\n", short(from.as_ref()), short(to.as_ref()))
     };
-    std::iter::once(format!("  write  {object}\n")).chain(differences.iter().map(place)).collect()
+    let said: String = differences.iter().filter(|it| !it.path.starts_with(OF_WHICH)).map(place).collect();
+    let said = if said.is_empty() { "           of which version it is, nothing else\n".to_owned() } else { said };
+    format!("  write  {object}\n{said}")
 }
 
 /// A value on a line with others; `-o json` has it whole.

@@ -3,16 +3,27 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubevirt_api::upgrade::{StepProgress, StepStatus, UpgradePlan};
+use kubevirt_upgrade::estimate::Estimate;
+use serde_json::Value;
 
 use super::{Picture, picture};
 use crate::table::table;
 
-pub(super) fn print(plan: &UpgradePlan, output: Picture) -> anyhow::Result<()> {
+pub(super) fn print(plan: &UpgradePlan, expected: Option<Estimate>, output: Picture) -> anyhow::Result<()> {
     match output {
-        Picture::Text => crate::print(&text(plan)),
-        Picture::Json => crate::print(&format!("{:#}\n", serde_json::to_value(plan)?)),
+        Picture::Text => crate::print(&text(plan, expected)),
+        Picture::Json => crate::print(&format!("{:#}\n", document(plan, expected)?)),
         Picture::Svg => crate::print(&picture::timeline(plan)),
     }
+}
+
+/// The plan as it is, and beside it what is expected.
+pub(super) fn document(plan: &UpgradePlan, expected: Option<Estimate>) -> anyhow::Result<Value> {
+    let mut document = serde_json::to_value(plan)?;
+    if let Some(expected) = expected {
+        document["estimate"] = serde_json::to_value(expected)?;
+    }
+    Ok(document)
 }
 
 /// What the change is, in one line.
@@ -35,7 +46,7 @@ pub(super) fn headline(plan: &UpgradePlan) -> String {
 }
 
 /// Everything about it.
-pub(super) fn text(plan: &UpgradePlan) -> String {
+pub(super) fn text(plan: &UpgradePlan, expected: Option<Estimate>) -> String {
     let status = plan.status.clone().unwrap_or_default();
     let mut lines = format!("{}\n", headline(plan));
     let time = |label: &str, time: &Option<Time>| match time {
@@ -44,6 +55,9 @@ pub(super) fn text(plan: &UpgradePlan) -> String {
     };
     lines.push_str(&time("began", &status.started));
     lines.push_str(&time("ended", &status.finished));
+    if let Some(expected) = expected {
+        lines.push_str(&format!("{expected}, at the pace so far\n"));
+    }
     if let Some(message) = &status.message {
         lines.push_str(&format!("{message}\n"));
     }
@@ -119,6 +133,16 @@ mod tests {
             2      virt-handler      under way   -      1         3      -
             3      virt-controller   pending     -      1         2      -
         "#]]
-        .assert_eq(&text(&undone()));
+        .assert_eq(&text(&undone(), None));
+    }
+
+    #[test]
+    fn what_is_expected_is_told_beside_the_plan() {
+        let expected = Estimate { seconds_left: 95, ends: "2026-01-01T00:02:00.7Z".parse().expect("a time") };
+        let text = text(&undone(), Some(expected));
+        assert!(text.contains("\nabout 95 s left, until 2026-01-01T00:02:00Z, at the pace so far\n"), "{text}");
+        let document = document(&undone(), Some(expected)).expect("data");
+        assert_eq!(document["estimate"], serde_json::json!({"secondsLeft": 95, "ends": "2026-01-01T00:02:00Z"}));
+        assert_eq!(document["spec"]["from"]["version"], "v0.1.0", "the rest is the plan");
     }
 }

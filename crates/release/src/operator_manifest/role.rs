@@ -16,10 +16,9 @@ use crate::config::DeploymentConfig;
 use crate::extras::monitoring;
 use crate::kinds::{Care, Kind};
 use crate::object::Object;
-use crate::rbac::{named, rule};
+use crate::rbac::{GROUP as RBAC, named, rule};
 use crate::render::render;
 
-const RBAC: &str = "rbac.authorization.k8s.io";
 /// Writing what one does not hold into a role.
 const FILL: &[&str] = &["escalate"];
 /// Giving somebody a role whose rights one does not hold.
@@ -46,6 +45,8 @@ pub fn cluster_rules(namespace: &str) -> Vec<PolicyRule> {
         rule(upgrade::GROUP, &["upgradeplans/status"], &["patch"]),
         rule(upgrade::GROUP, &["upgradepolicies"], &["list", "watch"]),
         named("", &["configmaps"], &[AUTHENTICATION], &["list", "watch"]),
+        // What it may do itself: asked before a change of version, which must not be refused half-way.
+        rule("authorization.k8s.io", &["selfsubjectrulesreviews"], &["create"]),
         named(RBAC, &["clusterroles"], &names(&filled(Kind::ClusterRole)), FILL),
         named(RBAC, &["clusterroles"], &names(&given(Kind::ClusterRole)), GIVE),
     ]);

@@ -8,6 +8,7 @@ mod changes;
 mod deletions;
 mod finalizer;
 mod generations;
+mod grants;
 mod order;
 mod phases;
 #[cfg(test)]
@@ -106,6 +107,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(order::Order),
         Box::new(changes::InOrder),
         Box::new(changes::History),
+        Box::new(grants::Grants::default()),
     ]
 }
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kubevirt_release::operator_manifest::{ManifestOptions, operator_manifest};
-use kubevirt_release::{Kind, Object};
+use kubevirt_release::{Kind, Object, Strategy};
 use kubevirt_runtime::clock::Clock;
 use nanokube::{Nanokube, Options, UserInfo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -426,4 +426,52 @@ async fn s10_a_change_that_is_over_goes_on_or_is_undone_out_of_the_blue() {
     assert_eq!(stage.broken(), ["S10"]);
     told("d", &["InProgress", "RolledBack"]).await;
     assert_eq!(stage.broken(), ["S10", "S10"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s11_a_role_loses_a_rule_that_an_old_pod_needs_or_lacks_one_that_new_pods_need() {
+    let stage = Stage::new().await;
+    let pods = stage.of(UserInfo::admin(), "", "v1", "Pod", "pods", true);
+    let rule = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["get"]});
+    let role = |resources: &[&str]| {
+        let rules: Vec<Value> = resources.iter().map(|resource| rule(resource)).collect();
+        managed(Kind::ClusterRole, "kubevirt-handler", "1", json!({"rules": rules}))
+    };
+    let binding = json!({
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kubevirt-handler"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": NAMESPACE}],
+    });
+    let binding = managed(Kind::ClusterRoleBinding, "kubevirt-handler", "1", binding);
+    for (version, resources) in [("v0.1.0", ["pods", "secrets"]), ("v0.2.0", ["pods", "nodes"])] {
+        let objects = [role(&resources), binding.clone()].map(|object| Object::from_value(object).unwrap());
+        let registry = "registry".to_owned();
+        let strategy = Strategy { version: version.to_owned(), registry, id: String::new(), objects: objects.to_vec() };
+        let mut map = serde_json::to_value(strategy.encode(NAMESPACE)).unwrap();
+        map["metadata"]["name"] = json!(version);
+        stage.create("leader", map).await;
+    }
+    let mut handler = workload(Kind::DaemonSet, "virt-handler", "v0.1.0");
+    handler["spec"]["template"]["spec"]["serviceAccountName"] = json!("default");
+    stage.create("admin", account("default")).await;
+    stage.create("leader", role(&["pods", "secrets"])).await;
+    stage.create("leader", handler).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "old", "namespace": NAMESPACE,
+        "labels": {"kubevirt.io": "virt-handler"}, "annotations": {VERSION: "v0.1.0"}},
+        "spec": {"serviceAccountName": "default", "containers": [{"name": "virt-handler", "image": "localhost/none"}]}});
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let rules = |resources: &[&str]| json!({"rules": role(resources)["rules"]});
+    let to = |version: &str| json!({"spec": {"template": {"metadata": {"annotations": {VERSION: version}}}}});
+    stage.merge("leader", Kind::ClusterRole, "kubevirt-handler", rules(&["pods", "secrets", "nodes"])).await;
+    stage.merge("leader", Kind::DaemonSet, "virt-handler", to("v0.2.0")).await;
+    assert_eq!(stage.broken(), [""; 0], "the role holds what either needs");
+    stage.merge("leader", Kind::ClusterRole, "kubevirt-handler", rules(&["pods", "nodes"])).await;
+    assert_eq!(stage.broken(), ["S11"], "the old pod needs Secrets");
+    pods.delete("old", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
+    stage.merge("leader", Kind::ClusterRole, "kubevirt-handler", rules(&["nodes"])).await;
+    assert_eq!(stage.broken(), ["S11"], "nobody is left who needs Pods");
+    stage.merge("leader", Kind::DaemonSet, "virt-handler", to("v0.1.0")).await;
+    assert_eq!(stage.broken(), ["S11", "S11"], "its pods would lack what they need");
+    stage.merge("admin", Kind::ClusterRole, "kubevirt-handler", rules(&[])).await;
+    stage.merge("leader", Kind::DaemonSet, "virt-handler", to("v0.2.0")).await;
+    assert_eq!(stage.broken(), ["S11", "S11"], "somebody else took the rules a moment ago");
 }

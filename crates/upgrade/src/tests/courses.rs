@@ -262,6 +262,28 @@ fn a_pause_in_the_policy_stops_the_way_back_too() {
 }
 
 #[test]
+fn a_policy_that_cannot_be_read_holds_everything_and_says_why() {
+    let mut operator = Operator::new();
+    operator.policy.unread = true;
+    let before = operator.world.objects.clone();
+    operator.work(20);
+    // What is looked after whatever is held is not in question.
+    let new = operator.world.objects.keys().filter(|key| !before.contains_key(*key) && key.kind != Kind::ConfigMap);
+    assert_eq!(new.count(), 0);
+    let record = operator.record.as_ref().expect("a record");
+    assert_eq!((record.state, record.reason.as_deref()), (PlanState::Paused, Some("Paused")));
+    assert!(
+        record.message.as_deref().is_some_and(|message| message.contains("cannot be read")),
+        "{:?}",
+        record.message
+    );
+    assert_eq!(operator.new_handlers(), 0);
+    operator.policy.unread = false;
+    operator.work(80);
+    assert_eq!(operator.record.as_ref().map(|record| record.state), Some(PlanState::Succeeded));
+}
+
+#[test]
 fn behind_the_point_of_no_return_nothing_goes_back_and_the_record_says_why() {
     let mut operator = Operator::new();
     let point = PointOfNoReturn { step: "crds".to_owned(), why: "objects are stored in v2".to_owned() };

@@ -3,7 +3,7 @@
 use kubevirt_release::Kind;
 use proptest::prelude::*;
 
-use super::world::{World, key, release};
+use super::world::{World, gate, key, release};
 use crate::{Mode, check, plan};
 
 const VERSIONS: [&str; 3] = ["v0.1.0", "v0.2.0", "v0.3.0"];
@@ -27,6 +27,12 @@ fn assert_order(world: &World, from: &str, to: &str) {
             "a new virt-api beside an old virt-controller: {world:?}"
         );
     }
+    let brought = key(Kind::CustomResourceDefinition, &format!("{to}.kubevirt.io"));
+    let is_served = all_new(Kind::Deployment, "virt-api");
+    assert!(
+        is_served || !world.objects.contains_key(&brought) || world.objects.contains_key(&gate()),
+        "{brought} is open before a new virt-api serves it: {world:?}"
+    );
     let role = &world.objects[&key(Kind::ClusterRole, "kubevirt-handler")];
     for version in world.running() {
         assert!(role.serves.contains(&version), "a pod of {version} runs without its role: {role:?}");
@@ -46,6 +52,7 @@ proptest! {
     ) {
         let (from, to) = ("v0.1.0", "v0.2.0");
         let mut world = World::installed(from);
+        world.closes = true;
         for (pick, writes, kind) in picks {
             match kind {
                 // The executor is killed in the middle of a pass; the next one starts from what is there.
@@ -62,6 +69,7 @@ proptest! {
         }
         world.run_to_end(to);
         assert_order(&world, from, to);
+        prop_assert!(!world.objects.contains_key(&gate()), "what is served stays closed");
     }
 
     #[test]
@@ -69,6 +77,7 @@ proptest! {
         first in 0usize..3, retargets in proptest::collection::vec((0usize..3, 0usize..25), 0..4), last in 0usize..3
     ) {
         let mut world = World::installed(VERSIONS[first]);
+        world.closes = true;
         for (target, rounds) in retargets {
             for round in 0..rounds {
                 world.pass(VERSIONS[target]);

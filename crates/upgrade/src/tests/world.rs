@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use kubevirt_release::{Kind, ObjectKey};
 
-use crate::{Absence, Trouble, images};
+use crate::{Absence, Trouble, gate, images};
 use crate::{Existing, Form, Identity, Input, Plan, Pod, Snapshot, StepState, Workload, WorkloadKind, check, plan};
 
 /// Nodes of the world, hence pods of virt-handler.
@@ -37,6 +37,11 @@ pub(super) fn release(version: &str) -> BTreeSet<ObjectKey> {
 /// What brings images onto the nodes.
 pub(super) fn puller() -> ObjectKey {
     key(Kind::DaemonSet, kubevirt_release::images::NAME)
+}
+
+/// What keeps kinds closed that a version brings.
+pub(super) fn gate() -> ObjectKey {
+    ObjectKey::new(Kind::ValidatingWebhookConfiguration, None, kubevirt_release::gate::NAME)
 }
 
 pub(super) fn identity(version: &str) -> Identity {
@@ -78,6 +83,8 @@ pub(super) struct World {
     pub(super) stuck_nodes: BTreeSet<String>,
     /// Nodes on which no new pod becomes ready.
     pub(super) bad_nodes: BTreeSet<String>,
+    /// Kinds that a version brings stay closed at first.
+    pub(super) closes: bool,
     /// What the policy says of the images.
     pub(super) pulls_images: bool,
     /// They are not waited for any more.
@@ -111,8 +118,10 @@ impl World {
         for (key, object) in &self.objects {
             let existing = Existing {
                 same: object.serves.len() == 1 && object.serves.contains(target),
-                same_transitional: object.serves.contains(target)
-                    && self.observed.as_ref().is_none_or(|observed| object.serves.contains(observed)),
+                // Nobody's trust changes here.
+                same_transitional: key.kind == Kind::APIService
+                    || (object.serves.contains(target)
+                        && self.observed.as_ref().is_none_or(|observed| object.serves.contains(observed))),
                 id: object.serves.iter().next().map(|version| format!("id-{version}")),
                 not_serving: None,
                 deleting: false,
@@ -157,13 +166,25 @@ impl World {
             desired: release(target),
             snapshot,
             releases: Vec::new(),
+            closes: self.closes && self.brings(target),
             pulls_images: self.pulls_images,
             images_overdue: self.images_overdue,
         };
         if images::wanted(&input) {
             input.desired.insert(puller());
         }
+        if gate::wanted(&input) {
+            input.desired.insert(self::gate());
+        }
         input
+    }
+
+    /// Whether a version has definitions that the one before it has not.
+    fn brings(&self, target: &str) -> bool {
+        self.observed.as_deref().is_some_and(|observed| {
+            let before = release(observed);
+            release(target).iter().any(|key| key.kind == Kind::CustomResourceDefinition && !before.contains(key))
+        })
     }
 
     /// One pass of an executor: plans, checks, carries out what is due. Returns whether the plan was done already.
@@ -286,6 +307,13 @@ impl World {
     /// Every version of which a pod runs.
     pub(super) fn running(&self) -> BTreeSet<String> {
         self.pods.values().flatten().map(|pod| pod.version.clone()).collect()
+    }
+
+    /// A pod is made anew from the template of its workload.
+    pub(super) fn restart(&mut self, kind: Kind, name: &str, index: usize) {
+        let key = key(kind, name);
+        let version = self.template(&key);
+        self.pods.get_mut(&key).expect("it has pods")[index] = PodState::new(version);
     }
 
     pub(super) fn forget(&mut self, key: &ObjectKey) {

@@ -1,0 +1,104 @@
+//! What is looked at before a change of version and known from no watch: what the operator itself may do, and whether the
+//! Secrets are there with which images are pulled. Asked once, and again only while the answer stands in the way.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use kube::Client;
+use kube::api::{Api, ListParams};
+use kube::core::PartialObjectMeta;
+use kubevirt_apply::own_rights;
+use kubevirt_runtime::rest::on_behalf_of;
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Looked {
+    /// The rules in force for the operator; `None` where the server did not say, or does not know all of them.
+    pub rights: Option<Vec<PolicyRule>>,
+    /// Secrets that images are to be pulled with and that are not there.
+    pub missing_secrets: BTreeSet<String>,
+}
+
+/// Whoever widens the role waits for this and for the next pass. A few requests in half a minute burden nobody, and only
+/// while a change is blocked.
+const AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// An answer, and what it was asked for.
+#[derive(Debug)]
+struct Known {
+    change: String,
+    at: Timestamp,
+    /// It stands in the way.
+    in_doubt: bool,
+    looked: Arc<Looked>,
+}
+
+/// What was found last.
+#[derive(Debug, Default)]
+pub struct Before(Mutex<Option<Known>>);
+
+impl Before {
+    /// What there is to know for a change to the deployment of an ID, whose images are pulled with some Secrets.
+    pub async fn look(
+        &self,
+        client: &Client,
+        namespace: &str,
+        change: &str,
+        secrets: &[String],
+        now: Timestamp,
+    ) -> Arc<Looked> {
+        if let Some(known) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner)
+            && known.change == change
+            && !(known.in_doubt && now.duration_since(known.at) >= AGAIN)
+        {
+            return Arc::clone(&known.looked);
+        }
+        let rights = rights(client, namespace).await;
+        let looked = Arc::new(Looked { rights, missing_secrets: missing(client, namespace, secrets).await });
+        let known = Known { change: change.to_owned(), at: now, in_doubt: false, looked: Arc::clone(&looked) };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        looked
+    }
+
+    /// Takes note that what was found keeps the change from being begun.
+    pub fn doubt(&self) {
+        if let Some(known) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            known.in_doubt = true;
+        }
+    }
+}
+
+/// The same for somebody who looks from outside: of the operator's account as far as he may act on its behalf, of Secrets as
+/// far as he may see them.
+pub async fn from_outside(client: &Client, namespace: &str, account: &str, secrets: &[String]) -> Looked {
+    let operator = on_behalf_of(client, &format!("system:serviceaccount:{namespace}:{account}"));
+    let rights = match operator {
+        Ok(operator) => rights(&operator, namespace).await,
+        Err(_) => None,
+    };
+    Looked { rights, missing_secrets: missing(client, namespace, secrets).await }
+}
+
+async fn rights(client: &Client, namespace: &str) -> Option<Vec<PolicyRule>> {
+    own_rights(client, namespace).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "what the operator may do could not be asked");
+        None
+    })
+}
+
+/// Those of some Secrets that are not there. Their content is not read; one that cannot be asked about counts as there.
+async fn missing(client: &Client, namespace: &str, secrets: &[String]) -> BTreeSet<String> {
+    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
+    let mut missing = BTreeSet::new();
+    for name in secrets {
+        match api.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await {
+            Ok(found) if found.items.is_empty() => drop(missing.insert(name.clone())),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(secret = name, %error, "whether it is there could not be asked"),
+        }
+    }
+    missing
+}
