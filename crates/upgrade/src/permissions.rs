@@ -16,11 +16,13 @@ use crate::preflight::Finding;
 /// An object as it would be written, with what is live under its key.
 pub type Written<'a> = (&'a ObjectKey, &'a Value, Option<&'a Value>);
 
-/// The roles and bindings that the server would refuse to whoever holds `held`.
-pub fn refused(objects: &[Written<'_>], held: &[PolicyRule]) -> Vec<Finding> {
+/// The roles and bindings that the server would refuse to whoever holds `held` in a namespace. What he holds in others is not
+/// known, so of them nothing is said.
+pub fn refused(objects: &[Written<'_>], namespace: &str, held: &[PolicyRule]) -> Vec<Finding> {
     let by_key: BTreeMap<&ObjectKey, (&Value, Option<&Value>)> =
         objects.iter().map(|(key, new, live)| (*key, (*new, *live))).collect();
-    let found = objects.iter().filter_map(|(key, new, live)| {
+    let is_asked = |key: &ObjectKey| key.namespace.as_deref().is_none_or(|of| of == namespace);
+    let found = objects.iter().filter(|(key, ..)| is_asked(key)).filter_map(|(key, new, live)| {
         let (verb, role, rules) = match key.kind {
             Kind::ClusterRole | Kind::Role => ("escalate", (*key).clone(), to_fill(new, *live)?),
             Kind::ClusterRoleBinding | Kind::RoleBinding => {
@@ -98,7 +100,7 @@ mod tests {
 
     fn told(objects: &[(ObjectKey, Value, Option<Value>)], held: &[PolicyRule]) -> Vec<String> {
         let objects: Vec<Written<'_>> = objects.iter().map(|(key, new, live)| (key, new, live.as_ref())).collect();
-        refused(&objects, held).iter().map(ToString::to_string).collect()
+        refused(&objects, "kubevirt", held).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -134,6 +136,8 @@ mod tests {
             assert_eq!(told(&[(known.clone(), new.clone(), live)], &[]), [""; 0], "{new}");
         }
         assert_eq!(told(&[(known, role(&["get"]), None)], &[]).len(), 1);
+        let elsewhere = ObjectKey::new(Kind::Role, Some("kube-system"), "r");
+        assert_eq!(told(&[(elsewhere, role(&["get"]), None)], &[]), [""; 0], "nobody asked about that namespace");
         let workload = ObjectKey::new(Kind::Deployment, Some("kubevirt"), "r");
         assert_eq!(told(&[(workload, role(&["get"]), None)], &[]), [""; 0]);
     }

@@ -139,8 +139,8 @@ pub struct Before<'a> {
     pub to: &'a str,
     /// Each object of the new version as it is written first, with what is live under its key.
     pub objects: Vec<Written<'a>>,
-    /// What the operator may do, as far as the server told all of it.
-    pub rights: Option<&'a [PolicyRule]>,
+    /// What the operator may do in the namespace that it was asked about, as far as the server told all of it.
+    pub rights: Option<(&'a str, &'a [PolicyRule])>,
     /// Registrations of the suite that nobody answers now, and why.
     pub unanswered: BTreeMap<ObjectKey, String>,
     pub absent_nodes: &'a BTreeMap<String, Absence>,
@@ -164,7 +164,7 @@ pub fn preflight(before: &Before<'_>) -> Vec<Finding> {
         found.extend(fixed_fields(key, new, live));
     }
     found.extend(objects.iter().flat_map(|(key, new, live)| unfit_images(key, new, *live)));
-    found.extend(rights.iter().flat_map(|rights| permissions::refused(objects, rights)));
+    found.extend(rights.iter().flat_map(|(namespace, rights)| permissions::refused(objects, namespace, rights)));
     if skips(from, to) {
         found.push(Finding::VersionsSkipped { from: (*from).to_owned(), to: (*to).to_owned() });
     }

@@ -13,7 +13,9 @@ use kubevirt_release::images::puller;
 use kubevirt_release::object::ObjectError;
 use kubevirt_release::{DeploymentConfig, Inputs, Kind, Object, ObjectKey, Strategy, desired, namespace};
 use kubevirt_upgrade::check::Violation;
-use kubevirt_upgrade::{Course, Decision, Form, Identity, Input, Plan, Report, Snapshot, check, images, rbac};
+use kubevirt_upgrade::{
+    Course, Decision, Existing, Form, Identity, Input, Plan, Report, Snapshot, check, images, rbac,
+};
 use serde_json::Value;
 
 use super::courses::{Case, point_of_no_return};
@@ -22,6 +24,7 @@ use super::snapshot::{existing, identifier, snapshot, workload, workloads};
 use super::status::Ended;
 use super::validate::Target;
 use super::{World, gate, held, registrations, rollout, secrets, statuses};
+use crate::backends::registers;
 use crate::cache::Live;
 use crate::certificates::Unfit;
 use crate::settings::Settings;
@@ -184,6 +187,13 @@ fn plan(
     let trusted = registrations::trusted_meanwhile(&finals, world, &target.id);
     transitional.extend(trusted.into_iter().map(|object| (object.key(), object)));
     let mut snapshot = snapshot(world, &finals, &transitional, workloads);
+    // What another version registered is as it should be until its step comes, unless it is among those.
+    let waits = |key: &ObjectKey, existing: &Existing| {
+        registers(key.kind) && existing.id.as_deref() != Some(&target.id) && !transitional.contains_key(key)
+    };
+    for (_, existing) in snapshot.objects.iter_mut().filter(|(key, existing)| waits(key, existing)) {
+        existing.same_transitional = true;
+    }
     // Strategies of other versions are the way back to them; Jobs that get one are no part of any version.
     let is_beside = |key: &ObjectKey| is_strategy(key) || is_extra(key) || key.kind == Kind::Job;
     snapshot.objects.retain(|key, _| finals.contains_key(key) || !is_beside(key));

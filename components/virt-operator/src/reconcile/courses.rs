@@ -95,7 +95,7 @@ impl<'a> Case<'a> {
         transitional: &BTreeMap<ObjectKey, Object>,
         renewed: &[(&'static str, Unfit)],
     ) -> Vec<Finding> {
-        let Self { cr, target, world, settings: _ } = self;
+        let Self { cr, target, world, settings } = self;
         let Some(from) = observed(cr).filter(|from| from.id != target.id && target.returns.is_none()) else {
             return Vec::new();
         };
@@ -108,7 +108,7 @@ impl<'a> Case<'a> {
             from: &from.version,
             to: &target.config.kubevirt_version,
             objects,
-            rights: world.before.rights.as_deref(),
+            rights: world.before.rights.as_deref().map(|rights| (settings.namespace.as_str(), rights)),
             missing_secrets: &world.before.missing_secrets,
             unanswered: unanswered(world),
             absent_nodes: &world.absent,

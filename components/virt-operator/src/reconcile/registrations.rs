@@ -28,18 +28,17 @@ pub(crate) fn keep_trust(finals: &mut BTreeMap<ObjectKey, Object>, world: &World
     fill(finals, |key, pointer| world.objects.get(key)?.pointer(pointer).cloned());
 }
 
-/// The registrations of another version that are there, each as it is, but for the bundle of the wanted one: until its step
-/// comes, near the end of a change, authorities may have changed. Certificates that the newest signed are trusted
-/// nowhere else.
+/// The registrations of another version that have another bundle than the wanted ones, each as it is but for that: until its
+/// step comes, near the end of a change, authorities may have changed, and what the newest signed is trusted nowhere else.
 pub(crate) fn trusted_meanwhile(finals: &BTreeMap<ObjectKey, Object>, world: &World, id: &str) -> Vec<Object> {
     let wanted = finals.iter().filter(|(key, _)| registers(key.kind));
     let of_another = wanted.filter_map(|(key, wanted)| {
         let live = world.objects.get(key).filter(|live| is_stamped(live) && identifier(live) != Some(id))?;
         let bundle = parents(wanted.value()).iter().find_map(|at| wanted.at(&format!("{at}/caBundle")).cloned())?;
         let as_it_is = Object::from_value(unserved(live)).ok()?;
-        let mut filled = BTreeMap::from([(key.clone(), as_it_is)]);
+        let mut filled = BTreeMap::from([(key.clone(), as_it_is.clone())]);
         fill(&mut filled, |_, _| Some(bundle.clone()));
-        filled.remove(key)
+        filled.remove(key).filter(|filled| *filled != as_it_is)
     });
     of_another.collect()
 }
@@ -120,6 +119,8 @@ mod tests {
         assert_eq!(found[0].at("/webhooks/0/name"), Some(&json!("before")));
         assert_eq!(found[0].at("/metadata/uid"), None, "it can be written");
         assert_eq!(trusted_meanwhile(&wanted, &world("new"), "new"), Vec::new(), "it has its final form");
+        let trusted = World { objects: [(key.clone(), Arc::new(found[0].value().clone()))].into(), ..World::default() };
+        assert_eq!(trusted_meanwhile(&wanted, &trusted, "new"), Vec::new(), "it is trusted already");
     }
 
     #[test]
