@@ -29,7 +29,7 @@ fn world(seed: u64, watcher: &Arc<Rolling>) -> World {
 }
 
 /// Everything that the operator manages, as far as it does not differ from one installation to the next by chance.
-async fn managed(world: &World) -> BTreeMap<String, Value> {
+pub(crate) async fn managed(world: &World) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     let ours = ListParams::default().labels("app.kubernetes.io/managed-by=virt-operator");
     let kinds = Kind::ALL.iter().filter(|kind| **kind != Kind::KubeVirt && !kind.is_optional());

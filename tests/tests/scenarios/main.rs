@@ -2,6 +2,7 @@
 
 mod beside;
 mod customize;
+mod differences;
 mod drain;
 mod edits;
 mod fields;
