@@ -28,7 +28,7 @@ pub const CALLED: [&str; 2] = [OWN, "virt-api"];
 
 /// Whether objects of a kind make the API server call something.
 pub fn registers(kind: Kind) -> bool {
-    matches!(kind, Kind::ValidatingWebhookConfiguration | Kind::MutatingWebhookConfiguration | Kind::APIService)
+    kind.registers()
 }
 
 /// The services a registration names.

@@ -179,7 +179,8 @@ impl<'a> Layout<'a> {
         if *size > LARGEST {
             return Err(LayoutError::TooLarge { digest: digest.clone(), size: *size });
         }
-        let bytes = self.read(&format!("blobs/sha256/{hex}"))?;
+        // One byte more than is said is damage, and is told as such.
+        let bytes = self.read(&format!("blobs/sha256/{hex}"), size.saturating_add(1))?;
         let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         if found != hex || u64::try_from(bytes.len()) != Ok(*size) {
             let (found, found_size) = (format!("sha256:{found}"), bytes.len());
@@ -189,13 +190,21 @@ impl<'a> Layout<'a> {
     }
 
     fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T, LayoutError> {
-        let bytes = self.read(file)?;
+        let bytes = self.read(file, LARGEST)?;
         serde_json::from_slice(&bytes).map_err(|source| LayoutError::Malformed { file: file.to_owned(), source })
     }
 
-    fn read(&self, file: &str) -> Result<Vec<u8>, LayoutError> {
+    /// What the index says, as it lies there: as long as it says the same, so does everything it leads to.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn index_text(&self) -> Result<Vec<u8>, LayoutError> {
+        self.read(INDEX, LARGEST)
+    }
+
+    fn read(&self, file: &str, most: u64) -> Result<Vec<u8>, LayoutError> {
         let path = format!("{}/{file}", self.dir);
-        self.files.read(&path).map_err(|source| LayoutError::Unreadable { file: file.to_owned(), source })
+        self.files.read_at_most(&path, most).map_err(|source| LayoutError::Unreadable { file: file.to_owned(), source })
     }
 }
 

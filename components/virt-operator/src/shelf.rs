@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kubevirt_release::strategy::GENERATE_NAME;
 use kubevirt_release::yaml::YamlError;
@@ -34,12 +34,21 @@ pub enum ShelfError {
 pub struct Shelf {
     files: Arc<dyn Files>,
     dir: Option<String>,
+    /// What a layout's index said last, and which versions that were.
+    known: Arc<Mutex<Option<Known>>>,
+}
+
+/// It is asked several times in each pass, and has not changed.
+#[derive(Clone)]
+struct Known {
+    index: Vec<u8>,
+    versions: BTreeSet<String>,
 }
 
 impl Shelf {
     pub fn new(files: &Arc<dyn Files>, dir: Option<String>) -> Self {
         let dir = dir.map(|dir| dir.trim_end_matches('/').to_owned());
-        Self { files: Arc::clone(files), dir: dir.filter(|dir| !dir.is_empty()) }
+        Self { files: Arc::clone(files), dir: dir.filter(|dir| !dir.is_empty()), known: Arc::default() }
     }
 
     /// The versions of which there seems to be one.
@@ -47,13 +56,24 @@ impl Shelf {
         let Some(dir) = self.dir.as_deref() else { return BTreeSet::new() };
         let of_layout = match Layout::find(self.files.as_ref(), dir) {
             Ok(None) => return self.files.list(dir).into_iter().flatten().collect(),
-            Ok(Some(layout)) => layout.versions(),
+            Ok(Some(layout)) => self.of_layout(&layout),
             Err(error) => Err(error),
         };
-        of_layout.map(BTreeSet::from_iter).unwrap_or_else(|error| {
+        of_layout.unwrap_or_else(|error| {
             tracing::warn!(dir, %error, "which strategies there are cannot be told");
             BTreeSet::new()
         })
+    }
+
+    fn of_layout(&self, layout: &Layout<'_>) -> Result<BTreeSet<String>, LayoutError> {
+        let index = layout.index_text()?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Known { versions, .. }) = known.as_ref().filter(|known| known.index == index) {
+            return Ok(versions.clone());
+        }
+        let versions = BTreeSet::from_iter(layout.versions()?);
+        *known = Some(Known { index, versions: versions.clone() });
+        Ok(versions)
     }
 
     /// The ConfigMap with the strategy of a version, to be put into the cluster. What it holds is judged there, like any

@@ -191,6 +191,11 @@ impl Kind {
         self.facts().phase
     }
 
+    /// Whether objects of this kind make the API server call something.
+    pub fn registers(self) -> bool {
+        matches!(self, Self::ValidatingWebhookConfiguration | Self::MutatingWebhookConfiguration | Self::APIService)
+    }
+
     pub fn care(self) -> Care {
         self.facts().care
     }

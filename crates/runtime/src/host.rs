@@ -11,6 +11,14 @@ use crate::clock::Clock;
 use crate::log::Verbosity;
 use crate::net::Net;
 
+/// The content of a file if it is not larger than it may be.
+pub(crate) fn within(content: Vec<u8>, most: u64) -> io::Result<Vec<u8>> {
+    if u64::try_from(content.len()).is_ok_and(|size| size <= most) {
+        return Ok(content);
+    }
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes")))
+}
+
 /// Files a process may read: the operating system's, or the volumes mounted into a simulated pod.
 pub trait Files: Send + Sync + 'static {
     /// The whole content of a file, as it is now (a mounted Secret changes under a running process).
@@ -18,6 +26,14 @@ pub trait Files: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` when there is no such file.
     fn read(&self, path: &str) -> io::Result<Vec<u8>>;
+
+    /// The same of a file that is not known to be small: not more than `most` bytes of it are taken into memory.
+    ///
+    /// # Errors
+    /// As for [`Self::read`]; `FileTooLarge` when it has more.
+    fn read_at_most(&self, path: &str, most: u64) -> io::Result<Vec<u8>> {
+        within(self.read(path)?, most)
+    }
 
     /// The names of what is in a directory, in no order.
     ///

@@ -4,7 +4,7 @@
 pub mod place;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::causes::Causes;
 use crate::cli::ProcessArgs;
 use crate::clock::Clock;
 use crate::connect;
-use crate::host::{Files, Host, Program};
+use crate::host::{Files, Host, Program, within};
 use crate::log::{self, Verbosity};
 use crate::net::Net;
 use crate::net::os::OsNet;
@@ -57,9 +57,20 @@ impl Files for OsFiles {
         std::fs::read(Path::new(path))
     }
 
+    fn read_at_most(&self, path: &str, most: u64) -> io::Result<Vec<u8>> {
+        first_of(Path::new(path), most)
+    }
+
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         names_in(Path::new(dir))
     }
+}
+
+/// The content of a file, of which not more than is allowed is read.
+fn first_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    std::fs::File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut content)?;
+    within(content, most)
 }
 
 /// The names in a directory, those that are no text left out.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kubevirt_release::ObjectKey;
 
-use crate::order::{Mode, Slot, slot_of};
+use crate::order::{Mode, Slot, is_registration, slot_of};
 use crate::plan::{Form, Plan, Step, StepState};
 
 /// What must be finished before what; the file is written by hand.
@@ -29,6 +29,8 @@ pub enum Violation {
     DeletesDesired { step: Slot, object: ObjectKey },
     #[error("step {step} writes {object}, which is not among the step's objects")]
     ForeignWrite { step: Slot, object: ObjectKey },
+    #[error("step {step} writes {object} in a transitional form, and there is none of it")]
+    NoSuchForm { step: Slot, object: ObjectKey },
     #[error("step {step} is called done but has something to do")]
     FalselyDone { step: Slot },
     #[error("step {step} waits for nothing")]
@@ -123,6 +125,11 @@ fn check_objects(steps: &[Step], desired: &BTreeSet<ObjectKey>, found: &mut Vec<
                 Some(_) => {}
                 None => found.push(Violation::NotDesired { step: step.slot, object: object.clone() }),
             }
+        }
+        let has_form = |object: &ObjectKey| slot_of(object) == Slot::RbacShrink || is_registration(object);
+        if step.form == Form::Transitional {
+            let without = step.objects.iter().filter(|object| !has_form(object));
+            found.extend(without.map(|object| Violation::NoSuchForm { step: step.slot, object: object.clone() }));
         }
         for object in step.apply.iter().filter(|object| !step.objects.contains(object)) {
             found.push(Violation::ForeignWrite { step: step.slot, object: object.clone() });

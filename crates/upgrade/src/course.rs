@@ -7,7 +7,7 @@ use kubevirt_release::{Kind, ObjectKey};
 
 use crate::health::{Failure, health};
 use crate::input::Snapshot;
-use crate::order::{Mode, Slot, slot_of};
+use crate::order::{Mode, Slot, is_registration, slot_of};
 use crate::plan::{Plan, Step, StepState};
 use crate::policy::Policy;
 use crate::preflight::Finding;
@@ -113,11 +113,18 @@ pub fn decide(plan: &Plan, snapshot: &Snapshot, asked: &Asked<'_>) -> Decision {
 /// trust those that take their place, and a roll-out over nodes has to be told to stop.
 fn goes_on(key: &ObjectKey, slot: Slot, snapshot: &Snapshot, target: &str) -> bool {
     match key.kind {
-        _ if slot == Slot::RbacOpen => slot_of(key) == Slot::Admission,
+        _ if slot == Slot::RbacOpen => is_registration(key),
+        // What is defined already must not be open only because somebody thinks.
+        _ if slot == Slot::Gate => defines(snapshot, target),
         Kind::Secret | Kind::ConfigMap => true,
         Kind::DaemonSet => slot_of(key) == Slot::Handler && snapshot.is_of(key, target),
         _ => false,
     }
+}
+
+/// Whether definitions of the target version have begun to be written.
+fn defines(snapshot: &Snapshot, target: &str) -> bool {
+    snapshot.objects.keys().any(|key| slot_of(key) == Slot::Crds && snapshot.is_of(key, target))
 }
 
 impl Plan {

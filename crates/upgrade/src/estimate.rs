@@ -125,7 +125,7 @@ fn of_finished(step: &StepStatus, policy: &Policy) -> Option<SignedDuration> {
     let took = step.finished.as_ref()?.0.duration_since(step.started.as_ref()?.0);
     let pods: i64 = step.pods.into();
     let after_the_first = waves(pods - 1, width(step, policy));
-    per_wave(took - pauses(step, after_the_first, false, policy), pods, width(step, policy))
+    per_wave(took.saturating_sub(pauses(step, after_the_first, false, policy)), pods, width(step, policy))
 }
 
 /// How long a wave takes of the step under way, as far as it has come.
@@ -133,7 +133,7 @@ fn of_current(step: &StepStatus, progress: Progress, policy: &Policy, now: Times
     let took = now.duration_since(step.started.as_ref()?.0);
     let width = width(step, policy);
     let begun = waves(progress.done - 1, width);
-    per_wave(took - pauses(step, begun, begun == 0, policy), progress.done, width)
+    per_wave(took.saturating_sub(pauses(step, begun, begun == 0, policy)), progress.done, width)
 }
 
 /// The time for a wave, when the first pod and so many others in waves took a time together.

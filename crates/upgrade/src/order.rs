@@ -197,6 +197,12 @@ pub(crate) fn slot_of(key: &ObjectKey) -> Slot {
     }
 }
 
+/// Objects that belong to the step near the end that registers them, and that `RbacOpen` keeps trusting the right authority until
+/// then. Admission policies stand beside them, and call nobody.
+pub(crate) fn is_registration(key: &ObjectKey) -> bool {
+    slot_of(key) == Slot::Admission && key.kind.registers()
+}
+
 /// Objects that are never deleted because a version no longer has them: with a definition go all objects users stored
 /// under it.
 pub(crate) fn is_kept(key: &ObjectKey) -> bool {

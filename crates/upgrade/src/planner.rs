@@ -96,8 +96,9 @@ fn rbac_open_step(number: usize, input: &Input) -> Step {
     let old_pod = workloads.any(|(_, workload)| rollout::runs_old(workload, is_old, &snapshot.absent_nodes));
     let mut step = write_step(number, Slot::RbacOpen, Form::Transitional, input);
     if !may_start_old && !obsolete && !old_pod {
-        step.apply.clear();
-        step.state = StepState::Done;
+        // What is registered is to be trusted as long as its own step has not come; that may be held.
+        step.apply.retain(order::is_registration);
+        step.state = if step.apply.is_empty() { StepState::Done } else { StepState::Now };
     }
     step
 }
@@ -120,7 +121,7 @@ fn write_step(number: usize, slot: Slot, form: Form, input: &Input) -> Step {
     // Registrations have their own step near the end, but whom the API server trusts when it calls what is registered already
     // changes when an authority does.
     let is_registered = |key: &ObjectKey| {
-        order::slot_of(key) == Slot::Admission
+        order::is_registration(key)
             && input.snapshot.objects.contains_key(key)
             && !input.snapshot.is_of(key, &input.target.id)
     };
@@ -138,8 +139,10 @@ fn write_step(number: usize, slot: Slot, form: Form, input: &Input) -> Step {
             continue;
         };
         if existing.deleting {
-            // Writing into an object that is going away would be lost with it.
-            reasons.push(Reason::BeingDeleted { object: key.clone() });
+            // Writing into an object that is going away would be lost with it. What was registered is waited for in its own step.
+            if order::slot_of(key) == home {
+                reasons.push(Reason::BeingDeleted { object: key.clone() });
+            }
             continue;
         }
         let same = match form {

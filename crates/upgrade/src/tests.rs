@@ -5,5 +5,6 @@ mod documented;
 mod gate;
 mod images;
 mod properties;
+mod registrations;
 mod stories;
 mod world;

@@ -100,8 +100,11 @@ impl<'a> Case<'a> {
             return Vec::new();
         };
         let first = |(key, object)| {
-            let written: &Object = transitional.get(key).unwrap_or(object);
-            (key, written.value(), world.objects.get(key).map(AsRef::as_ref))
+            let live = world.objects.get(key);
+            // What has its final form already is not written in another one first.
+            let is_final = live.is_some_and(|live| identifier(live) == Some(target.id.as_str()));
+            let written: &Object = transitional.get(key).filter(|_| !is_final).unwrap_or(object);
+            (key, written.value(), live.map(AsRef::as_ref))
         };
         let objects = finals.iter().map(first).collect();
         preflight(&Before {

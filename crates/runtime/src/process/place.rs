@@ -116,6 +116,10 @@ impl Files for RootedFiles {
         std::fs::read(self.place(path))
     }
 
+    fn read_at_most(&self, path: &str, most: u64) -> io::Result<Vec<u8>> {
+        super::first_of(&self.place(path), most)
+    }
+
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         super::names_in(&self.place(dir))
     }
