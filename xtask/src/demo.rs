@@ -21,6 +21,7 @@ use budget::{Budget, Spent};
 use kubectl::Kubectl;
 use probe::{Answers, Probe};
 use server::Server;
+pub(crate) use server::programs;
 
 const OLD: &str = "v0.1.0";
 const NEW: &str = "v0.2.0";

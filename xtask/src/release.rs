@@ -110,7 +110,7 @@ pub(crate) fn write(options: &Options) -> Result<Vec<String>> {
     // The index lists what the release contains; a component without a program of its own has no image yet.
     index.components.retain(|component| PROGRAMS.contains(&component.name.as_str()));
     if !manifests_only {
-        let programs = build(PROGRAMS.iter().copied().chain(["virtctl"]))?;
+        let programs = programs()?;
         fs::create_dir_all(partial.join("images"))?;
         for component in &mut index.components {
             let image = oci::Image {
@@ -146,6 +146,14 @@ fn check_version(version: &str) -> Result<()> {
     let plain = |number: &&str| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit());
     ensure!(numbers.len() == 3 && numbers.iter().all(plain), "--version {version}: a version looks like v1.2.3");
     Ok(())
+}
+
+/// Builds every program of a release, and gives where they lie.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn programs() -> Result<PathBuf> {
+    build(PROGRAMS.iter().copied().chain(["virtctl"]))
 }
 
 /// Compiles programs as a release holds them, and returns the folder they are in.

@@ -83,7 +83,11 @@ const STAGES: &[Stage] = &[
         name: "processes",
         what: "the same with pods that are processes of two builds; an upgrade may take 3 s beyond what its pods need",
         lacks: NOTHING,
-        run: || demo(&["--process", "--hold-to-goal"]),
+        run: || {
+            // Before the clock runs.
+            crate::demo::programs()?;
+            demo(&["--process", "--hold-to-goal"])
+        },
     },
     Stage {
         name: "guest",

@@ -53,11 +53,7 @@ fn start(arguments: &[&str], log: &Path) -> Result<Running> {
 /// The programs of the images of each release. Those of the first one are of another build than those that take their
 /// place, as they are in a cluster: two builds run side by side while the version changes.
 fn lay_out(images: &Path) -> Result<()> {
-    let arguments: Vec<&str> = release::PROGRAMS.iter().flat_map(|package| ["--package", *package]).collect();
-    term::command(&format!("cargo build {}", arguments.join(" ")));
-    let status = paths::cargo().arg("build").args(&arguments).status()?;
-    ensure!(status.success(), "the build of the components failed");
-    let (first, later) = (paths::target()?.join("debug"), release::build(release::PROGRAMS.iter().copied())?);
+    let (first, later) = programs()?;
     for (version, programs) in [(OLD, &first), (NEW, &later), (BAD, &later), (NEXT, &later)] {
         let place = images.join(version);
         std::fs::create_dir_all(&place).with_context(|| format!("create {}", place.display()))?;
@@ -68,4 +64,19 @@ fn lay_out(images: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Builds what process nodes run: the programs of the debug build, and those that images hold; gives where they lie.
+///
+/// # Errors
+/// A build fails.
+pub(crate) fn programs() -> Result<(PathBuf, PathBuf)> {
+    // Together with the programs that are built already: other packages in one command would mean other features of what they
+    // all depend on, and a build of its own of each.
+    let packages = ["nanokube-cli", "virtctl"].into_iter().chain(release::PROGRAMS.iter().copied());
+    let arguments: Vec<&str> = packages.flat_map(|package| ["--package", package]).collect();
+    term::command(&format!("cargo build {}", arguments.join(" ")));
+    let status = paths::cargo().arg("build").args(&arguments).status()?;
+    ensure!(status.success(), "the build of the components failed");
+    Ok((paths::target()?.join("debug"), release::programs()?))
 }
