@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::nanokube::Running;
@@ -363,6 +363,9 @@ impl<'a> Bench<'a> {
 
     /// What was measured before something went wrong took minutes: it is shown all the same.
     fn end(&self, measured: Result<()>) -> Result<()> {
+        if let (Ok(()), true, Some(only)) = (&measured, self.figures.is_empty(), &self.options.only) {
+            bail!("--only {only}: no figure of `bench {}` has that in its name or label", self.options.subject);
+        }
         let reported = self.report();
         measured.and(reported)
     }

@@ -31,7 +31,7 @@ const AGAIN: SignedDuration = SignedDuration::from_secs(30);
 struct Known {
     change: String,
     at: Timestamp,
-    /// It stands in the way.
+    /// It stands in the way or is worth a warning, or not everything was answered.
     in_doubt: bool,
     looked: Arc<Looked>,
 }
@@ -56,14 +56,14 @@ impl Before {
         {
             return Arc::clone(&known.looked);
         }
-        let rights = rights(client, namespace).await;
-        let looked = Arc::new(Looked { rights, missing_secrets: missing(client, namespace, secrets).await });
-        let known = Known { change: change.to_owned(), at: now, in_doubt: false, looked: Arc::clone(&looked) };
+        let (looked, in_doubt) = ask(client, client, namespace, secrets).await;
+        let looked = Arc::new(looked);
+        let known = Known { change: change.to_owned(), at: now, in_doubt, looked: Arc::clone(&looked) };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
         looked
     }
 
-    /// Takes note that what was found keeps the change from being begun.
+    /// Takes note that what was found is to be mended by somebody.
     pub fn doubt(&self) {
         if let Some(known) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             known.in_doubt = true;
@@ -74,31 +74,38 @@ impl Before {
 /// The same for somebody who looks from outside: of the operator's account as far as he may act on its behalf, of Secrets as
 /// far as he may see them.
 pub async fn from_outside(client: &Client, namespace: &str, account: &str, secrets: &[String]) -> Looked {
-    let operator = on_behalf_of(client, &format!("system:serviceaccount:{namespace}:{account}"));
-    let rights = match operator {
-        Ok(operator) => rights(&operator, namespace).await,
-        Err(_) => None,
-    };
-    Looked { rights, missing_secrets: missing(client, namespace, secrets).await }
+    match on_behalf_of(client, &format!("system:serviceaccount:{namespace}:{account}")) {
+        Ok(operator) => ask(&operator, client, namespace, secrets).await.0,
+        Err(_) => Looked { rights: None, missing_secrets: missing(client, namespace, secrets).await.0 },
+    }
 }
 
-async fn rights(client: &Client, namespace: &str) -> Option<Vec<PolicyRule>> {
-    own_rights(client, namespace).await.unwrap_or_else(|error| {
+/// What the operator may do and which Secrets are missing, each asked in somebody's name; and whether a question stayed
+/// unanswered.
+async fn ask(operator: &Client, client: &Client, namespace: &str, secrets: &[String]) -> (Looked, bool) {
+    let rights = own_rights(operator, namespace).await;
+    if let Err(error) = &rights {
         tracing::warn!(%error, "what the operator may do could not be asked");
-        None
-    })
+    }
+    let (missing_secrets, all) = missing(client, namespace, secrets).await;
+    let unanswered = rights.is_err() || !all;
+    (Looked { rights: rights.unwrap_or_default(), missing_secrets }, unanswered)
 }
 
-/// Those of some Secrets that are not there. Their content is not read; one that cannot be asked about counts as there.
-async fn missing(client: &Client, namespace: &str, secrets: &[String]) -> BTreeSet<String> {
+/// Those of some Secrets that are not there, and whether all could be asked about. Their content is not read; one that cannot
+/// be asked about counts as there.
+async fn missing(client: &Client, namespace: &str, secrets: &[String]) -> (BTreeSet<String>, bool) {
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
-    let mut missing = BTreeSet::new();
+    let (mut missing, mut all) = (BTreeSet::new(), true);
     for name in secrets {
         match api.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await {
             Ok(found) if found.items.is_empty() => drop(missing.insert(name.clone())),
             Ok(_) => {}
-            Err(error) => tracing::warn!(secret = name, %error, "whether it is there could not be asked"),
+            Err(error) => {
+                all = false;
+                tracing::warn!(secret = name, %error, "whether it is there could not be asked");
+            }
         }
     }
-    missing
+    (missing, all)
 }

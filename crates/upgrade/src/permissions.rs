@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef, Subject};
 use kubevirt_release::rbac::{GROUP, covers, in_words, missing, named};
 use kubevirt_release::{Kind, ObjectKey};
 use serde::Deserialize;
@@ -54,17 +54,30 @@ fn to_fill(new: &Value, live: Option<&Value>) -> Option<Vec<PolicyRule>> {
 
 /// The role that a binding is to give; none when it gives it to the same accounts already.
 fn to_give(key: &ObjectKey, new: &Value, live: Option<&Value>) -> Option<ObjectKey> {
-    let same = |field: &str| live.is_some_and(|live| live.get(field) == new.get(field));
-    if same("roleRef") && same("subjects") {
+    let (role, accounts) = given(new)?;
+    if live.and_then(given).is_some_and(|has| has == (role.clone(), accounts)) {
         return None;
     }
-    let text = |pointer: &str| new.pointer(pointer).and_then(Value::as_str);
-    let name = text("/roleRef/name")?;
-    match text("/roleRef/kind")? {
+    let RoleRef { api_group: _, kind, name } = &role;
+    match kind.as_str() {
         "ClusterRole" => Some(ObjectKey::new(Kind::ClusterRole, None, name)),
         "Role" => Some(ObjectKey::new(Kind::Role, key.namespace.as_deref(), name)),
         _ => None,
     }
+}
+
+/// Which role a binding gives to whom, with what is left out and what the server fills in alike. None: it cannot be read.
+fn given(binding: &Value) -> Option<(RoleRef, Vec<Subject>)> {
+    let text = |field: &str| Some(binding.get("roleRef")?.get(field)?.as_str()?.to_owned());
+    let role = RoleRef { api_group: Some(GROUP.to_owned()), kind: text("kind")?, name: text("name")? };
+    let subjects = binding.get("subjects").filter(|subjects| !subjects.is_null());
+    let mut subjects = subjects.map_or(Some(Vec::new()), |of| Vec::<Subject>::deserialize(of).ok())?;
+    for Subject { api_group, kind, name: _, namespace } in &mut subjects {
+        let default = if kind == "ServiceAccount" { "" } else { GROUP };
+        *api_group = Some(api_group.take().filter(|group| !group.is_empty()).unwrap_or_else(|| default.to_owned()));
+        *namespace = namespace.take().filter(|namespace| !namespace.is_empty());
+    }
+    Some((role, subjects))
 }
 
 /// The rules of a role, with what is left out and what is empty alike. None: they cannot be read.
@@ -158,6 +171,10 @@ mod tests {
             assert_eq!(told(&with(None), &[named(GROUP, &[of.plural()], &["r"], &["bind"])]), [""; 0]);
             assert_eq!(told(&with(Some(binding(of.name(), "a"))), &[]), [""; 0], "it is given already");
             assert_eq!(told(&with(Some(binding(of.name(), "b"))), &[]).len(), 1);
+            let mut as_kept = binding(of.name(), "a");
+            as_kept["roleRef"]["apiGroup"] = GROUP.into();
+            as_kept["subjects"][0]["apiGroup"] = "".into();
+            assert_eq!(told(&with(Some(as_kept)), &[]), [""; 0], "the server filled it in");
             let [_, alone] = with(None);
             assert_eq!(told(&[alone], &[]), [""; 0], "nobody knows what is in the role");
         }

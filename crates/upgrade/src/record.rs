@@ -55,8 +55,9 @@ pub fn advance(
         started: old.and_then(|old| old.started.clone()).or(Some(Time(now))),
         steps: plan.steps().iter().map(|step| step_status(old, step, now)).collect(),
         skipped_nodes: skipped(plan, snapshot),
-        // What was found before the first write; afterwards the steps speak.
+        // What is found before the first write; afterwards the steps speak.
         findings: old
+            .filter(|old| old.reason.as_deref() != Some(Reason::PREFLIGHT_FAILED))
             .map(|old| old.findings.clone())
             .unwrap_or_else(|| findings.iter().take(FINDINGS).map(told).collect()),
         ..UpgradePlanStatus::default()

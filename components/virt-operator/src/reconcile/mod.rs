@@ -259,7 +259,10 @@ impl Reconciler {
             Ok(built) => {
                 tracing::debug!(report = %built.report, "planned");
                 self.metrics.waiting(&built.report);
-                if built.report.findings().iter().any(|finding| matches!(finding, Finding::PermissionMissing { .. })) {
+                let is_from_before = |finding: &Finding| {
+                    matches!(finding, Finding::PermissionMissing { .. } | Finding::PullSecretMissing { .. })
+                };
+                if built.report.findings().iter().any(is_from_before) {
                     self.before.doubt();
                 }
                 self.tell_history(&cr, target, &built).await?;

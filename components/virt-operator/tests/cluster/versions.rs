@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kubevirt_api::names::annotation;
 use kubevirt_release::operator_manifest::{ManifestOptions, operator_manifest};
 use kubevirt_release::{Kind, Object, Strategy};
@@ -317,11 +317,19 @@ async fn an_image_that_no_runtime_would_take_stops_a_change_and_a_missing_pull_s
         "customizeComponents": {"patches": patches}});
     cluster.patch_cr(json!({ "spec": spec })).await;
     cluster.cr_until("it is blocked", |cr| condition(cr, "Synchronized") == "False UpgradeBlocked").await;
-    let plan = cluster.get(Kind::UpgradePlan, "upgrade-1").await.expect("the plan");
-    let findings = plan["status"]["findings"].as_array().expect("findings");
-    let told: Vec<&str> = findings.iter().filter_map(|finding| finding["code"].as_str()).collect();
-    assert_eq!(told, ["ImageReferenceInvalid", "PullSecretMissing"], "{findings:#?}");
+    let told = async || {
+        let plan = cluster.get(Kind::UpgradePlan, "upgrade-1").await.expect("the plan");
+        let findings = plan["status"]["findings"].as_array().cloned().unwrap_or_default();
+        findings.iter().map(|finding| finding["code"].as_str().expect("a code").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(told().await, ["ImageReferenceInvalid", "PullSecretMissing"]);
+    let secret = json!({"metadata": {"name": "pull"}, "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": "e30="}});
+    let secret = serde_json::from_value(secret).expect("a Secret");
+    cluster.api(Kind::Secret).create(&PostParams::default(), &secret).await.expect("made");
+    cluster.until("it is not told any more", async || (told().await == ["ImageReferenceInvalid"]).then_some(())).await;
     assert!(suite(&cluster).await.iter().all(|(_, image, _)| image.ends_with(":v0.1.0")));
     cluster.patch_cr(json!({"spec": {"customizeComponents": null}})).await;
     cluster.settled("v0.2.0").await;
+    assert_eq!(told().await, [""; 0], "all was mended before it began");
 }
