@@ -64,9 +64,6 @@ pub enum PausedBy {
 }
 
 impl Reason {
-    /// The code of what keeps a change from its first write.
-    pub(crate) const PREFLIGHT_FAILED: &str = "PreflightFailed";
-
     /// The machine-readable name.
     pub fn code(&self) -> &'static str {
         match self {
@@ -85,7 +82,7 @@ impl Reason {
             Self::Soaking { .. } => "Soaking",
             Self::BetweenWaves { .. } => "BetweenWaves",
             Self::Failed { .. } => "Failed",
-            Self::PreflightFailed { .. } => Self::PREFLIGHT_FAILED,
+            Self::PreflightFailed { .. } => "PreflightFailed",
             Self::PastPointOfNoReturn { .. } => "PastPointOfNoReturn",
             Self::NoWayBack { .. } => "NoWayBack",
         }

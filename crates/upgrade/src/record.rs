@@ -25,6 +25,9 @@ const NAMED_NODES: usize = 10;
 /// How many findings are told: the ones that block come first, and of the others ten are enough to look into.
 const FINDINGS: usize = 10;
 
+/// The code of [`Reason::PreflightFailed`]: what it holds has not begun.
+const UNBEGUN: &str = "PreflightFailed";
+
 /// How many changes of version are kept: years of them where releases come every month or two, a few kilobytes each.
 pub const HISTORY: usize = 20;
 
@@ -57,7 +60,7 @@ pub fn advance(
         skipped_nodes: skipped(plan, snapshot),
         // What is found before the first write; afterwards the steps speak.
         findings: old
-            .filter(|old| old.reason.as_deref() != Some(Reason::PREFLIGHT_FAILED))
+            .filter(|old| old.reason.as_deref() != Some(UNBEGUN))
             .map(|old| old.findings.clone())
             .unwrap_or_else(|| findings.iter().take(FINDINGS).map(told).collect()),
         ..UpgradePlanStatus::default()
