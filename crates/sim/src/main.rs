@@ -58,8 +58,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     kubevirt_runtime::process::install_crypto();
     let began = Instant::now();
-    let reference = if arguments.upgrade { upgrade::reference() } else { sweep::reference() };
+    let story: &[Act] = if arguments.upgrade { &upgrade::STORY } else { &sweep::STORY };
+    let reference = sweep::reference(story, arguments.trace);
     if !reference.is_good() {
+        reference.findings.lines.iter().for_each(|line| println!("{line}"));
         println!("the run without trouble is not good:");
         complain(&reference);
         return ExitCode::FAILURE;
@@ -68,7 +70,6 @@ fn main() -> ExitCode {
     println!("reference: {} ({:.1} s)", acts.join(", "), began.elapsed().as_secs_f64());
 
     let apart = apart(&arguments, &reference);
-    let story: &[Act] = if arguments.upgrade { &upgrade::STORY } else { &sweep::STORY };
     let in_series = series::joined(apart.clone(), story, &reference);
     // Asked for by name, all trouble can be had on its own.
     let mut jobs = match (arguments.apart, arguments.only.is_empty()) {

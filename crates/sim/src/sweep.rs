@@ -69,8 +69,8 @@ pub struct Finished {
 }
 
 /// What a run without trouble looks like, against which others are held.
-pub fn reference() -> Outcome {
-    run(&Script::undisturbed(SEED, &STORY))
+pub fn reference(story: &[Act], keeps_lines: bool) -> Outcome {
+    run(&Script { keeps_lines, ..Script::undisturbed(SEED, story) })
 }
 
 /// Every blow at every write of the story. A run ends with the act that was hit.

@@ -9,7 +9,7 @@ pub mod jobs;
 pub(crate) mod renewal;
 pub(crate) mod unread;
 
-pub use jobs::{exhaustive, mischief, reference, seeded, special, turned, unhit};
+pub use jobs::{exhaustive, mischief, seeded, special, turned, unhit};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -229,7 +229,7 @@ pub(crate) fn left_behind(outcome: &Outcome) -> Vec<String> {
     let undone = outcome.done.iter().find(|done| matches!(done.act, Act::Undo(_)));
     let undone = undone.filter(|done| !done.told.values().any(is_newer));
     let Some(undone) = undone else { return Vec::new() };
-    let kept = |key: &str| key.contains("kubevirt-install-strategy-");
+    let kept = |key: &str| key.contains("kubevirt-install-strategy-") || key.ends_with(releases::NEW_DEFINITION);
     let without = |of: &state::EndState| {
         of.iter().filter(|(key, _)| !kept(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
     };

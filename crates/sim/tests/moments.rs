@@ -1,6 +1,6 @@
 //! Of the writes of one moment one stands for all: a lease that can't be renewed from any of them on leads to the same run.
 
-use kubevirt_sim::sweep::{exhaustive, reference};
+use kubevirt_sim::sweep::{STORY, exhaustive, reference};
 use kubevirt_sim::{Outcome, run};
 
 /// What happened, without the line that says at which write.
@@ -11,7 +11,7 @@ fn trace(outcome: &Outcome) -> Vec<&String> {
 #[test]
 fn a_lease_that_fails_at_one_write_of_a_moment_fails_at_all_of_them() {
     kubevirt_runtime::process::install_crypto();
-    let reference = reference();
+    let reference = reference(&STORY, false);
     let moments = &reference.findings.moments;
     let jobs = exhaustive(&reference);
     let deposed = |write: usize| {

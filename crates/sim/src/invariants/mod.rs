@@ -5,6 +5,7 @@
 
 mod bundles;
 mod changes;
+mod closed;
 mod deletions;
 mod finalizer;
 mod generations;
@@ -108,6 +109,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(changes::InOrder),
         Box::new(changes::History),
         Box::new(grants::Grants::default()),
+        Box::new(closed::Closed),
     ]
 }
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kubevirt_release::operator_manifest::{ManifestOptions, operator_manifest};
-use kubevirt_release::{Kind, Object, Strategy};
+use kubevirt_release::{Kind, Object, Strategy, gate};
 use kubevirt_runtime::clock::Clock;
 use nanokube::{Nanokube, Options, UserInfo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -18,6 +18,7 @@ use super::{NAMESPACE, OPERATOR};
 use crate::course::Course;
 use crate::process::Lives;
 use crate::referee::Referee;
+use crate::releases::NEW_DEFINITION;
 use crate::run::Script;
 
 const FINALIZER: &str = "kubevirt.io/foregroundDeleteKubeVirt";
@@ -474,4 +475,75 @@ async fn s11_a_role_loses_a_rule_that_an_old_pod_needs_or_lacks_one_that_new_pod
     stage.merge("admin", Kind::ClusterRole, "kubevirt-handler", rules(&[])).await;
     stage.merge("leader", Kind::DaemonSet, "virt-handler", to("v0.2.0")).await;
     assert_eq!(stage.broken(), ["S11", "S11"], "somebody else took the rules a moment ago");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s12_a_kind_that_a_version_brings_is_not_closed_or_is_opened_too_early() {
+    let stage = Stage::new().await;
+    let strategy = Strategy {
+        version: "v0.1.0".to_owned(),
+        registry: "registry".to_owned(),
+        id: String::new(),
+        objects: Vec::new(),
+    };
+    let mut map = serde_json::to_value(strategy.encode(NAMESPACE)).unwrap();
+    map["metadata"]["name"] = json!("older");
+    stage.create("leader", map).await;
+    let pods = stage.of(UserInfo::admin(), "", "v1", "Pod", "pods", true);
+    let old = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "old", "namespace": NAMESPACE,
+        "labels": {"kubevirt.io": "virt-api"}, "annotations": {VERSION: "v0.1.0"}},
+        "spec": {"containers": [{"name": "virt-api", "image": "localhost/none"}]}});
+    stage.create("admin", account("default")).await;
+    pods.create(&PostParams::default(), &serde_json::from_value(old).unwrap()).await.unwrap();
+    stage.merge("admin", Kind::KubeVirt, "kubevirt", json!({"spec": {"imageTag": "v0.2.0"}})).await;
+    let definition = managed(
+        Kind::CustomResourceDefinition,
+        NEW_DEFINITION,
+        "1",
+        json!({"spec": {"group": "plugin.kubevirt.io", "scope": "Cluster",
+            "names": {"plural": "plugins", "singular": "plugin", "kind": "Plugin", "listKind": "PluginList"},
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}),
+    );
+    let gate = |name: &str| {
+        let service = json!({"service": {"name": "kubevirt-operator-webhook", "namespace": NAMESPACE}});
+        managed(
+            Kind::ValidatingWebhookConfiguration,
+            gate::NAME,
+            "1",
+            json!({"webhooks": [{
+            "name": format!("{name}-tmp-validator"), "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "clientConfig": service,
+            "rules": [{"apiGroups": ["plugin.kubevirt.io"], "apiVersions": ["*"], "operations": ["CREATE"],
+                "resources": ["plugins"]}]}]}),
+        )
+    };
+    let close = async || stage.create("leader", gate(NEW_DEFINITION)).await;
+    let open = async || stage.delete("leader", Kind::ValidatingWebhookConfiguration, gate::NAME).await;
+    let take = async || {
+        let definitions = stage.objects("admin", Kind::CustomResourceDefinition);
+        definitions.delete(NEW_DEFINITION, &DeleteParams::default()).await.unwrap();
+    };
+    close().await;
+    stage.create("leader", definition.clone()).await;
+    assert_eq!(stage.broken(), [""; 0], "it is closed");
+    open().await;
+    assert_eq!(stage.broken(), ["S12"], "the older virt-api may answer");
+    take().await;
+    stage.create("leader", gate("others.kubevirt.io")).await;
+    stage.create("leader", definition.clone()).await;
+    assert_eq!(stage.broken(), ["S12", "S12"], "only another kind is closed");
+    open().await;
+    assert_eq!(stage.broken(), ["S12", "S12"], "it did not close this kind");
+    close().await;
+    stage.merge("admin", Kind::KubeVirt, "kubevirt", json!({"spec": {"imageTag": "v0.1.0"}})).await;
+    open().await;
+    assert_eq!(stage.broken(), ["S12", "S12"], "nobody wants the newer version any more");
+    stage.merge("admin", Kind::KubeVirt, "kubevirt", json!({"spec": {"imageTag": "v0.2.0"}})).await;
+    close().await;
+    pods.delete("old", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
+    open().await;
+    take().await;
+    stage.create("leader", definition).await;
+    assert_eq!(stage.broken(), ["S12", "S12"], "nobody is left who would not know the kind");
 }

@@ -17,7 +17,7 @@ use crate::invariants::OPERATOR;
 use crate::monkey::{Prank, Victim};
 use crate::outage::{Backends, Outage};
 use crate::registry::Sickness;
-use crate::run::{Outcome, Script, run};
+use crate::run::{Outcome, Script};
 use crate::story::Act;
 use crate::sweep::{Finished, Job, SEED, blows, pranks};
 use crate::world::{Moment, Trouble};
@@ -28,11 +28,6 @@ const HORIZON: u32 = 160;
 
 /// What is told for longer than this is also struck in its midst; whoever asks is a few hundredths of a second late.
 const LONG: Duration = Duration::from_millis(200);
-
-/// What a change without trouble looks like.
-pub fn reference() -> Outcome {
-    run(&Script::undisturbed(SEED, &STORY))
-}
 
 fn done(reference: &Outcome, act: Act) -> Option<&crate::run::Done> {
     reference.done.iter().find(|done| done.act == act)
