@@ -212,6 +212,16 @@ fn options(nodes: u32, seed: u64, change: impl FnOnce(Table) -> Table) -> Option
     Options::new(nodes, Clock::anchored(start), seed, Arc::new(change(images)))
 }
 
+/// Waits until an object does not exist; fails after [`PATIENCE`].
+pub async fn until_gone(api: &Api<DynamicObject>, name: &str) {
+    let wait = await_condition(api.clone(), name, |object: Option<&DynamicObject>| object.is_none());
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => panic!("{name}: gone: {error}"),
+        Err(_) => panic!("{name}: not gone within {PATIENCE:?}"),
+    }
+}
+
 /// Waits until an object exists and satisfies a condition; fails after [`PATIENCE`] with the object as it was last.
 pub async fn until(
     api: &Api<DynamicObject>,

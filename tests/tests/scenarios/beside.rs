@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::DynamicObject;
-use kube::runtime::wait::await_condition;
-use kube::{Api, ResourceExt as _};
 use kubevirt_release::extras::alerts::{ALERTS, EXTERNAL, metrics};
 use kubevirt_release::extras::monitoring::{ACCESS, NAME};
 use kubevirt_release::{Kind, Object};
-use kubevirt_tests::{NAMESPACE, PATIENCE, World, condition_of, quiet_for, simulate, until};
+use kubevirt_tests::{NAMESPACE, World, condition_of, quiet_for, simulate, until, until_gone};
 use serde_json::{Value, json};
 
 use crate::support::{install, object};
@@ -39,11 +38,6 @@ pub(crate) fn account(namespace: &str) -> [Object; 2] {
         object(json!({"apiVersion": "v1", "kind": "ServiceAccount",
                       "metadata": {"name": "prometheus-k8s", "namespace": namespace}})),
     ]
-}
-
-pub(crate) async fn gone(api: &Api<DynamicObject>, name: &str) {
-    let absent = await_condition(api.clone(), name, |object: Option<&DynamicObject>| object.is_none());
-    assert!(tokio::time::timeout(PATIENCE, absent).await.is_ok(), "{name} is still there");
 }
 
 pub(crate) async fn says(world: &World, condition: &str, reason: &str) -> Value {
@@ -87,7 +81,7 @@ fn what_prometheus_needs_follows_its_definitions_and_its_account() {
         // The platform's own Prometheus comes first, wherever it comes from.
         world.apply(&account("openshift-monitoring")).await;
         until(&monitors("openshift-monitoring"), NAME, "moved", |_| true).await;
-        gone(&monitors("monitoring"), NAME).await;
+        until_gone(&monitors("monitoring"), NAME).await;
         let moved = |binding: &DynamicObject| binding.data["subjects"][0]["namespace"] == "openshift-monitoring";
         until(&bindings, ACCESS, "for the other account", moved).await;
         world.patch_kubevirt(json!({"monitorNamespace": "monitoring"})).await;
@@ -97,7 +91,7 @@ fn what_prometheus_needs_follows_its_definitions_and_its_account() {
         let all = world.api(Kind::CustomResourceDefinition, None);
         let of_monitors = definitions[0].name();
         all.delete(of_monitors, &DeleteParams::default()).await.expect("it is deleted");
-        gone(&all, of_monitors).await;
+        until_gone(&all, of_monitors).await;
         quiet_for(Duration::from_secs(60)).await;
         world.apply(&definitions[..1]).await;
         until(&monitors("monitoring"), NAME, "there again", |_| true).await;
@@ -107,9 +101,9 @@ fn what_prometheus_needs_follows_its_definitions_and_its_account() {
             .delete("prometheus-k8s", &DeleteParams::default())
             .await
             .unwrap();
-        gone(&monitors("monitoring"), NAME).await;
-        gone(&rules, NAME).await;
-        gone(&bindings, ACCESS).await;
+        until_gone(&monitors("monitoring"), NAME).await;
+        until_gone(&rules, NAME).await;
+        until_gone(&bindings, ACCESS).await;
         let last = says(&world, "MonitoringReady", "MonitorAccountMissing").await;
         assert_eq!(condition_of(&last, "Available")["status"], "True");
         assert_eq!(world.count("virt-operator").await, operators);
@@ -156,7 +150,7 @@ fn constraints_come_and_go_with_openshift_s_api() {
         until(&constraints, names[0], "reverted", |one| one.data["allowPrivilegedContainer"] == false).await;
         let definitions = world.api(Kind::CustomResourceDefinition, None);
         definitions.delete(definition(kind).name(), &DeleteParams::default()).await.expect("it is deleted");
-        gone(&definitions, definition(kind).name()).await;
+        until_gone(&definitions, definition(kind).name()).await;
         quiet_for(Duration::from_secs(90)).await;
         let kubevirt =
             world.kubevirt_until("available", |kubevirt| condition_of(kubevirt, "Available")["status"] == "True");

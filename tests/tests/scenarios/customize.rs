@@ -6,7 +6,7 @@ use std::time::Duration;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kubevirt_release::operator_manifest::{ManifestOptions, cr_manifest, operator_manifest};
 use kubevirt_release::{Kind, Object};
-use kubevirt_tests::{NAMESPACE, PATIENCE, World, condition_of, quiet_for, simulate, until};
+use kubevirt_tests::{NAMESPACE, PATIENCE, World, condition_of, quiet_for, simulate, until, until_gone};
 use serde_json::{Value, json};
 
 use super::support::{install, operator, settled};
@@ -404,8 +404,7 @@ fn the_namespace_may_have_any_name() {
         until(&deployments, "virt-controller", "ready again", |object| object.data["status"]["readyReplicas"] == 2)
             .await;
         kubevirts.delete("kubevirt", &DeleteParams::default()).await.expect("a deletion");
-        let gone = kube::runtime::wait::await_condition(kubevirts, "kubevirt", |object: Option<&_>| object.is_none());
-        tokio::time::timeout(kubevirt_tests::PATIENCE, gone).await.expect("it goes").expect("a watch");
+        until_gone(&kubevirts, "kubevirt").await;
         assert!(labels(&world).await.is_empty(), "{:?}", labels(&world).await);
     });
 }

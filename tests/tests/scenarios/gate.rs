@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
-use kube::runtime::wait::await_condition;
 use kubevirt_release::{Kind, gate};
-use kubevirt_tests::{NAMESPACE, PATIENCE, World, simulate, until};
+use kubevirt_tests::{NAMESPACE, World, simulate, until, until_gone};
 use nanokube_cli::images::{Defect, Table};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -57,8 +56,7 @@ fn gates(world: &World) -> Api<DynamicObject> {
 }
 
 async fn is_gone(world: &World) {
-    let gone = await_condition(gates(world), gate::NAME, |object: Option<&DynamicObject>| object.is_none());
-    tokio::time::timeout(PATIENCE, gone).await.expect("it goes in time").expect("a watch");
+    until_gone(&gates(world), gate::NAME).await;
 }
 
 #[test]

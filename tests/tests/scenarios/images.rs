@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::api::ListParams;
-use kube::runtime::wait::await_condition;
 use kubevirt_release::{Kind, images};
 use kubevirt_tests::rolling::{Rolled, Rolling};
-use kubevirt_tests::{NAMESPACE, PATIENCE, World, condition_of, quiet_for, simulate, until};
+use kubevirt_tests::{NAMESPACE, World, condition_of, quiet_for, simulate, until, until_gone};
 use nanokube_cli::images::Defect;
 use serde_json::{Value, json};
 use virt_operator::preview::preview;
@@ -73,10 +72,7 @@ async fn is_there(world: &World) {
 }
 
 async fn is_gone(world: &World) {
-    let gone = |object: Option<&kube::api::DynamicObject>| object.is_none();
-    let sets = world.api(Kind::DaemonSet, Some(NAMESPACE));
-    let gone = await_condition(sets, images::NAME, gone);
-    tokio::time::timeout(PATIENCE, gone).await.expect("it goes in time").expect("a watch");
+    until_gone(&world.api(Kind::DaemonSet, Some(NAMESPACE)), images::NAME).await;
 }
 
 /// How many steps about images `virtctl upgrade plan` would show.

@@ -4,7 +4,7 @@
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use kubevirt_release::Kind;
-use kubevirt_tests::{NAMESPACE, World, condition, simulate, until};
+use kubevirt_tests::{NAMESPACE, World, condition, simulate, until, until_gone};
 use serde_json::{Value, json};
 
 use super::support::install;
@@ -63,8 +63,7 @@ fn an_installation_with_guests_is_removed_with_all_that_was_registered() {
             .expect("stored");
         let kubevirts = world.kubevirts("v1");
         kubevirts.delete("kubevirt", &DeleteParams::default()).await.expect("the default removes workloads");
-        let gone = kube::runtime::wait::await_condition(kubevirts, "kubevirt", |object: Option<&_>| object.is_none());
-        tokio::time::timeout(kubevirt_tests::PATIENCE, gone).await.expect("it goes").expect("a watch");
+        until_gone(&kubevirts, "kubevirt").await;
         for kind in [Kind::ValidatingWebhookConfiguration, Kind::MutatingWebhookConfiguration, Kind::APIService] {
             let ours = ListParams::default().labels("app.kubernetes.io/managed-by=virt-operator");
             let left = world.api(kind, None).list(&ours).await.expect("a list").items;

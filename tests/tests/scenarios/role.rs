@@ -10,10 +10,10 @@ use kubevirt_api::crds::{self, Row, Scope};
 use kubevirt_release::operator_manifest::role;
 use kubevirt_release::rbac::covers;
 use kubevirt_release::{Kind, Object, Strategy, certificates};
-use kubevirt_tests::{NAMESPACE, OPERATOR, World, condition_of, simulate, until};
+use kubevirt_tests::{NAMESPACE, OPERATOR, World, condition_of, simulate, until, until_gone};
 use serde_json::{Value, json};
 
-use super::beside::{account, definition, gone, says};
+use super::beside::{account, definition, says};
 use super::support::{install, object, operator, settled};
 
 /// Rights that the recording does not use, and why the role has them.
@@ -220,7 +220,7 @@ async fn store_anew(world: &World) {
         let (_, api) = api(row);
         // A type that only looks like ours is gone already.
         if api.delete("kept", &DeleteParams::default()).await.is_ok() {
-            gone(&api, "kept").await;
+            until_gone(&api, "kept").await;
         }
     }
 }
@@ -314,7 +314,7 @@ async fn live_through_everything(world: &World) -> BTreeSet<(String, String)> {
     let strays = [Kind::VirtualMachineClusterInstancetype, Kind::VirtualMachineClusterPreference];
     world.apply(&[stray, preference].map(object)).await;
     for kind in strays {
-        gone(&world.api(kind, None), "stray").await;
+        until_gone(&world.api(kind, None), "stray").await;
     }
     for enabled in [false, true] {
         world.patch_kubevirt(json!({"configuration": {"commonInstancetypesDeployment": {"enabled": enabled}}})).await;
@@ -403,8 +403,7 @@ async fn remove(world: &World) {
     world.kubevirt_until("held up", held).await;
     let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     machines.patch("till", &PatchParams::default(), &free).await.expect("it goes");
-    let gone = kube::runtime::wait::await_condition(kubevirts, "kubevirt", |object: Option<&_>| object.is_none());
-    tokio::time::timeout(kubevirt_tests::PATIENCE, gone).await.expect("it goes").expect("a watch");
+    until_gone(&kubevirts, "kubevirt").await;
 }
 
 #[test]
