@@ -1,17 +1,21 @@
-//! Container images as OCI image layouts in one tar file, without a daemon and reproducibly: sorted entries, fixed times
-//! and owners. The format is the OCI Image Layout 1.0; `ctr images import`, `skopeo` and `podman load` read it.
+//! Container images and install strategies as OCI image layouts in one tar file, without a daemon and reproducibly: sorted
+//! entries, fixed times and owners. The format is the OCI Image Layout 1.0; `ctr images import`, `skopeo` and `podman load`
+//! read it.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use kubevirt_release::strategy::{ARTIFACT_LAYERS, ARTIFACT_TYPE};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// The configuration of what is no image, as OCI Image 1.1 has it: `{}`.
+const NO_CONFIG: &str = "application/vnd.oci.empty.v1+json";
 
 /// The user that components run as: any number but 0 satisfies `runAsNonRoot`; this one is in `/etc/passwd` of the image.
 const UID: u32 = 1001;
@@ -55,23 +59,49 @@ pub(crate) fn write(image: &Image<'_>, out: &Path) -> Result<String> {
         },
         "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
     }))?;
-    let manifest = serde_json::to_vec(&json!({
+    let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": descriptor(CONFIG, &config),
         "layers": [descriptor(LAYER, &layer)],
-    }))?;
-    let mut entry = descriptor(MANIFEST, &manifest);
-    // Both names are read in the wild: the first by skopeo and podman, the second by containerd.
-    entry["annotations"] = json!({
-        "org.opencontainers.image.ref.name": reference,
-        "io.containerd.image.name": reference,
     });
+    // Both names are read in the wild: the first by skopeo and podman, the second by containerd.
+    let names = json!({"org.opencontainers.image.ref.name": reference, "io.containerd.image.name": reference});
+    archive(&manifest, names, vec![layer, config], out)
+}
+
+/// Writes an install strategy, as the text of its file, to `out` and returns the manifest's digest. The operator reads such a
+/// layout from its strategy directory.
+///
+/// # Errors
+/// `out` cannot be written.
+pub(crate) fn write_strategy(version: &str, file: &str, text: &str, out: &Path) -> Result<String> {
+    let (layer, config) = (text.as_bytes().to_vec(), b"{}".to_vec());
+    let [yaml, _] = ARTIFACT_LAYERS;
+    let mut described = descriptor(yaml, &layer);
+    // What the file is called where it is pulled.
+    described["annotations"] = json!({"org.opencontainers.image.title": file});
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": ARTIFACT_TYPE,
+        "config": descriptor(NO_CONFIG, &config),
+        "layers": [described],
+    });
+    archive(&manifest, json!({"org.opencontainers.image.ref.name": version}), vec![layer, config], out)
+}
+
+/// Writes a layout with one manifest, of that name, and returns the manifest's digest.
+fn archive(manifest: &Value, names: Value, mut blobs: Vec<Vec<u8>>, out: &Path) -> Result<String> {
+    let manifest = serde_json::to_vec(manifest)?;
+    let mut entry = descriptor(MANIFEST, &manifest);
+    entry["annotations"] = names;
     let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
 
     let file = File::create(out).with_context(|| format!("create {}", out.display()))?;
     let mut tar = tar::Builder::new(file);
-    let mut blobs = [layer, config, manifest.clone()];
+    let digest = digest(&manifest);
+    blobs.push(manifest);
     blobs.sort_by_key(|blob| hex(blob));
     for blob in &blobs {
         append(&mut tar, &format!("blobs/sha256/{}", hex(blob)), 0o644, blob)?;
@@ -79,7 +109,7 @@ pub(crate) fn write(image: &Image<'_>, out: &Path) -> Result<String> {
     append(&mut tar, "index.json", 0o644, &index)?;
     append(&mut tar, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     tar.into_inner()?.flush()?;
-    Ok(digest(&manifest))
+    Ok(digest)
 }
 
 fn layer(program: &str, binary: &Path) -> Result<Vec<u8>> {
@@ -109,6 +139,14 @@ fn append<W: std::io::Write>(tar: &mut tar::Builder<W>, path: &str, mode: u32, b
 mod tests {
     use std::collections::BTreeMap;
     use std::io::Read as _;
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kubevirt_release::yaml::to_yaml;
+    use kubevirt_release::{DeploymentConfig, Strategy, render};
+    use kubevirt_runtime::host::Files;
+    use kubevirt_runtime::process::OsFiles;
+    use virt_operator::shelf::Shelf;
 
     use super::*;
 
@@ -146,6 +184,29 @@ mod tests {
         for (name, bytes) in files.iter().filter(|(name, _)| name.starts_with("blobs/")) {
             assert_eq!(*name, format!("blobs/sha256/{}", hex(bytes)));
         }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_operator_finds_a_strategy_in_its_archive() {
+        let dir = std::env::temp_dir().join(format!("kubevirt-rs-strategy-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let config = DeploymentConfig {
+            namespace: "kubevirt".into(),
+            registry: "localhost/kubevirt".into(),
+            kubevirt_version: "v0.2.0".into(),
+            ..DeploymentConfig::default()
+        };
+        let strategy = render(&config);
+        let file = dir.join("strategy.oci.tar");
+        write_strategy("v0.2.0", "strategy.yaml", &to_yaml(&[strategy.encode("kubevirt")]), &file).unwrap();
+        let layout = dir.join("layout");
+        tar::Archive::new(File::open(&file).unwrap()).unpack(&layout).unwrap();
+        let files: Arc<dyn Files> = Arc::new(OsFiles);
+        let shelf = Shelf::new(&files, Some(layout.to_str().unwrap().to_owned()));
+        assert_eq!(shelf.versions(), ["v0.2.0".to_owned()].into());
+        let found = shelf.strategy(&config).unwrap().expect("it is there");
+        assert_eq!(Strategy::decode(&found.read::<ConfigMap>().unwrap()).unwrap(), strategy);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

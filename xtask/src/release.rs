@@ -33,6 +33,10 @@ const FLAGS: &[&str] = &[
 /// has freed, and whoever is at rest does not notice that each piece takes a lock.
 const ALLOCATOR: (&str, &str) =
     ("JEMALLOC_SYS_WITH_MALLOC_CONF", "narenas:1,tcache:false,dirty_decay_ms:1000,muzzy_decay_ms:0");
+/// The install strategy as the operator reads it from a directory, and as tools for registries copy it.
+const STRATEGY: &str = "install-strategy.yaml";
+/// See [`STRATEGY`].
+const STRATEGY_ARCHIVE: &str = "install-strategy.oci.tar";
 /// Components whose images hold a program of this repository.
 pub(crate) const PROGRAMS: &[&str] = &["virt-operator", "virt-api", "virt-controller", "virt-handler"];
 
@@ -105,7 +109,9 @@ pub(crate) fn write(options: &Options) -> Result<Vec<String>> {
         kubevirt_version: version.clone(),
         ..DeploymentConfig::default()
     };
-    put(&partial, "install-strategy.yaml", &to_yaml(&[render(&config).encode(&manifest.namespace)]))?;
+    let strategy = to_yaml(&[render(&config).encode(&manifest.namespace)]);
+    put(&partial, STRATEGY, &strategy)?;
+    oci::write_strategy(version, STRATEGY, &strategy, &partial.join(STRATEGY_ARCHIVE))?;
     let mut index = ReleaseIndex::new(version, registry, "", &published(out)?);
     // The index lists what the release contains; a component without a program of its own has no image yet.
     index.components.retain(|component| PROGRAMS.contains(&component.name.as_str()));
@@ -224,10 +230,11 @@ fn checksums(dir: &Path) -> Result<BTreeMap<String, String>> {
 }
 
 fn push(options: &Options) -> Result<()> {
-    for program in PROGRAMS {
-        let file = options.out.join(&options.version).join("images").join(format!("{program}.oci.tar"));
+    let place = options.out.join(&options.version);
+    let images = PROGRAMS.iter().map(|program| (*program, place.join("images").join(format!("{program}.oci.tar"))));
+    for (name, file) in images.chain([("install-strategy", place.join(STRATEGY_ARCHIVE))]) {
         let source = format!("oci-archive:{}", file.display());
-        let target = format!("docker://{}/{program}:{}", options.registry, options.version);
+        let target = format!("docker://{}/{name}:{}", options.registry, options.version);
         term::command(&format!("skopeo copy {source} {target}"));
         let status =
             Command::new("skopeo").args(["copy", "--quiet", &source, &target]).status().context("run skopeo")?;
