@@ -26,7 +26,7 @@ use crate::admission::serve::CERTIFICATES;
 use crate::before::Before;
 use crate::endpoints::Endpoints;
 use crate::metrics::{OperatorMetrics, REST_REQUESTS};
-use crate::reconcile::{Judged, Next, Progress, Reconciler, Storage, Troubles};
+use crate::reconcile::{Judged, Next, Progress, Reconciler, Refusals, Storage, Troubles};
 use crate::settings::{Arguments, Settings};
 use crate::shelf::Shelf;
 use crate::upgrades::Upgrades;
@@ -165,6 +165,7 @@ async fn stand(
         upgrades,
         absent: Absent::default(),
         before: Before::default(),
+        refusals: Refusals::default(),
     };
     let still_leads = |claim: &Claim| *claim == Claim::Leader { generation };
     tokio::select! {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use kubevirt_api::upgrade::{PointOfNoReturn, Request, UpgradePlanStatus};
 use kubevirt_release::{Kind, ObjectKey};
 
-use crate::health::{Failure, health};
+use crate::health::{Failure, Health, Refused, health};
 use crate::input::Snapshot;
 use crate::order::{Mode, Slot, is_registration, slot_of};
 use crate::plan::{Plan, Step, StepState};
@@ -25,6 +25,8 @@ pub struct Asked<'a> {
     pub no_way_back: Option<NoWayBack>,
     /// What makes the change impossible before it begins.
     pub blocked: Option<&'a Finding>,
+    /// What the server refuses.
+    pub refused: Option<&'a Refused>,
     /// The plan already leads back to the version before.
     pub returning: bool,
     pub now: Timestamp,
@@ -70,7 +72,7 @@ pub fn stands_still(policy: &Policy, request: Option<Request>) -> Option<Reason>
 
 /// Decides for a plan. Anything but a change of version goes on.
 pub fn decide(plan: &Plan, snapshot: &Snapshot, asked: &Asked<'_>) -> Decision {
-    let Asked { policy, request, record, no_way_back, blocked, returning, now } = asked;
+    let Asked { policy, request, record, no_way_back, blocked, refused, returning, now } = asked;
     let forward = Decision { course: Course::Forward, due: None };
     // What is finished at this moment can be neither paused nor undone.
     if !matches!(plan.mode(), Mode::Update | Mode::Rollback) || plan.is_done() {
@@ -101,9 +103,11 @@ pub fn decide(plan: &Plan, snapshot: &Snapshot, asked: &Asked<'_>) -> Decision {
         let reason = Reason::PreflightFailed { finding: (*finding).clone() };
         return Decision { course: Course::Held(reason), due: None };
     }
-    let health = health(plan, snapshot, policy, *record, *now);
-    match health.failure {
-        None => Decision { course: Course::Forward, due: health.due },
+    let of_pods = health(plan, snapshot, policy, *record, *now);
+    let of_writes = refused.map_or_else(Health::default, |refused| refused.health(policy, *now));
+    let due = of_pods.due.into_iter().chain(of_writes.due).min();
+    match of_pods.failure.or(of_writes.failure) {
+        None => Decision { course: Course::Forward, due },
         Some(failure) if policy.goes_back => Decision { course: back(failure), due: None },
         Some(failure) => Decision { course: Course::Held(Reason::Failed { failure }), due: None },
     }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kubevirt_api::upgrade::{StepProgress, UpgradePlanStatus};
 use kubevirt_release::ObjectKey;
 use serde::Serialize;
@@ -36,6 +36,8 @@ pub enum Failure {
     NotReadyInTime { pod: String, seconds: i64, why: String },
     /// No new pod was made at all.
     NoNewPod { slot: Slot, seconds: i64 },
+    /// The server went on refusing an object of the new version.
+    WriteRefused { object: ObjectKey, seconds: i64, why: String },
     /// Somebody asked for it.
     RollbackRequested,
 }
@@ -48,6 +50,7 @@ impl Failure {
             Self::ImageUnavailable { .. } => "ImageUnavailable",
             Self::NotReadyInTime { .. } => "NotReadyInTime",
             Self::NoNewPod { .. } => "NoNewPod",
+            Self::WriteRefused { .. } => "WriteRefused",
             Self::RollbackRequested => "RollbackRequested",
         }
     }
@@ -62,8 +65,39 @@ impl fmt::Display for Failure {
                 write!(f, "pod {pod} was not ready within {seconds} s: {why}")
             }
             Self::NoNewPod { slot, seconds } => write!(f, "no new pod of {slot} was made within {seconds} s"),
+            Self::WriteRefused { object, seconds, why } => {
+                write!(f, "{object} was refused by the server for {seconds} s: {why}")
+            }
             Self::RollbackRequested => f.write_str("it was asked for"),
         }
+    }
+}
+
+/// A write of a change of version that the server refuses, and since when it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub object: ObjectKey,
+    pub why: String,
+    pub since: Timestamp,
+}
+
+impl Refused {
+    /// What the gate says of it: whoever has to mend something is given as long as a pod is given to become ready.
+    pub(crate) fn health(&self, policy: &Policy, now: Timestamp) -> Health {
+        let due = self.since.saturating_add(policy.deadline).unwrap_or(Timestamp::MAX);
+        if due > now {
+            return Health { failure: None, due: Some(due) };
+        }
+        Health { failure: Some(self.failure(policy.deadline)), due: None }
+    }
+
+    /// The machine-readable name, the same while it is waited for and when the change is undone for it.
+    pub fn code(&self) -> &'static str {
+        self.failure(SignedDuration::ZERO).code()
+    }
+
+    fn failure(&self, lasted: SignedDuration) -> Failure {
+        Failure::WriteRefused { object: self.object.clone(), seconds: lasted.as_secs(), why: self.why.clone() }
     }
 }
 

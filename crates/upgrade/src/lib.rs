@@ -32,7 +32,7 @@ mod tests;
 pub mod waves;
 
 pub use course::{Asked, Course, Decision, NoWayBack, decide, stands_still};
-pub use health::Failure;
+pub use health::{Failure, Refused};
 pub use input::{Absence, Existing, Identity, Input, Pod, Snapshot, Trouble, Workload, WorkloadKind};
 pub use order::{Mode, Slot};
 pub use plan::{Form, Plan, Step, StepState};

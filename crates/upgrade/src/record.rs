@@ -8,7 +8,7 @@ use kubevirt_api::upgrade::{
 };
 
 use crate::course::Course;
-use crate::health::Failure;
+use crate::health::{Failure, Refused};
 use crate::input::Snapshot;
 use crate::order::{Slot, slot_of};
 use crate::plan::{Plan, Step, StepState};
@@ -127,6 +127,17 @@ pub fn returned(old: &UpgradePlanStatus, back: &Plan, held: Option<&Reason>, now
         });
     }
     new
+}
+
+/// What is to be said when a write was refused: a change that is under way stands still until it is not any more.
+pub fn refused(old: &UpgradePlanStatus, refused: &Refused) -> UpgradePlanStatus {
+    let state = if old.state == PlanState::RollingBack { PlanState::RollingBack } else { PlanState::Blocked };
+    UpgradePlanStatus {
+        state,
+        reason: Some(refused.code().to_owned()),
+        message: Some(refused.why.clone()),
+        ..old.clone()
+    }
 }
 
 /// The end of a change that something else took the place of.

@@ -11,6 +11,7 @@ mod hops;
 mod images;
 mod installation;
 mod quiet;
+mod refused;
 mod registrations;
 mod releases;
 mod role;

@@ -142,6 +142,7 @@ impl<'a> Case<'a> {
             record: self.record(),
             no_way_back,
             blocked: findings.iter().find(|finding| finding.blocks()),
+            refused: world.refused.as_ref(),
             returning: target.returns.is_some(),
             now,
         };

@@ -7,7 +7,7 @@ use kube::Client;
 use kubevirt_api::kubevirt::ConditionUpdate;
 use kubevirt_api::names::label;
 use kubevirt_release::{CertificateSpec, Kind, ObjectKey};
-use kubevirt_upgrade::Absence;
+use kubevirt_upgrade::{Absence, Refused};
 
 use super::uninstall::Instances;
 use crate::before::Looked;
@@ -52,6 +52,8 @@ pub struct World {
     pub upgrades: History,
     /// What was looked at before a change of version.
     pub before: Arc<Looked>,
+    /// What the server refuses of it.
+    pub refused: Option<Refused>,
     /// Nodes that are not there, as far as a roll-out asked about them.
     pub absent: BTreeMap<String, Absence>,
     /// The nodes of which one goes first, where the policy says so.

@@ -136,7 +136,12 @@ impl Reconciler {
     }
 
     /// Writes a plan's status if it is news.
-    async fn say(&self, name: &str, old: Option<&UpgradePlanStatus>, new: &UpgradePlanStatus) -> Result<(), Error> {
+    pub(super) async fn say(
+        &self,
+        name: &str,
+        old: Option<&UpgradePlanStatus>,
+        new: &UpgradePlanStatus,
+    ) -> Result<(), Error> {
         if old.is_some_and(|old| !record::is_news(old, new)) {
             return Ok(());
         }

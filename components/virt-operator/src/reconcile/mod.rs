@@ -18,6 +18,7 @@ mod history;
 mod hops;
 mod over_nodes;
 mod pace;
+mod refused;
 mod registrations;
 mod rollout;
 mod secrets;
@@ -55,6 +56,7 @@ pub use self::build::Error as BuildError;
 use self::build::{build, observed};
 pub use self::health::Judged;
 pub use self::pace::Progress;
+pub use self::refused::Refusals;
 use self::status::{Ended, status};
 pub use self::storage::Storage;
 use self::update_status::{Finalizer, update_metadata, update_status};
@@ -162,6 +164,8 @@ pub struct Reconciler {
     pub absent: Absent,
     /// What is looked at before a change of version.
     pub before: Before,
+    /// What the server refuses of one.
+    pub refusals: Refusals,
 }
 
 /// When to look again although nothing has happened.
@@ -226,7 +230,8 @@ impl Reconciler {
         let mute = self.mute().await;
         let before = self.before(&cr, target).await;
         let (result, world) = loop {
-            let world = World { mute: mute.clone(), before: Arc::clone(&before), ..self.world() };
+            let refused = self.refusals.of(&target.id);
+            let world = World { mute: mute.clone(), before: Arc::clone(&before), refused, ..self.world() };
             let built = match build(&cr, target, &world, &self.settings, self.clock.now()) {
                 Ok(built) => built,
                 Err(error) => break (Err(Error::from(error)), world),
@@ -257,6 +262,7 @@ impl Reconciler {
         };
         match result {
             Ok(built) => {
+                self.refusals.forget();
                 tracing::debug!(report = %built.report, "planned");
                 self.metrics.waiting(&built.report);
                 let is_from_before = |finding: &Finding| {
@@ -287,6 +293,7 @@ impl Reconciler {
             }
             Err(error) => {
                 if !error.is_passing() {
+                    self.refused(&cr, target, &error).await?;
                     let ended = Ended::Failed { config: &target.config, message: error.to_string() };
                     self.end(&cr, &live, &ended, &world).await?;
                 }

@@ -44,7 +44,7 @@ impl Invariant for Closed {
     }
 
     fn states(&self) -> &'static str {
-        "a kind that a newer version brings is closed from before it is served until no older virt-api is left, or until the version is given up"
+        "a kind that a newer version brings is closed from before it is served until no older virt-api is left or the version is given up"
     }
 
     fn check(&mut self, sight: &Sight<'_>) -> Verdict {

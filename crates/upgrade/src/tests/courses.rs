@@ -3,12 +3,16 @@
 use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
+use jiff::SignedDuration;
 use kubevirt_api::upgrade::{PlanState, PointOfNoReturn, Request, UpgradePlanStatus};
 use kubevirt_release::Kind;
 
 use super::world::{World, identity, key};
 use crate::record::{self, Facts};
-use crate::{Absence, Asked, Course, Failure, Mode, NoWayBack, Policy, Reason, Trouble, check, decide, images, plan};
+use crate::{
+    Absence, Asked, Course, Decision, Failure, Mode, NoWayBack, Policy, Reason, Refused, Trouble, check, decide,
+    images, plan,
+};
 
 const OLD: &str = "v0.1.0";
 const NEW: &str = "v0.2.0";
@@ -48,6 +52,7 @@ impl Operator {
             record: self.record.as_ref(),
             no_way_back: self.no_way_back.clone(),
             blocked: None,
+            refused: None,
             returning,
             now: self.world.now,
         };
@@ -324,6 +329,7 @@ fn an_installation_and_a_repair_are_no_changes_of_version() {
         record: None,
         no_way_back: None,
         blocked: None,
+        refused: None,
         returning: false,
         now: world.now,
     };
@@ -385,4 +391,35 @@ fn at_every_moment_the_record_is_a_beginning_of_the_order_the_oracle_states() {
         }
         assert!(seen > 10, "{from} to {to}: only {seen} moments");
     }
+}
+
+#[test]
+fn what_the_server_refuses_is_waited_for_as_long_as_the_policy_says() {
+    let mut world = World::new();
+    world.run_to_end(OLD);
+    let input = world.input(NEW);
+    let (update, _report) = plan(&input);
+    let policy = Policy { deadline: SignedDuration::from_secs(60), ..Policy::default() };
+    let after = |seconds: i64, policy: &Policy, returning: bool| {
+        let object = key(Kind::Service, "virt-api");
+        let refused = Refused { object, why: "no".to_owned(), since: world.now };
+        let asked = Asked {
+            policy,
+            request: None,
+            record: None,
+            no_way_back: None,
+            blocked: None,
+            refused: Some(&refused),
+            returning,
+            now: world.now + SignedDuration::from_secs(seconds),
+        };
+        decide(&update, &input.snapshot, &asked)
+    };
+    let waits = after(59, &policy, false);
+    assert_eq!(waits, Decision { course: Course::Forward, due: Some(world.now + SignedDuration::from_secs(60)) });
+    let failure = Failure::WriteRefused { object: key(Kind::Service, "virt-api"), seconds: 60, why: "no".to_owned() };
+    assert_eq!(after(60, &policy, false).course, Course::Back(failure.clone()));
+    assert_eq!(after(60, &policy, true).course, Course::Forward, "nothing leads back from the way back");
+    let forbids = Policy { goes_back: false, ..policy };
+    assert_eq!(after(60, &forbids, false).course, Course::Held(Reason::Failed { failure }));
 }
