@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use kubevirt_api::upgrade::{PointOfNoReturn, Request, UpgradePlanStatus};
 use kubevirt_release::{Kind, ObjectKey};
 
-use crate::health::{Failure, Health, Refused, health};
+use crate::health::{Failure, Refused, health};
 use crate::input::Snapshot;
 use crate::order::{Mode, Slot, is_registration, slot_of};
 use crate::plan::{Plan, Step, StepState};
@@ -103,11 +103,12 @@ pub fn decide(plan: &Plan, snapshot: &Snapshot, asked: &Asked<'_>) -> Decision {
         let reason = Reason::PreflightFailed { finding: (*finding).clone() };
         return Decision { course: Course::Held(reason), due: None };
     }
-    let of_pods = health(plan, snapshot, policy, *record, *now);
-    let of_writes = refused.map_or_else(Health::default, |refused| refused.health(policy, *now));
-    let due = of_pods.due.into_iter().chain(of_writes.due).min();
-    match of_pods.failure.or(of_writes.failure) {
-        None => Decision { course: Course::Forward, due },
+    let health = health(plan, snapshot, policy, *record, *now);
+    // Where it cannot go back it is tried on: a write that is not tried is never found mended.
+    let may_go_back = policy.goes_back && no_way_back.is_none();
+    let of_writes = refused.filter(|_| may_go_back).and_then(|refused| refused.failure(policy));
+    match health.failure.or(of_writes) {
+        None => Decision { course: Course::Forward, due: health.due },
         Some(failure) if policy.goes_back => Decision { course: back(failure), due: None },
         Some(failure) => Decision { course: Course::Held(Reason::Failed { failure }), due: None },
     }

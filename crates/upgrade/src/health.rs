@@ -24,6 +24,10 @@ const CRASHES: i64 = 2;
 /// a cluster where fewer may be without it at once, those.
 const SICK_NODES: i64 = 3;
 
+/// A write that is refused is tried again every half minute, or as soon as something happens. After four times that
+/// something else stood in the way, and what was refused before says nothing any more.
+const TRIED_AGAIN: SignedDuration = SignedDuration::from_secs(120);
+
 /// Why a change of version is undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "code", rename_all = "PascalCase")]
@@ -65,38 +69,43 @@ impl fmt::Display for Failure {
                 write!(f, "pod {pod} was not ready within {seconds} s: {why}")
             }
             Self::NoNewPod { slot, seconds } => write!(f, "no new pod of {slot} was made within {seconds} s"),
-            Self::WriteRefused { object, seconds, why } => {
-                write!(f, "{object} was refused by the server for {seconds} s: {why}")
-            }
+            Self::WriteRefused { object: _, seconds, why } => write!(f, "tried again for {seconds} s: {why}"),
             Self::RollbackRequested => f.write_str("it was asked for"),
         }
     }
 }
 
-/// A write of a change of version that the server refuses, and since when it does.
+/// A write of a change of version that the server refuses: since when, and when it was tried last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub object: ObjectKey,
     pub why: String,
     pub since: Timestamp,
+    pub last: Timestamp,
 }
 
 impl Refused {
-    /// What the gate says of it: whoever has to mend something is given as long as a pod is given to become ready.
-    pub(crate) fn health(&self, policy: &Policy, now: Timestamp) -> Health {
-        let due = self.since.saturating_add(policy.deadline).unwrap_or(Timestamp::MAX);
-        if due > now {
-            return Health { failure: None, due: Some(due) };
-        }
-        Health { failure: Some(self.failure(policy.deadline)), due: None }
+    /// A further refusal. One of another object, or after a time in which nobody was refused, is a new one.
+    pub fn again(self, known: Option<&Self>) -> Self {
+        let goes_on =
+            |known: &&Self| known.object == self.object && self.last.duration_since(known.last) <= TRIED_AGAIN;
+        let since = known.filter(goes_on).map_or(self.since, |known| known.since);
+        Self { since, ..self }
+    }
+
+    /// What the gate says of it: whoever has to mend something is given as long as a pod is given to become ready. What was
+    /// not refused after that time may be mended.
+    pub(crate) fn failure(&self, policy: &Policy) -> Option<Failure> {
+        let lasted = self.last.duration_since(self.since);
+        (lasted >= policy.deadline).then(|| self.after(lasted))
     }
 
     /// The machine-readable name, the same while it is waited for and when the change is undone for it.
     pub fn code(&self) -> &'static str {
-        self.failure(SignedDuration::ZERO).code()
+        self.after(SignedDuration::ZERO).code()
     }
 
-    fn failure(&self, lasted: SignedDuration) -> Failure {
+    fn after(&self, lasted: SignedDuration) -> Failure {
         Failure::WriteRefused { object: self.object.clone(), seconds: lasted.as_secs(), why: self.why.clone() }
     }
 }

@@ -25,8 +25,11 @@ const NAMED_NODES: usize = 10;
 /// How many findings are told: the ones that block come first, and of the others ten are enough to look into.
 const FINDINGS: usize = 10;
 
-/// The code of [`Reason::PreflightFailed`]: what it holds has not begun.
+/// The code of [`Reason::PreflightFailed`], which holds what has not begun.
 const UNBEGUN: &str = "PreflightFailed";
+
+/// The code of [`Failure::WriteRefused`].
+const REFUSED: &str = "WriteRefused";
 
 /// How many changes of version are kept: years of them where releases come every month or two, a few kilobytes each.
 pub const HISTORY: usize = 20;
@@ -129,14 +132,13 @@ pub fn returned(old: &UpgradePlanStatus, back: &Plan, held: Option<&Reason>, now
     new
 }
 
-/// What is to be said when a write was refused: a change that is under way stands still until it is not any more.
-pub fn refused(old: &UpgradePlanStatus, refused: &Refused) -> UpgradePlanStatus {
-    let state = if old.state == PlanState::RollingBack { PlanState::RollingBack } else { PlanState::Blocked };
+/// What is to be said when a write was refused: what was under way stands still until it is not any more.
+pub fn refused(new: UpgradePlanStatus, refused: &Refused) -> UpgradePlanStatus {
     UpgradePlanStatus {
-        state,
+        state: PlanState::Blocked,
         reason: Some(refused.code().to_owned()),
         message: Some(refused.why.clone()),
-        ..old.clone()
+        ..new
     }
 }
 
@@ -156,7 +158,10 @@ pub fn superseded(old: &UpgradePlanStatus, now: Timestamp) -> UpgradePlanStatus 
 pub fn is_news(old: &UpgradePlanStatus, new: &UpgradePlanStatus) -> bool {
     let without_figures = |status: &UpgradePlanStatus| {
         let mut status = status.clone();
-        status.message = None;
+        // A refusal begins with the object that is refused; the server may word the rest in another way each time.
+        let is_refusal = status.reason.as_deref() == Some(REFUSED);
+        let message = status.message.take().filter(|_| is_refusal);
+        status.message = message.and_then(|message| message.split(": ").next().map(str::to_owned));
         // A pod that is replaced is one less to be replaced; what a step began with is what it replaces.
         status.steps.iter_mut().for_each(|step| step.pods = 0);
         status

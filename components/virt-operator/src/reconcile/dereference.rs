@@ -52,7 +52,7 @@ pub struct World {
     pub upgrades: History,
     /// What was looked at before a change of version.
     pub before: Arc<Looked>,
-    /// What the server refuses of it.
+    /// What the server refuses of one.
     pub refused: Option<Refused>,
     /// Nodes that are not there, as far as a roll-out asked about them.
     pub absent: BTreeMap<String, Absence>,

@@ -7,7 +7,7 @@ use kubevirt_api::upgrade::{PlanState, Release, UpgradePlan, UpgradePlanSpec, Up
 use kubevirt_release::{Kind, Object, ObjectKey};
 use kubevirt_upgrade::estimate::{estimate, progress, step_with_pods};
 use kubevirt_upgrade::record::{self, Facts, HISTORY};
-use kubevirt_upgrade::{Plan, Reason, Snapshot};
+use kubevirt_upgrade::{Plan, Reason, Refused, Snapshot};
 use serde_json::{Map, Value, json};
 
 use super::build::{Built, observed};
@@ -17,7 +17,14 @@ use crate::upgrades::{number, status_of};
 
 impl Reconciler {
     /// Tells how a change of version goes. Nothing is told of an installation and of repairs: they change no version.
-    pub(super) async fn tell_history(&self, cr: &KubeVirt, target: &Target, built: &Built) -> Result<(), Error> {
+    /// `refused` is the write that the server did not take.
+    pub(super) async fn tell_history(
+        &self,
+        cr: &KubeVirt,
+        target: &Target,
+        built: &Built,
+        refused: Option<&Refused>,
+    ) -> Result<(), Error> {
         let history = self.upgrades.now();
         if !history.served {
             return Ok(());
@@ -61,6 +68,7 @@ impl Reconciler {
             findings: built.report.findings().to_vec(),
         };
         let new = record::advance(old.as_ref(), &built.plan, &built.snapshot, &built.decision.course, &facts, now);
+        let new = refused.map_or(new.clone(), |refused| record::refused(new, refused));
         self.say(&name, old.as_ref(), &new).await
     }
 
@@ -136,12 +144,7 @@ impl Reconciler {
     }
 
     /// Writes a plan's status if it is news.
-    pub(super) async fn say(
-        &self,
-        name: &str,
-        old: Option<&UpgradePlanStatus>,
-        new: &UpgradePlanStatus,
-    ) -> Result<(), Error> {
+    async fn say(&self, name: &str, old: Option<&UpgradePlanStatus>, new: &UpgradePlanStatus) -> Result<(), Error> {
         if old.is_some_and(|old| !record::is_news(old, new)) {
             return Ok(());
         }

@@ -123,13 +123,19 @@ impl Error {
         match self {
             // An API that has just gone: the watch of its kind is about to notice.
             Self::Write(kubevirt_apply::Error::Refused { key, code: 404, .. }) => key.kind.is_optional(),
-            Self::Write(kubevirt_apply::Error::Refused { code, .. }) => *code == 429 || *code >= 500,
+            Self::Write(kubevirt_apply::Error::Refused { code, .. }) => is_passing(*code),
             Self::Write(_) => true,
-            Self::Read(kube::Error::Api(status)) => status.code == 429 || status.code >= 500,
+            Self::Read(kube::Error::Api(status)) => is_passing(status.code),
             Self::Read(_) => true,
             Self::Build(_) => false,
         }
     }
+}
+
+/// Whether an answer says nothing about what was asked: a token that has just run out, a request that came too late or at
+/// the same time as another one, a server that has too much to do or is not well.
+fn is_passing(code: u16) -> bool {
+    matches!(code, 401 | 408 | 409 | 429) || code >= 500
 }
 
 /// What a pass works with.
@@ -234,7 +240,7 @@ impl Reconciler {
             let world = World { mute: mute.clone(), before: Arc::clone(&before), refused, ..self.world() };
             let built = match build(&cr, target, &world, &self.settings, self.clock.now()) {
                 Ok(built) => built,
-                Err(error) => break (Err(Error::from(error)), world),
+                Err(error) => break (Err((Error::from(error), None)), world),
             };
             rounds += 1;
             if rounds > ROUNDS || built.goes_back() || built.plan.now().next().is_none() {
@@ -245,7 +251,7 @@ impl Reconciler {
                 let ended = built.ended(&target.config);
                 if !built.plan.is_done() && self.is_turning_point(&cr, &ended, &world) {
                     self.end(&cr, &live, &ended, &world).await?;
-                    self.tell_history(&cr, target, &built).await?;
+                    self.tell_history(&cr, target, &built, None).await?;
                     return Ok(Next { due: Some(self.clock.now()) });
                 }
             }
@@ -257,12 +263,11 @@ impl Reconciler {
                 apply::apply(&built, &world, &self.writer, &self.cache, self.clock.now(), &mut outcomes).await;
             self.metrics.wrote(&outcomes);
             if let Err(error) = applied {
-                break (Err(Error::from(error)), world);
+                break (Err((Error::from(error), Some(built))), world);
             }
         };
         match result {
             Ok(built) => {
-                self.refusals.forget();
                 tracing::debug!(report = %built.report, "planned");
                 self.metrics.waiting(&built.report);
                 let is_from_before = |finding: &Finding| {
@@ -271,7 +276,8 @@ impl Reconciler {
                 if built.report.findings().iter().any(is_from_before) {
                     self.before.doubt();
                 }
-                self.tell_history(&cr, target, &built).await?;
+                self.tell_history(&cr, target, &built, None).await?;
+                self.refusals.forget();
                 self.show_history(Some(&built.snapshot));
                 for (of, pod, uid) in built.over_nodes.replace.iter().filter(|_| !built.goes_back()) {
                     tracing::info!(pod, "its turn has come");
@@ -291,11 +297,15 @@ impl Reconciler {
                 let anew = self.store_anew(anew, &world).await;
                 Ok(Next { due: self.due(&built).into_iter().chain(told_at).chain(beside).chain(anew).min() })
             }
-            Err(error) => {
+            Err((error, built)) => {
                 if !error.is_passing() {
-                    self.refused(&cr, target, &error).await?;
+                    let told = match &built {
+                        Some(built) => self.refused(&cr, target, built, &error).await,
+                        None => Ok(()),
+                    };
                     let ended = Ended::Failed { config: &target.config, message: error.to_string() };
                     self.end(&cr, &live, &ended, &world).await?;
+                    told?;
                 }
                 Err(error)
             }

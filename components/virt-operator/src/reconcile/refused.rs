@@ -3,14 +3,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use jiff::Timestamp;
 use kubevirt_api::kubevirt::KubeVirt;
-use kubevirt_upgrade::{Refused, record};
+use kubevirt_upgrade::{Course, Refused};
 
-use super::build::observed;
+use super::build::{Built, observed};
 use super::validate::Target;
 use super::{Error, Reconciler};
-use crate::upgrades::status_of;
 
 /// What was refused last, and on the way to the deployment of which ID. Only in memory: whoever leads next gives it the whole
 /// time again.
@@ -24,10 +22,9 @@ impl Refusals {
         known.as_ref().filter(|(of, _)| of == id).map(|(_, refused)| refused.clone())
     }
 
-    /// Takes note of a refusal. It lasts since the first one after which nothing went through.
-    fn note(&self, id: &str, error: &kubevirt_apply::Error, now: Timestamp) -> Refused {
-        let since = self.of(id).map_or(now, |known| known.since);
-        let refused = Refused { object: error.key().clone(), why: error.to_string(), since };
+    /// Takes note of a refusal, and gives it with how long it has lasted.
+    fn note(&self, id: &str, refused: Refused) -> Refused {
+        let refused = refused.again(self.of(id).as_ref());
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((id.to_owned(), refused.clone()));
         refused
     }
@@ -39,17 +36,25 @@ impl Refusals {
 }
 
 impl Reconciler {
-    /// Takes note of a write that was refused on the way to another version, and tells it in the change's record.
-    pub(super) async fn refused(&self, cr: &KubeVirt, target: &Target, error: &Error) -> Result<(), Error> {
+    /// Takes note of a write that was refused on the way to another version, and tells it in the change's record. What is
+    /// written of a change that somebody holds is not what holds it.
+    pub(super) async fn refused(
+        &self,
+        cr: &KubeVirt,
+        target: &Target,
+        built: &Built,
+        error: &Error,
+    ) -> Result<(), Error> {
         let Error::Write(error) = error else { return Ok(()) };
-        let Some(from) = observed(cr).filter(|from| from.id != target.id) else { return Ok(()) };
-        let refused = self.refusals.note(&target.id, error, self.clock.now());
-        let history = self.upgrades.now();
-        let change = super::courses::change(&from.id, target, cr, &self.settings);
-        let record = history.of(change).and_then(|plan| Some((plan.metadata.name.clone()?, status_of(plan))));
-        let Some((name, old)) = record.filter(|(_, status)| !status.state.is_over()) else { return Ok(()) };
-        self.say(&name, Some(&old), &record::refused(&old, &refused)).await?;
-        self.show_history(None);
+        let is_change = observed(cr).is_some_and(|from| from.id != target.id);
+        if !is_change || built.decision.course != Course::Forward {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let refused = Refused { object: error.key().clone(), why: error.to_string(), since: now, last: now };
+        let refused = self.refusals.note(&target.id, refused);
+        self.tell_history(cr, target, built, Some(&refused)).await?;
+        self.show_history(Some(&built.snapshot));
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ fn is_given_up(sight: &Sight<'_>) -> bool {
     let plans = sight.api.stored_all("upgrade.kubevirt.io", "upgradeplans");
     let is_back = |plan: &Value| {
         matches!(text(plan, "/status/state"), "RollingBack" | "RolledBack" | "Aborted" | "Superseded")
-            || !text(plan, "/spec/request").is_empty()
+            || matches!(text(plan, "/spec/request"), "Rollback" | "Abort")
     };
     let number =
         |plan: &Value| text(plan, "/metadata/name").rsplit('-').next().and_then(|number| number.parse::<u64>().ok());

@@ -535,15 +535,26 @@ async fn s12_a_kind_that_a_version_brings_is_not_closed_or_is_opened_too_early()
     assert_eq!(stage.broken(), ["S12", "S12"], "only another kind is closed");
     open().await;
     assert_eq!(stage.broken(), ["S12", "S12"], "it did not close this kind");
+    let plan = json!({"apiVersion": "upgrade.kubevirt.io/v1alpha1", "kind": "UpgradePlan",
+        "metadata": {"name": "upgrade-1"}, "spec": {"request": "Pause"}});
+    stage.create("leader", plan).await;
+    close().await;
+    open().await;
+    assert_eq!(stage.broken(), ["S12", "S12", "S12"], "somebody only thinks");
+    stage.merge("admin", Kind::UpgradePlan, "upgrade-1", json!({"spec": {"request": "Rollback"}})).await;
+    close().await;
+    open().await;
+    assert_eq!(stage.broken().len(), 3, "it is given up");
+    stage.merge("admin", Kind::UpgradePlan, "upgrade-1", json!({"spec": {"request": null}})).await;
     close().await;
     stage.merge("admin", Kind::KubeVirt, "kubevirt", json!({"spec": {"imageTag": "v0.1.0"}})).await;
     open().await;
-    assert_eq!(stage.broken(), ["S12", "S12"], "nobody wants the newer version any more");
+    assert_eq!(stage.broken().len(), 3, "nobody wants the newer version any more");
     stage.merge("admin", Kind::KubeVirt, "kubevirt", json!({"spec": {"imageTag": "v0.2.0"}})).await;
     close().await;
     pods.delete("old", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
     open().await;
     take().await;
     stage.create("leader", definition).await;
-    assert_eq!(stage.broken(), ["S12", "S12"], "nobody is left who would not know the kind");
+    assert_eq!(stage.broken().len(), 3, "nobody is left who would not know the kind");
 }

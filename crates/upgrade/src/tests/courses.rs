@@ -5,13 +5,12 @@ use std::fmt::Write as _;
 use expect_test::{Expect, expect};
 use jiff::SignedDuration;
 use kubevirt_api::upgrade::{PlanState, PointOfNoReturn, Request, UpgradePlanStatus};
-use kubevirt_release::Kind;
+use kubevirt_release::{Kind, ObjectKey};
 
 use super::world::{World, identity, key};
 use crate::record::{self, Facts};
 use crate::{
-    Absence, Asked, Course, Decision, Failure, Mode, NoWayBack, Policy, Reason, Refused, Trouble, check, decide,
-    images, plan,
+    Absence, Asked, Course, Failure, Mode, NoWayBack, Policy, Reason, Refused, Trouble, check, decide, images, plan,
 };
 
 const OLD: &str = "v0.1.0";
@@ -394,32 +393,57 @@ fn at_every_moment_the_record_is_a_beginning_of_the_order_the_oracle_states() {
 }
 
 #[test]
-fn what_the_server_refuses_is_waited_for_as_long_as_the_policy_says() {
+fn what_the_server_refuses_is_tried_again_for_as_long_as_the_policy_says() {
     let mut world = World::new();
     world.run_to_end(OLD);
     let input = world.input(NEW);
     let (update, _report) = plan(&input);
-    let policy = Policy { deadline: SignedDuration::from_secs(60), ..Policy::default() };
-    let after = |seconds: i64, policy: &Policy, returning: bool| {
-        let object = key(Kind::Service, "virt-api");
-        let refused = Refused { object, why: "no".to_owned(), since: world.now };
+    let policy = Policy { deadline: SignedDuration::from_secs(300), ..Policy::default() };
+    let service = |name: &str| key(Kind::Service, name);
+    let at = |seconds: i64, object: &ObjectKey| {
+        let now = world.now + SignedDuration::from_secs(seconds);
+        Refused { object: object.clone(), why: "no".to_owned(), since: now, last: now }
+    };
+    let course = |refused: &Refused, policy: &Policy, no_way_back: Option<NoWayBack>, returning: bool| {
         let asked = Asked {
             policy,
             request: None,
             record: None,
-            no_way_back: None,
+            no_way_back,
             blocked: None,
-            refused: Some(&refused),
+            refused: Some(refused),
             returning,
-            now: world.now + SignedDuration::from_secs(seconds),
+            now: refused.last,
         };
-        decide(&update, &input.snapshot, &asked)
+        decide(&update, &input.snapshot, &asked).course
     };
-    let waits = after(59, &policy, false);
-    assert_eq!(waits, Decision { course: Course::Forward, due: Some(world.now + SignedDuration::from_secs(60)) });
-    let failure = Failure::WriteRefused { object: key(Kind::Service, "virt-api"), seconds: 60, why: "no".to_owned() };
-    assert_eq!(after(60, &policy, false).course, Course::Back(failure.clone()));
-    assert_eq!(after(60, &policy, true).course, Course::Forward, "nothing leads back from the way back");
-    let forbids = Policy { goes_back: false, ..policy };
-    assert_eq!(after(60, &forbids, false).course, Course::Held(Reason::Failed { failure }));
+    // Refused every hundred seconds.
+    let until = |last: i64| {
+        (1..=last / 100).fold(at(0, &service("a")), |known, n| at(n * 100, &service("a")).again(Some(&known)))
+    };
+    assert_eq!(course(&until(200), &policy, None, false), Course::Forward);
+    let failure = Failure::WriteRefused { object: service("a"), seconds: 300, why: "no".to_owned() };
+    assert_eq!(course(&until(300), &policy, None, false), Course::Back(failure));
+    assert_eq!(course(&until(300), &policy, None, true), Course::Forward, "nothing leads back from the way back");
+    // What is held is not tried, and would never be found mended.
+    let forbids = Policy { goes_back: false, ..policy.clone() };
+    assert_eq!(course(&until(300), &forbids, None, false), Course::Forward);
+    assert_eq!(course(&until(300), &policy, Some(NoWayBack::Unknown), false), Course::Forward);
+    let another = at(300, &service("b")).again(Some(&until(200)));
+    assert_eq!(course(&another, &policy, None, false), Course::Forward, "the other one was mended");
+    let later = at(900, &service("a")).again(Some(&until(200)));
+    assert_eq!(course(&later, &policy, None, false), Course::Forward, "meanwhile nothing was refused");
+}
+
+#[test]
+fn another_object_that_is_refused_is_news_and_other_words_are_not() {
+    let told = |name: &str, why: &str| {
+        let object = key(Kind::Service, name);
+        let why = format!("{object} was refused by the server: {why}");
+        let now = World::new().now;
+        record::refused(UpgradePlanStatus::default(), &Refused { object, why, since: now, last: now })
+    };
+    assert!(record::is_news(&told("a", "x: y"), &told("b", "x: y")));
+    assert!(!record::is_news(&told("a", "x: y"), &told("a", "z: y")));
+    assert_eq!(told("a", "x").message.as_deref(), Some("Service kubevirt/a was refused by the server: x"));
 }
